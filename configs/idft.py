@@ -1,0 +1,54 @@
+r"""IDFT on the embedded student: the reference configuration.
+
+python -m experiments.train --config configs/idft.py --workdir DIR
+"""
+
+import ml_collections
+
+
+def get_config():
+  c = ml_collections.ConfigDict()
+  c.name = 'idft'
+  c.seed = 0
+  # 'embedded', or a Hugging Face folder. dtype: of activations and products.
+  # remat: none | dots | full, what the backward pass computes again.
+  c.model = dict(path='embedded', dtype='float32', remat='none')
+  # path: your own .jsonl or .parquet instead of the data set `name`. Of it,
+  # shares are held out for validation and evaluation. overlong: truncate | drop
+  # | error; bad_rows: error | skip; mask_mode: correct | official.
+  c.data = dict(
+      name='word_problems', path='', validation=0.05, evaluation=0.05,
+      columns=dict(
+          problem='problem', solution='solution', answer='answer',
+          messages='messages', id='id',
+      ),
+      kind='math', bad_rows='error', max_tokens=256, overlong='truncate',
+      mask_mode='correct',
+  )
+  # The paper's, sections 4 and 5. denominator: tokens | kept; weight_grad:
+  # stop | through. The two ratios are the curriculum's.
+  c.loss = dict(
+      name='idft', beta=1.0, gamma_min=0.1, gamma_max=2.0,
+      denominator='tokens', weight_grad='stop',
+      warmup_ratio=0.0, transition_ratio=0.0,
+  )
+  # schedule: cosine | wsd | constant. micro_batches: the batch is cut into so
+  # many; the numbers stay the same. A run ends after so many updates in a row
+  # were skipped for a gradient that was not finite.
+  c.optim = dict(
+      lr=1e-3, schedule='cosine', warmup_ratio=0.1, decay_ratio=0.2,
+      b1=0.9, b2=0.95, weight_decay=0.01, clip=1.0,
+      batch=64, epochs=2, micro_batches=1, max_skipped_in_a_row=10,
+  )
+  c.mesh = dict(data=1, fsdp=-1, tensor=1)  # -1 takes the devices that are left
+  # In steps. `accuracy` is the slower pace: greedy answers to so many problems.
+  c.validation = dict(every=25, accuracy_every=100, problems=200)
+  c.checkpoint = dict(every=50, keep=2)
+  # Before and after: so many problems of each split, `samples` answers each.
+  c.evaluation = dict(
+      problems=300, samples=4, temperature=1.0, top_p=1.0, max_new_tokens=128,
+      slots=256, workers=2, timeout_s=5.0,
+  )
+  c.report = dict(examples=1000, shown=3)
+  c.log = dict(every=5, tensorboard=True, wandb='')
+  return c

@@ -1,0 +1,12 @@
+r"""SFT on the embedded student: idft.py with another token weight.
+
+python -m experiments.train --config configs/sft.py --workdir DIR
+"""
+
+from configs import idft
+
+
+def get_config():
+  c = idft.get_config()
+  c.name = c.loss.name = 'sft'
+  return c

@@ -1,0 +1,33 @@
+"""On-policy SFT in JAX: score data by how natural it is, train by it, rewrite it.
+
+Dimensions, used in docstrings and einsums everywhere:
+
+  B batch, T time, S cache, V vocabulary, D width, F MLP width,
+  N heads, K kv heads, H head dim, L layers, R kv groups (N = K R)
+
+Where things live; a module imports only modules above it:
+
+  ddt          token statistics, phi, the calibrated on-policy test
+  objectives   token weights (sft, dft, idft), the curriculum, the mean
+  hinting      lambda schedules, the geometric mixture of two streams
+  sampling     temperature, top-p, draw
+  stopping     end of turn, repetition
+  storage      the one place that touches files: append, publish, digest, lock
+  records      Problem, Response; JSONL
+  prompts      chats for answering and for rewriting
+  verify       boxed answers: extract, compare, in killable workers
+  sharding     mesh; (parameter path, PartitionSpec) rules
+  model        the decoder and its pure `forward`
+  weights      Hugging Face safetensors <-> params
+  engine       batched sampling: prefill, decode
+  optimizer    optax chain and schedules
+  train_step   TrainState, make_train_step
+  datasets/    TFDS builder of the embedded world; JSONL and Parquet readers
+  embedded/    the student that ships with the project and its world
+  batches      tokenise, mask, shuffle, place on the mesh (Grain)
+  score        token statistics of a corpus
+  checkpoint   Orbax: state + data iterator + progress
+  metrics      scalars to JSONL, TensorBoard, W&B
+  evaluate     accuracy on held-out problems
+  report       a run's folder -> Markdown, HTML and PNG
+"""

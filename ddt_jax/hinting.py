@@ -1,0 +1,87 @@
+r"""Hinted Decoding's mixture of two next-token distributions.
+
+The hinted stream p has read the reference solution, the student stream q the
+question alone. Where p is sure of itself it decides; where p has a choice, q's
+habits do. Source: arXiv:2602.12222, section on Hinted Decoding.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+SCHEDULES = ('linear', 'sigmoid', 'piecewise')
+
+
+def hint_weight(
+    entropy_p: jax.Array,
+    vocab_size: int,
+    *,
+    schedule: str = 'linear',
+    beta: float = 0.7,
+    center: float = 0.5,
+    bounds: tuple[float, float] = (0.3, 0.7),
+) -> jax.Array:
+  r"""The student's share of the mixture, from the entropy of the hinted stream.
+
+  With h = H[p] / ln V, the normalised entropy:
+
+  .. math::
+    \text{linear:} \quad & \lambda = \mathrm{clip}(\beta h, 0, 1) \\
+    \text{sigmoid:} \quad & \lambda = 1 / (1 + e^{-\beta (h - center)}) \\
+    \text{piecewise:} \quad & \lambda = \mathrm{clip}(
+        (h - low) / (high - low), 0, 1)
+
+  Args:
+    entropy_p: [...], H[p] at temperature 1, nats.
+    vocab_size: V, that of the model (padded rows included).
+    schedule: linear | sigmoid | piecewise.
+    beta: slope; linear with 0 leaves p alone. Not used by piecewise.
+    center: the h where sigmoid is 1/2.
+    bounds: (low, high) of piecewise.
+
+  Returns:
+    lam [...], in [0, 1].
+
+  Example:
+    >>> hint_weight(jnp.log(16.0), 256, beta=1.0)  # h = 1/2
+    Array(0.5, dtype=float32)
+
+  Source: arXiv:2602.12222; sigmoid and piecewise are the official code's.
+  """
+  h = entropy_p / math.log(vocab_size)
+  if schedule == 'linear':
+    return jnp.clip(beta * h, 0.0, 1.0)
+  if schedule == 'sigmoid':
+    return jax.nn.sigmoid(beta * (h - center))
+  if schedule == 'piecewise':
+    low, high = bounds
+    if not low < high:
+      raise ValueError(f'hint.bounds {bounds}: the first must be the smaller')
+    return jnp.clip((h - low) / (high - low), 0.0, 1.0)
+  raise ValueError(f'hint.schedule {schedule!r}: choose from {SCHEDULES}')
+
+
+def mix(log_p: jax.Array, log_q: jax.Array, lam: jax.Array) -> jax.Array:
+  r"""The geometric mixture of two distributions, not normalised.
+
+  .. math:: \log m = (1 - \lambda) \log p + \lambda \log q
+
+  A token that a stream rules out (-inf) is ruled out of the mixture, unless
+  that stream has no say.
+
+  Args:
+    log_p: [..., V], the hinted stream.
+    log_q: [..., V], the student stream.
+    lam: [...], the student's share, see `hint_weight`.
+
+  Returns:
+    log m [..., V]; a softmax follows, so no normaliser is subtracted.
+
+  Source: arXiv:2602.12222, Hinted Decoding.
+  """
+  lam = jnp.asarray(lam)[..., None]
+  # 0 * -inf is NaN: a stream without a share adds exactly nothing.
+  from_p = jnp.where(lam < 1, (1 - lam) * log_p, 0.0)
+  from_q = jnp.where(lam > 0, lam * log_q, 0.0)
+  return from_p + from_q

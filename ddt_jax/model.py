@@ -1,0 +1,460 @@
+"""The decoder of the Qwen2, Qwen3 and Llama families.
+
+Layers are Flax NNX modules; `nnx.split` is taken once a module, and the rest of
+the program sees a plain nested dict of parameters and the pure `forward`.
+Layers are stacked along a leading axis L and scanned: one compilation for any
+depth.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+from typing import Any
+
+from flax import nnx
+from flax import struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddt_jax import storage
+
+FAMILIES = ('qwen2', 'qwen3', 'llama')
+REMAT = {
+    'none': None,  # keep every activation
+    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    'full': jax.checkpoint_policies.nothing_saveable,
+}
+PADDING = -1  # the position of a token that is not there
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+  """Llama-3 rope scaling: low frequencies slowed down by `factor`."""
+
+  factor: float
+  low_freq_factor: float
+  high_freq_factor: float
+  original_max_position_embeddings: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """A decoder's shape; hashable, so that it can be a static argument.
+
+  Attributes:
+    hf: the fields of the Hugging Face config.json, as JSON, written back by
+      `weights.save`.
+    dtype: dtype of activations and matrix products; parameters stay float32.
+    remat: what the backward pass recomputes: none | dots | full.
+  """
+
+  model_type: str
+  vocab_size: int
+  width: int
+  mlp_width: int
+  num_layers: int
+  num_heads: int
+  num_kv_heads: int
+  head_dim: int
+  rope_theta: float
+  rope_scaling: RopeScaling | None
+  norm_eps: float
+  tied_head: bool
+  qkv_bias: bool
+  qk_norm: bool
+  max_positions: int
+  eos_ids: tuple[int, ...]
+  init_std: float
+  hf: str
+  dtype: str = 'float32'
+  remat: str = 'none'
+
+  def __post_init__(self):
+    if self.remat not in REMAT:
+      raise ValueError(f'remat={self.remat!r}: choose from {list(REMAT)}')
+
+  @classmethod
+  def from_hf(cls, path_or_dict: Any, **options: Any) -> 'ModelConfig':
+    """Reads a Hugging Face folder, a config.json, or its fields.
+
+    Args:
+      path_or_dict: the folder, the file or a dict.
+      **options: `dtype` and `remat`.
+
+    Raises:
+      ValueError: naming the field, when the model is not one that `forward`
+        computes exactly.
+    """
+    if isinstance(path_or_dict, dict):
+      fields, where = path_or_dict, 'config'
+    else:
+      where = storage.path(path_or_dict)
+      where = where / 'config.json' if where.is_dir() else where
+      if not where.exists():
+        raise FileNotFoundError(f'{where}: no Hugging Face config.json there')
+      fields = json.loads(where.read_text())
+    try:
+      return cls(**_parse(fields), hf=json.dumps(fields), **options)
+    except KeyError as e:
+      raise ValueError(f'{where}: the field {e} is missing') from None
+    except ValueError as e:
+      raise ValueError(f'{where}: {e}') from None
+
+
+def _parse(hf: dict[str, Any]) -> dict[str, Any]:
+  """ModelConfig's fields; refuses what `forward` would get wrong."""
+  family = hf.get('model_type')
+  rope = _rope_fields(hf)
+  refused = {
+      f'model_type {family!r}, not one of {FAMILIES}': family not in FAMILIES,
+      f'hidden_act {hf.get("hidden_act")!r}, not silu':
+          hf.get('hidden_act', 'silu') != 'silu',
+      'quantised weights (quantization_config)':
+          hf.get('quantization_config') is not None,
+      'sliding-window attention (use_sliding_window)':
+          bool(hf.get('use_sliding_window')),
+      'sliding-window attention (layer_types)':
+          any(t != 'full_attention' for t in hf.get('layer_types') or ()),
+      'attention_bias': bool(hf.get('attention_bias')) and family != 'qwen2',
+      'mlp_bias': bool(hf.get('mlp_bias')),
+      f'rope type {rope["rope_type"]!r}, not default or llama3':
+          rope['rope_type'] not in ('default', 'llama3'),
+      'partial rotary embedding': rope.get('partial_rotary_factor', 1) != 1,
+  }
+  if reasons := [reason for reason, yes in refused.items() if yes]:
+    raise ValueError('not supported: ' + '; '.join(reasons))
+  heads = hf['num_attention_heads']
+  eos = hf.get('eos_token_id')
+  return dict(
+      model_type=family,
+      vocab_size=hf['vocab_size'],
+      width=hf['hidden_size'],
+      mlp_width=hf['intermediate_size'],
+      num_layers=hf['num_hidden_layers'],
+      num_heads=heads,
+      num_kv_heads=hf.get('num_key_value_heads') or heads,
+      head_dim=hf.get('head_dim') or hf['hidden_size'] // heads,
+      rope_theta=float(rope['rope_theta']),
+      rope_scaling=None if rope['rope_type'] == 'default' else RopeScaling(
+          *(rope[f.name] for f in dataclasses.fields(RopeScaling))
+      ),
+      norm_eps=hf['rms_norm_eps'],
+      tied_head=hf.get('tie_word_embeddings', False),
+      qkv_bias=family == 'qwen2',
+      qk_norm=family == 'qwen3',
+      max_positions=hf['max_position_embeddings'],
+      init_std=hf.get('initializer_range', 0.02),
+      eos_ids=tuple(eos) if isinstance(eos, list) else
+      () if eos is None else (eos,),
+  )
+
+
+def _rope_fields(hf: dict[str, Any]) -> dict[str, Any]:
+  """Either shape: `rope_parameters`, or `rope_theta` and `rope_scaling`."""
+  rope = hf.get('rope_parameters') or {
+      **(hf.get('rope_scaling') or {}),
+      'rope_theta': hf.get('rope_theta', 10000.0),
+  }
+  kind = rope.get('rope_type') or rope.get('type') or 'default'
+  return {'rope_theta': hf.get('rope_theta', 10000.0), **rope,
+          'rope_type': kind}
+
+
+@struct.dataclass
+class Cache:
+  """Keys and values of the tokens read so far.
+
+  All rows write the same columns, from `index` on; rows of different lengths
+  are padded with tokens at position -1, which no query attends to.
+
+  Attributes:
+    k, v: [L, B, K, S, H]: what one query reads lies together.
+    positions: [B, S]; -1 where nothing has been written.
+    index: scalar, the next column.
+  """
+
+  k: jax.Array
+  v: jax.Array
+  positions: jax.Array
+  index: jax.Array
+
+  def append(self, layer: jax.Array, k: jax.Array, v: jax.Array) -> 'Cache':
+    """With a layer's [B, K, T, H] written from `index` on, which stays."""
+    def write(old, new):
+      start = (layer, 0, 0, self.index, 0)
+      return jax.lax.dynamic_update_slice(old, new[None].astype(old.dtype), start)
+
+    return self.replace(k=write(self.k, k), v=write(self.v, v))
+
+
+def init_cache(
+    config: ModelConfig, batch: int, size: int, dtype: Any = None
+) -> Cache:
+  """An empty cache of `size` columns for `batch` rows."""
+  shape = (config.num_layers, batch, config.num_kv_heads, size, config.head_dim)
+  zeros = jnp.zeros(shape, dtype or config.dtype)
+  return Cache(
+      zeros, zeros, jnp.full((batch, size), PADDING), jnp.zeros((), jnp.int32)
+  )
+
+
+class Linear(nnx.Module):
+  """x @ kernel + bias, in x's dtype."""
+
+  def __init__(
+      self, fan_in: int, out: int, *, std: float, bias=False, rngs: nnx.Rngs
+  ):
+    self.kernel = nnx.Param(
+        std * jax.random.normal(rngs.params(), (fan_in, out))
+    )
+    self.bias = nnx.Param(jnp.zeros(out)) if bias else None
+
+  def __call__(self, x):
+    # One axis of rows: XLA on CPU takes three times as long for the gradient
+    # of a product that has two.
+    y = x.reshape(-1, x.shape[-1]) @ self.kernel[...].astype(x.dtype)
+    if self.bias is not None:
+      y += self.bias[...].astype(x.dtype)
+    return y.reshape(*x.shape[:-1], -1)
+
+
+def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
+  """x / sqrt(mean x^2 + eps) * scale over the last axis, in float32 inside."""
+  y = x.astype(jnp.float32)
+  y *= jax.lax.rsqrt(jnp.mean(y**2, -1, keepdims=True) + eps)
+  return y.astype(x.dtype) * scale.astype(x.dtype)
+
+
+class RMSNorm(nnx.Module):
+
+  def __init__(self, width: int, eps: float):
+    self.scale, self.eps = nnx.Param(jnp.ones(width)), eps
+
+  def __call__(self, x):
+    return rms_norm(x, self.scale[...], self.eps)
+
+
+class Attention(nnx.Module):
+
+  def __init__(self, c: ModelConfig, *, rngs: nnx.Rngs):
+    self.c = c
+    linear = functools.partial(
+        Linear, c.width, std=c.init_std, bias=c.qkv_bias, rngs=rngs
+    )
+    self.q = linear(c.num_heads * c.head_dim)
+    self.k = linear(c.num_kv_heads * c.head_dim)
+    self.v = linear(c.num_kv_heads * c.head_dim)
+    self.o = Linear(
+        c.num_heads * c.head_dim, c.width, std=c.init_std, rngs=rngs
+    )
+    if c.qk_norm:
+      self.q_norm = RMSNorm(c.head_dim, c.norm_eps)
+      self.k_norm = RMSNorm(c.head_dim, c.norm_eps)
+
+  def __call__(self, x, rope, mask, cache, layer):
+    c = self.c
+    q = self.q(x).reshape(*x.shape[:2], c.num_heads, c.head_dim)
+    k = self.k(x).reshape(*x.shape[:2], c.num_kv_heads, c.head_dim)
+    v = self.v(x).reshape(*x.shape[:2], c.num_kv_heads, c.head_dim)
+    if c.qk_norm:
+      q, k = self.q_norm(q), self.k_norm(k)
+    q, k = rotate(q, rope), rotate(k, rope)
+    k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)  # [B, K, T, H]
+    if cache is not None:
+      cache = cache.append(layer, k, v)
+      k, v = (y[layer].astype(x.dtype) for y in (cache.k, cache.v))
+    y = attend(q, k, v, mask)
+    return self.o(y.reshape(*x.shape[:2], -1)), cache
+
+
+class MLP(nnx.Module):
+
+  def __init__(self, c: ModelConfig, *, rngs: nnx.Rngs):
+    linear = functools.partial(Linear, std=c.init_std, rngs=rngs)
+    self.gate = linear(c.width, c.mlp_width)
+    self.up = linear(c.width, c.mlp_width)
+    self.down = linear(c.mlp_width, c.width)
+
+  def __call__(self, x):
+    return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+
+
+class Block(nnx.Module):
+
+  def __init__(self, c: ModelConfig, *, rngs: nnx.Rngs):
+    self.attn_norm = RMSNorm(c.width, c.norm_eps)
+    self.attn = Attention(c, rngs=rngs)
+    self.mlp_norm = RMSNorm(c.width, c.norm_eps)
+    self.mlp = MLP(c, rngs=rngs)
+
+  def __call__(self, x, rope, mask, cache, layer):
+    y, cache = self.attn(self.attn_norm(x), rope, mask, cache, layer)
+    x = x + y
+    return x + self.mlp(self.mlp_norm(x)), cache
+
+
+@functools.cache
+def _block_graph(config: ModelConfig) -> nnx.GraphDef:
+  block = nnx.eval_shape(lambda: Block(config, rngs=nnx.Rngs(0)))
+  return nnx.split(block)[0]
+
+
+def init(config: ModelConfig, key: jax.Array) -> dict[str, Any]:
+  """Fresh parameters, float32: a nested dict whose `layers` are stacked."""
+  embed_key, head_key, layers_key = jax.random.split(key, 3)
+
+  def layer(key):
+    return nnx.to_pure_dict(nnx.state(Block(config, rngs=nnx.Rngs(params=key))))
+
+  def table(key):
+    shape = (config.vocab_size, config.width)
+    return config.init_std * jax.random.normal(key, shape)
+
+  params = {
+      'embed': {'embedding': table(embed_key)},
+      'layers': jax.vmap(layer)(jax.random.split(layers_key, config.num_layers)),
+      'final_norm': {'scale': jnp.ones(config.width)},
+  }
+  if not config.tied_head:
+    params['head'] = {'kernel': table(head_key)}
+  return params
+
+
+def head(params: dict[str, Any]) -> jax.Array:
+  """The vocabulary head [V, D]: its own, or the embedding where tied."""
+  if 'head' in params:
+    return params['head']['kernel']
+  return params['embed']['embedding']
+
+
+def logits(params: dict[str, Any], hidden: jax.Array) -> jax.Array:
+  """hidden [..., D] -> logits [..., V], float32."""
+  return jnp.einsum(
+      '...d,vd->...v', hidden, head(params).astype(hidden.dtype),
+      preferred_element_type=jnp.float32,
+  )
+
+
+def inverse_frequencies(config: ModelConfig) -> np.ndarray:
+  """Rope's radians per position [H / 2], Llama-3's scaling included."""
+  exponent = np.arange(0, config.head_dim, 2, dtype=np.float32)
+  freqs = 1 / config.rope_theta ** (exponent / config.head_dim)
+  if (s := config.rope_scaling) is None:
+    return freqs.astype(np.float32)
+  # Wavelengths beyond the original context / low are slowed by the factor,
+  # those below context / high are kept, and those between are interpolated.
+  turns = s.original_max_position_embeddings * freqs / (2 * math.pi)
+  keep = np.clip(
+      (turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor),
+      0, 1,
+  )
+  return (freqs * (keep + (1 - keep) / s.factor)).astype(np.float32)
+
+
+def rotate(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
+  """Rotates [B, T, heads, H] by (cos, sin) [B, T, 1, H / 2], halves paired."""
+  cos, sin = rope
+  a, b = jnp.split(x.astype(jnp.float32), 2, -1)
+  return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(
+      x.dtype
+  )
+
+
+def attend(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array
+) -> jax.Array:
+  """Softmax attention with grouped queries; scores and softmax in float32.
+
+  Args:
+    q: [B, T, N, H].
+    k, v: [B, K, S, H]; query head n reads kv head n // (N / K).
+    mask: [B, T, S], true where a query sees a key. A query that sees none
+      (padding) gets a mean of all values, which nobody reads.
+
+  Returns:
+    [B, T, N, H].
+  """
+  batch, time, heads, dim = q.shape
+  groups = heads // k.shape[1]
+  q = q.reshape(batch, time, -1, groups, dim).transpose(0, 2, 3, 1, 4)
+  # Heads of a group share their keys: one matrix product for all of them.
+  q = q.reshape(batch, -1, groups * time, dim) * dim**-0.5
+  scores = jnp.einsum('bkth,bksh->bkts', q, k, preferred_element_type=jnp.float32)
+  scores = scores.reshape(batch, -1, groups, time, k.shape[2])
+  # A finite floor: a row of -inf would make the softmax and its gradient NaN.
+  scores = jnp.where(mask[:, None, None], scores, -1e30)
+  p = jax.nn.softmax(scores).astype(v.dtype)
+  y = p.reshape(batch, -1, groups * time, k.shape[2]) @ v
+  y = y.reshape(batch, -1, groups, time, dim).transpose(0, 3, 1, 2, 4)
+  return y.reshape(batch, time, heads, dim)
+
+
+def forward(
+    params: dict[str, Any],
+    config: ModelConfig,
+    tokens: jax.Array,
+    *,
+    positions: jax.Array | None = None,
+    segment_ids: jax.Array | None = None,
+    cache: Cache | None = None,
+    return_hidden: bool = False,
+) -> tuple[jax.Array, Cache | None]:
+  """Logits (or final hidden states) of a decoder, and the cache after them.
+
+  Args:
+    params: as made by `init` or `weights.load`.
+    config: the model's shape.
+    tokens: [B, T].
+    positions: [B, T], rising in each row; -1 marks padding, which nothing
+      attends to. Default: 0 .. T - 1.
+    segment_ids: [B, T]; tokens of different segments do not see each other.
+    cache: keys and values of the tokens before these; `tokens` are appended at
+      its `index`. Not together with segment_ids.
+    return_hidden: the normalised hidden states [B, T, D] instead of logits, for
+      a streaming vocabulary head.
+
+  Returns:
+    logits [B, T, V] float32 (or hidden in the compute dtype), cache.
+  """
+  if cache is not None and segment_ids is not None:
+    raise ValueError('a cache and segment_ids do not go together')
+  batch, time = tokens.shape
+  if positions is None:
+    start = 0 if cache is None else cache.index
+    positions = jnp.broadcast_to(start + jnp.arange(time), (batch, time))
+
+  keys = positions
+  if cache is not None:
+    keys = jax.lax.dynamic_update_slice_in_dim(
+        cache.positions, positions, cache.index, 1
+    )
+    cache = cache.replace(positions=keys)
+  mask = (keys[:, None] >= 0) & (keys[:, None] <= positions[..., None])
+  if segment_ids is not None:
+    mask &= segment_ids[:, None] == segment_ids[..., None]
+
+  angle = positions[..., None, None] * inverse_frequencies(config)
+  rope = jnp.cos(angle), jnp.sin(angle)
+  graph = _block_graph(config)
+
+  def block(carry, layer):
+    x, cache = carry
+    weights, i = layer
+    return nnx.merge(graph, weights)(x, rope, mask, cache, i), None
+
+  if config.remat != 'none':
+    block = jax.checkpoint(block, policy=REMAT[config.remat], prevent_cse=False)
+
+  x = params['embed']['embedding'][tokens].astype(config.dtype)
+  # The cache is carried, not scanned over: each layer updates it in place.
+  (x, cache), _ = jax.lax.scan(
+      block, (x, cache), (params['layers'], jnp.arange(config.num_layers))
+  )
+  x = rms_norm(x, params['final_norm']['scale'], config.norm_eps)
+  if cache is not None:
+    cache = cache.replace(index=cache.index + time)
+  if return_hidden:
+    return x, cache
+  return logits(params, x), cache

@@ -1,0 +1,65 @@
+"""From logits to a token: nucleus, temperature, one draw."""
+
+import jax
+import jax.numpy as jnp
+
+ORDERS = ('top_p_first', 'temperature_first')
+
+
+def nucleus(p: jax.Array, top_p: float) -> jax.Array:
+  """The smallest set of likeliest tokens whose mass exceeds `top_p`.
+
+  Args:
+    p: [..., V], probabilities.
+    top_p: the token that crosses it is kept; at least one always is.
+
+  Returns:
+    bool [..., V]; of equally likely tokens at the border, lower ids are kept.
+  """
+  order = jnp.argsort(-p, axis=-1, stable=True)
+  ranked = jnp.take_along_axis(p, order, -1)
+  before = jnp.cumsum(ranked, -1) - ranked
+  kept = (before <= top_p).at[..., 0].set(True)
+  return jnp.take_along_axis(kept, jnp.argsort(order, axis=-1), -1)
+
+
+def distribution(
+    logits: jax.Array,
+    *,
+    temperature: float,
+    top_p: float,
+    order: str = 'top_p_first',
+) -> jax.Array:
+  """Probabilities [..., V] that a token is drawn from.
+
+  Args:
+    logits: [..., V], normalised or not.
+    temperature: > 0.
+    top_p: in [0, 1]; 1 keeps all.
+    order: 'top_p_first' finds the nucleus at temperature 1 and then applies the
+      temperature to it (the paper's code); 'temperature_first' is the other
+      libraries' order.
+  """
+  if order not in ORDERS:
+    raise ValueError(f'order {order!r}: choose from {ORDERS}')
+  logits = logits.astype(jnp.float32)
+  if top_p < 1:
+    base = logits if order == 'top_p_first' else logits / temperature
+    kept = nucleus(jax.nn.softmax(base), top_p)
+    logits = jnp.where(kept, logits, -jnp.inf)
+  return jax.nn.softmax(logits / temperature)
+
+
+def draw(keys: jax.Array, p: jax.Array) -> jax.Array:
+  """One token a row by inversion: the first id whose cumulative mass passes u.
+
+  Args:
+    keys: [B] random keys, one a row.
+    p: [B, V].
+
+  Returns:
+    tokens [B], int32.
+  """
+  cumulative = jnp.cumsum(p, -1)
+  u = jax.vmap(jax.random.uniform)(keys)[:, None] * cumulative[:, -1:]
+  return jnp.argmax(cumulative > u, -1).astype(jnp.int32)

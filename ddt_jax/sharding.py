@@ -1,0 +1,82 @@
+"""The device mesh, and which parameter lies where: one table.
+
+Axes: `data` replicates parameters, `fsdp` shards them (and the batch), and
+`tensor` shards heads, MLP width and vocabulary. Compilation by `jax.jit` with
+in/out shardings does the rest; the model code names no axis.
+"""
+
+import math
+import re
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
+import numpy as np
+
+AXES = ('data', 'fsdp', 'tensor')
+BATCH = P(('data', 'fsdp'))  # every leading batch axis
+
+# The first rule that matches the parameter's path wins. Layers are stacked, so
+# their leading axis is L. Optimizer moments have the same path endings.
+RULES = (
+    (r'(embed/embedding|head/kernel)$', P('tensor', 'fsdp')),  # [V, D]
+    (r'(q|k|v|gate|up)/kernel$', P(None, 'fsdp', 'tensor')),  # [L, D, out]
+    (r'(o|down)/kernel$', P(None, 'tensor', 'fsdp')),  # [L, in, D]
+    (r'(q|k|v)/bias$', P(None, 'tensor')),  # [L, out]
+    (r'.*', P()),  # norms, scalars
+)
+
+
+def make_mesh(
+    *, data: int = 1, fsdp: int = -1, tensor: int = 1, devices=None
+) -> Mesh:
+  """A mesh over `devices` (default all); one axis may be -1: what is left.
+
+  Raises:
+    ValueError: the sizes do not multiply to the number of devices.
+  """
+  devices = jax.devices() if devices is None else devices
+  sizes = [data, fsdp, tensor]
+  shown = ', '.join(f'{a}={s}' for a, s in zip(AXES, sizes, strict=True))
+  if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
+    raise ValueError(f'mesh sizes are positive, at most one is -1: {shown}')
+  known = math.prod(s for s in sizes if s != -1)
+  sizes = [len(devices) // known if s == -1 else s for s in sizes]
+  if math.prod(sizes) != len(devices):
+    raise ValueError(f'mesh {shown} does not fit {len(devices)} device(s)')
+  # Auto: under the default, Explicit, a lookup in a sharded table raises.
+  axis_types = (AxisType.Auto,) * len(AXES)
+  return jax.make_mesh(sizes, AXES, axis_types=axis_types, devices=devices)
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+  """`layers/attn/q/kernel` for a key path of `jax.tree_util`."""
+  return jax.tree_util.keystr(path, simple=True, separator='/')
+
+
+def spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
+  """The rule for a parameter; an axis that does not divide is dropped."""
+  rule = next(s for pattern, s in RULES if re.search(pattern, path))
+  rule = tuple(rule)[-len(shape):] if shape else ()
+  return P(*(
+      axis if axis and size % mesh.shape[axis] == 0 else None
+      for axis, size in zip(rule, shape, strict=False)
+  ))
+
+
+def tree_shardings(tree: Any, mesh: Mesh) -> Any:
+  """NamedShardings for params, a TrainState, or their abstract shapes."""
+  return jax.tree_util.tree_map_with_path(
+      lambda path, x: NamedSharding(
+          mesh, spec(path_name(path), np.shape(x), mesh)
+      ),
+      tree,
+  )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  return NamedSharding(mesh, BATCH)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  return NamedSharding(mesh, P())

@@ -1,0 +1,50 @@
+"""ddt_jax: on-policy SFT in JAX."""
+
+import pathlib
+
+import setuptools
+
+setuptools.setup(
+    name='ddt_jax',
+    version='0.1.0',
+    description='On-policy SFT in JAX: DDT, IDFT and Hinted Decoding.',
+    long_description=pathlib.Path('README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=setuptools.find_packages(include=['ddt_jax', 'ddt_jax.*']),
+    package_data={'ddt_jax.embedded': ['student/*']},
+    python_requires='>=3.11',
+    install_requires=[
+        'absl-py>=2.1',
+        'array-record>=0.7',
+        'etils[epath]>=1.12',
+        'flax>=0.12.5,<0.14',
+        'fsspec>=2025.3',
+        'grain>=0.2.14,<0.4',
+        'importlib_resources>=6',  # tensorflow-datasets needs it, undeclared
+        'jax>=0.9,<0.12',
+        'jinja2>=3.1',  # transformers' chat templates need it, undeclared
+        'math-verify[antlr4-13-2]>=0.8,<0.11',
+        'matplotlib>=3.9',
+        'ml-collections>=1.0',
+        'numpy>=2.0',
+        'optax>=0.2.6,<0.4',
+        'orbax-checkpoint>=0.11.30,<0.14',
+        'pyarrow>=18',
+        'safetensors>=0.5',
+        'tensorboardX>=2.6',
+        'tensorflow-datasets>=4.9.9,<5',
+        'tokenizers>=0.21',
+        'tqdm>=4.66',
+        'transformers>=5.0,<6',
+    ],
+    extras_require={
+        'tpu': ['jax[tpu]'],
+        'cuda': ['jax[cuda12]'],
+        'gcs': ['gcsfs>=2025.3'],
+        'wandb': ['wandb>=0.19'],
+        'test': ['hypothesis>=6.100', 'pillow>=10', 'pytest>=8', 'ruff>=0.12'],
+        # Exactly this one: golden numbers were made with it.
+        'parity': ['torch==2.13.0'],
+    },
+)
