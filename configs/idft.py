@@ -25,20 +25,20 @@ def get_config():
       kind='math', bad_rows='error', max_tokens=256, overlong='truncate',
       mask_mode='correct',
   )
-  # The paper's, sections 4 and 5. denominator: tokens | kept; weight_grad:
-  # stop | through. The two ratios are the curriculum's.
+  # The paper's. denominator: tokens | kept; weight_grad: stop | through.
   c.loss = dict(
       name='idft', beta=1.0, gamma_min=0.1, gamma_max=2.0,
       denominator='tokens', weight_grad='stop',
-      warmup_ratio=0.0, transition_ratio=0.0,
   )
+  # Shares of the run at strength 0 (idft is dft), and rising to 1.
+  c.curriculum = dict(warmup_ratio=0.0, transition_ratio=0.0)
   # schedule: cosine | wsd | constant. micro_batches: the batch is cut into so
   # many; the numbers stay the same. A run ends after so many updates in a row
   # were skipped for a gradient that was not finite.
   c.optim = dict(
       lr=1e-3, schedule='cosine', warmup_ratio=0.1, decay_ratio=0.2,
       b1=0.9, b2=0.95, weight_decay=0.01, clip=1.0,
-      batch=64, epochs=2, micro_batches=1, max_skipped_in_a_row=10,
+      batch=32, epochs=1, micro_batches=1, max_skipped_in_a_row=10,
   )
   c.mesh = dict(data=1, fsdp=-1, tensor=1)  # -1 takes the devices that are left
   # In steps. `accuracy` is the slower pace: greedy answers to so many problems.

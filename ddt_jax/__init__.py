@@ -13,9 +13,11 @@ Where things live; a module imports only modules above it:
   sampling     temperature, top-p, draw
   stopping     end of turn, repetition
   storage      the one place that touches files: append, publish, digest, lock
+               (its parts: object_store for gs://, locks)
   records      Problem, Response; JSONL
   prompts      chats for answering and for rewriting
   verify       boxed answers: extract, compare, in killable workers
+               (its parts: verify_algebra, verify_math, verify_worker)
   sharding     mesh; (parameter path, PartitionSpec) rules
   model        the decoder and its pure `forward`
   weights      Hugging Face safetensors <-> params
@@ -30,4 +32,5 @@ Where things live; a module imports only modules above it:
   metrics      scalars to JSONL, TensorBoard, W&B
   evaluate     accuracy on held-out problems
   report       a run's folder -> Markdown, HTML and PNG
+               (its parts: report_summary, report_plots, report_html)
 """

@@ -13,10 +13,7 @@ import grain
 import jax
 import numpy as np
 
-from ddt_jax import model
-from ddt_jax import prompts
-from ddt_jax import records
-from ddt_jax import sharding
+from ddt_jax import model, prompts, records, sharding
 
 OVERLONG = ('truncate', 'drop', 'error')
 MASK_MODES = ('correct', 'official')
@@ -113,20 +110,23 @@ def encode(tokenizer: Any, chat: prompts.Chat, end: TurnEnd) -> Example:
   def render(turns, **kwargs):
     return tokenizer.apply_chat_template(turns, tokenize=False, **kwargs)
 
-  pieces, done = [], 0  # (text, supervised); characters rendered so far
+  pieces, rendered = [], ''  # (text, supervised); what they add up to
   for i, message in enumerate(chat):
     if message['role'] != 'assistant':
       continue
     before = render(chat[:i], add_generation_prompt=True)
     turn = render(chat[: i + 1])
-    if not turn.startswith(before) or (pieces and before[:done] != rendered):
+    if not (turn.startswith(before) and before.startswith(rendered)):
       raise ValueError(
           f'the chat template is not prefix-stable at turn {i}: what it renders'
           ' for earlier turns changes when a later one is added'
       )
     stop = turn.rindex(end.text) + len(end.text)
-    pieces += [(turn[done:len(before)], False), (turn[len(before):stop], True)]
-    done, rendered = stop, turn[:stop]
+    pieces += [
+        (turn[len(rendered):len(before)], False),
+        (turn[len(before):stop], True),
+    ]
+    rendered = turn[:stop]
   ids = [
       tokenizer.encode(text, add_special_tokens=False) for text, _ in pieces
   ]

@@ -9,9 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import numpy as np
 
-from ddt_jax import model
-from ddt_jax import sampling
-from ddt_jax import sharding
+from ddt_jax import model, sampling, sharding
 
 PROMPT_MULTIPLE = 32  # prompts are padded to it: few compiled shapes
 

@@ -7,12 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ddt_jax import batches
-from ddt_jax import engine
-from ddt_jax import model
-from ddt_jax import prompts
-from ddt_jax import records
-from ddt_jax import verify
+from ddt_jax import batches, engine, model, prompts, records, verify
 
 Z95 = 1.959964  # two-sided 95 % of the standard normal
 

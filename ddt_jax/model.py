@@ -3,7 +3,7 @@
 Layers are Flax NNX modules; `nnx.split` is taken once a module, and the rest of
 the program sees a plain nested dict of parameters and the pure `forward`.
 Layers are stacked along a leading axis L and scanned: one compilation for any
-depth.
+depth. With a cache they are unrolled, see `Cache`.
 """
 
 import dataclasses
@@ -12,8 +12,7 @@ import json
 import math
 from typing import Any
 
-from flax import nnx
-from flax import struct
+from flax import nnx, struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -121,7 +120,9 @@ def _parse(hf: dict[str, Any]) -> dict[str, Any]:
       'mlp_bias': bool(hf.get('mlp_bias')),
       f'rope type {rope["rope_type"]!r}, not default or llama3':
           rope['rope_type'] not in ('default', 'llama3'),
-      'partial rotary embedding': rope.get('partial_rotary_factor', 1) != 1,
+      'partial rotary embedding (partial_rotary_factor)': any(
+          fields.get('partial_rotary_factor', 1) != 1 for fields in (hf, rope)
+      ),
   }
   if reasons := [reason for reason, yes in refused.items() if yes]:
     raise ValueError('not supported: ' + '; '.join(reasons))
@@ -170,31 +171,24 @@ class Cache:
   are padded with tokens at position -1, which no query attends to.
 
   Attributes:
-    k, v: [L, B, K, S, H]: what one query reads lies together.
+    k, v: of each layer [B, K, S, H]; apart, so that a decoding loop updates
+      every one in place instead of copying it out of a stack.
     positions: [B, S]; -1 where nothing has been written.
     index: scalar, the next column.
   """
 
-  k: jax.Array
-  v: jax.Array
+  k: tuple[jax.Array, ...]
+  v: tuple[jax.Array, ...]
   positions: jax.Array
   index: jax.Array
-
-  def append(self, layer: jax.Array, k: jax.Array, v: jax.Array) -> 'Cache':
-    """With a layer's [B, K, T, H] written from `index` on, which stays."""
-    def write(old, new):
-      start = (layer, 0, 0, self.index, 0)
-      return jax.lax.dynamic_update_slice(old, new[None].astype(old.dtype), start)
-
-    return self.replace(k=write(self.k, k), v=write(self.v, v))
 
 
 def init_cache(
     config: ModelConfig, batch: int, size: int, dtype: Any = None
 ) -> Cache:
   """An empty cache of `size` columns for `batch` rows."""
-  shape = (config.num_layers, batch, config.num_kv_heads, size, config.head_dim)
-  zeros = jnp.zeros(shape, dtype or config.dtype)
+  shape = (batch, config.num_kv_heads, size, config.head_dim)
+  zeros = (jnp.zeros(shape, dtype or config.dtype),) * config.num_layers
   return Cache(
       zeros, zeros, jnp.full((batch, size), PADDING), jnp.zeros((), jnp.int32)
   )
@@ -253,7 +247,7 @@ class Attention(nnx.Module):
       self.q_norm = RMSNorm(c.head_dim, c.norm_eps)
       self.k_norm = RMSNorm(c.head_dim, c.norm_eps)
 
-  def __call__(self, x, rope, mask, cache, layer):
+  def __call__(self, x, rope, mask, cache, index):
     c = self.c
     q = self.q(x).reshape(*x.shape[:2], c.num_heads, c.head_dim)
     k = self.k(x).reshape(*x.shape[:2], c.num_kv_heads, c.head_dim)
@@ -263,8 +257,12 @@ class Attention(nnx.Module):
     q, k = rotate(q, rope), rotate(k, rope)
     k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)  # [B, K, T, H]
     if cache is not None:
-      cache = cache.append(layer, k, v)
-      k, v = (y[layer].astype(x.dtype) for y in (cache.k, cache.v))
+      k, v = cache = tuple(
+          jax.lax.dynamic_update_slice_in_dim(
+              old, new.astype(old.dtype), index, axis=2
+          ) for old, new in zip(cache, (k, v), strict=True)
+      )
+      k, v = k.astype(x.dtype), v.astype(x.dtype)
     y = attend(q, k, v, mask)
     return self.o(y.reshape(*x.shape[:2], -1)), cache
 
@@ -289,8 +287,8 @@ class Block(nnx.Module):
     self.mlp_norm = RMSNorm(c.width, c.norm_eps)
     self.mlp = MLP(c, rngs=rngs)
 
-  def __call__(self, x, rope, mask, cache, layer):
-    y, cache = self.attn(self.attn_norm(x), rope, mask, cache, layer)
+  def __call__(self, x, rope, mask, cache=None, index=None):
+    y, cache = self.attn(self.attn_norm(x), rope, mask, cache, index)
     x = x + y
     return x + self.mlp(self.mlp_norm(x)), cache
 
@@ -430,7 +428,6 @@ def forward(
     keys = jax.lax.dynamic_update_slice_in_dim(
         cache.positions, positions, cache.index, 1
     )
-    cache = cache.replace(positions=keys)
   mask = (keys[:, None] >= 0) & (keys[:, None] <= positions[..., None])
   if segment_ids is not None:
     mask &= segment_ids[:, None] == segment_ids[..., None]
@@ -439,22 +436,25 @@ def forward(
   rope = jnp.cos(angle), jnp.sin(angle)
   graph = _block_graph(config)
 
-  def block(carry, layer):
-    x, cache = carry
-    weights, i = layer
-    return nnx.merge(graph, weights)(x, rope, mask, cache, i), None
-
-  if config.remat != 'none':
-    block = jax.checkpoint(block, policy=REMAT[config.remat], prevent_cse=False)
+  def block(x, weights, *kv):
+    return nnx.merge(graph, weights)(x, rope, mask, *kv)
 
   x = params['embed']['embedding'][tokens].astype(config.dtype)
-  # The cache is carried, not scanned over: each layer updates it in place.
-  (x, cache), _ = jax.lax.scan(
-      block, (x, cache), (params['layers'], jnp.arange(config.num_layers))
-  )
+  if cache is None:
+    scanned = lambda x, weights: (block(x, weights)[0], None)
+    if config.remat != 'none':
+      scanned = jax.checkpoint(
+          scanned, policy=REMAT[config.remat], prevent_cse=False
+      )
+    x, _ = jax.lax.scan(scanned, x, params['layers'])
+  else:
+    kv = list(zip(cache.k, cache.v, strict=True))
+    for i in range(config.num_layers):
+      weights = jax.tree.map(lambda p, i=i: p[i], params['layers'])
+      x, kv[i] = block(x, weights, kv[i], cache.index)
+    k, v = zip(*kv, strict=True)
+    cache = Cache(k, v, keys, cache.index + time)
   x = rms_norm(x, params['final_norm']['scale'], config.norm_eps)
-  if cache is not None:
-    cache = cache.replace(index=cache.index + time)
   if return_hidden:
     return x, cache
   return logits(params, x), cache

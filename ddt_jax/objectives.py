@@ -153,6 +153,8 @@ def token_loss(
     (sum, count, metrics): float32 scalars; metrics are sums over the mask, to
     be read with `summarise`.
   """
+  # Of what is masked nothing may leak, not even 0 * -inf.
+  stats = stats.map(lambda x: jnp.where(mask > 0, x, 0.0))
   weight = token_weights(name, stats, **options)
   if weight_grad == 'stop':
     weight = jax.lax.stop_gradient(weight)

@@ -51,7 +51,7 @@ def make_schedule(
   if schedule not in SCHEDULES:
     raise ValueError(f'optim.schedule {schedule!r}: choose from {SCHEDULES}')
   tail = decay_ratio if schedule == 'wsd' else 0.0
-  if not 0 <= warmup_ratio <= 1 - tail:
+  if not 0 <= tail <= 1 - warmup_ratio <= 1:
     raise ValueError(
         f'optim.warmup_ratio {warmup_ratio} and decay_ratio {tail} leave no step'
     )

@@ -4,10 +4,10 @@ A stage writes one record a line and the next reads them back exactly, token
 ids included: text is never tokenised a second time on the way.
 """
 
+from collections.abc import Iterable
 import dataclasses
 import json
 import os
-from collections.abc import Iterable
 from typing import TypeVar
 
 from ddt_jax import storage

@@ -6,9 +6,9 @@ import io
 import textwrap
 from typing import NamedTuple
 
-import numpy as np
 from matplotlib import figure
 from matplotlib.backends import backend_agg
+import numpy as np
 
 from ddt_jax import report_summary as summary
 

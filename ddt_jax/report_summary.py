@@ -5,8 +5,8 @@ not overlap. Both are measured on the same problems, so this errs on the side
 of claiming too little.
 """
 import dataclasses
-import unicodedata
 from typing import NamedTuple
+import unicodedata
 
 ABOUT_PHI = (
     'phi says how natural a token is to the model. It is log p of the token '

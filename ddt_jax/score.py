@@ -7,10 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ddt_jax import batches
-from ddt_jax import ddt
-from ddt_jax import model
-from ddt_jax import objectives
+from ddt_jax import batches, ddt, model, objectives
 
 
 @functools.partial(jax.jit, static_argnames='config')
@@ -60,7 +57,6 @@ def describe(
   Returns:
     {nll, phi, ..., examples, histogram: {edges, counts}}, JSON-able.
   """
-  loss = {k: v for k, v in loss.items() if not k.endswith('_ratio')}
   tokens = jax.tree.map(lambda *x: np.concatenate(x), *stats)
   _, _, sums = objectives.token_loss(
       name, tokens, np.ones_like(tokens.log_p), **loss

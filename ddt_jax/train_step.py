@@ -9,10 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ddt_jax import batches
-from ddt_jax import ddt
-from ddt_jax import model
-from ddt_jax import objectives
+from ddt_jax import batches, ddt, model, objectives
 
 Metrics = dict[str, jax.Array]
 
@@ -132,8 +129,6 @@ def make_eval_step(
     config: model.ModelConfig, *, name: str, **loss: Any
 ) -> Callable[[Any, batches.Batch], Metrics]:
   """The pure `step(params, batch) -> metric sums`; options as in training."""
-  loss = {k: v for k, v in loss.items() if not k.endswith('_ratio')}
-
   def step(params, batch):
     total, (count, sums) = loss_sums(params, config, batch, name, **loss)
     return {'loss': total, 'count': count, **sums}

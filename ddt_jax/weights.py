@@ -5,7 +5,6 @@ the files directly, so no process holds more than one shard of one parameter
 beside what its devices hold.
 """
 
-import collections
 import json
 from typing import Any
 
@@ -17,10 +16,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from ddt_jax import model
-from ddt_jax import sharding
-from ddt_jax import storage
+from ddt_jax import model, sharding, storage
 
+INDEX = 'model.safetensors.index.json'
 SHARD_BYTES = 5 * 2**30  # a file's size when saving, as in published checkpoints
 
 # Our path -> Hugging Face's name. `{}` is the layer; kernels are transposed
@@ -72,7 +70,7 @@ class _Files:
   """The tensors of a folder, by name, single file or sharded index."""
 
   def __init__(self, folder: epath.Path):
-    index = folder / 'model.safetensors.index.json'
+    index = folder / INDEX
     if index.exists():
       self._file = json.loads(index.read_text())['weight_map']
     elif (folder / 'model.safetensors').exists():
@@ -219,21 +217,22 @@ def save(
 
 
 def _write_shards(folder: epath.Path, shards: list[dict[str, Any]]) -> None:
+  """One file, or several and their index; what was there before goes."""
   metadata = {'format': 'pt'}  # transformers refuses a file without it
+  for old in (*folder.glob('model*.safetensors'), folder / INDEX):
+    old.unlink(missing_ok=True)
   if len(shards) == 1:
     data = safetensors.numpy.save(shards[0], metadata)
     storage.publish(folder / 'model.safetensors', data)
     return
-  weight_map = collections.OrderedDict()
+  weight_map = {}
   for i, shard in enumerate(shards, 1):
     file = f'model-{i:05d}-of-{len(shards):05d}.safetensors'
     storage.publish(folder / file, safetensors.numpy.save(shard, metadata))
     weight_map |= dict.fromkeys(shard, file)
   total = sum(x.nbytes for shard in shards for x in shard.values())
   index = {'metadata': {'total_size': total}, 'weight_map': weight_map}
-  storage.publish(
-      folder / 'model.safetensors.index.json', json.dumps(index, indent=2)
-  )
+  storage.publish(folder / INDEX, json.dumps(index, indent=2))
 
 
 def _hf_fields(config: model.ModelConfig, dtype: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import logging as python_logging
 import os
 import pathlib
 import sys
-import time
 from typing import Any
 import warnings
 
@@ -15,8 +14,7 @@ from absl import logging
 import jax
 import transformers
 
-from ddt_jax import embedded
-from ddt_jax import storage
+from ddt_jax import embedded, storage
 
 _CACHE = pathlib.Path(
     os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache')
@@ -25,6 +23,10 @@ _CACHE = pathlib.Path(
 # What a resumed run may do otherwise than the one that was interrupted.
 _MAY_CHANGE = ('mesh.', 'log.', 'report.', 'checkpoint.keep',
                'evaluation.workers', 'evaluation.slots')
+
+
+# What is wrong with a user's model, data or options, before any work.
+INPUT_ERRORS = (ValueError, OSError, ImportError, storage.Locked)
 
 
 def start() -> None:
@@ -41,26 +43,13 @@ def start() -> None:
 
 
 @contextlib.contextmanager
-def explained_errors() -> Iterator[None]:
-  """For the checks before any work: an error is a message, not a traceback."""
+def explained_errors(*kinds: type[Exception]) -> Iterator[None]:
+  """Errors of these kinds become a message instead of a traceback."""
   try:
     yield
-  except (ValueError, OSError, ImportError, storage.Locked) as e:
+  except kinds as e:
     print(f'error: {e}', file=sys.stderr)
     sys.exit(2)
-
-
-class Timer:
-  """Seconds by stage: `with timer('load'): ...`, then `timer.seconds`."""
-
-  def __init__(self):
-    self.seconds: dict[str, float] = {}
-
-  @contextlib.contextmanager
-  def __call__(self, stage: str) -> Iterator[None]:
-    began = time.monotonic()
-    yield
-    self.seconds[stage] = time.monotonic() - began
 
 
 def model_folder(path: str) -> str:

@@ -14,26 +14,28 @@ import json
 import time
 from typing import Any, NamedTuple
 
-from absl import app
-from absl import flags
+from absl import app, flags
 import jax
+import jax.numpy as jnp
 from ml_collections import config_flags
 import tqdm
 import transformers
 
-from ddt_jax import batches
-from ddt_jax import checkpoint
-from ddt_jax import evaluate
+from ddt_jax import (
+  batches,
+  checkpoint,
+  evaluate,
+  model,
+  objectives,
+  optimizer,
+  report,
+  score,
+  sharding,
+  storage,
+  train_step,
+  weights,
+)
 from ddt_jax import metrics as metrics_lib
-from ddt_jax import model
-from ddt_jax import objectives
-from ddt_jax import optimizer
-from ddt_jax import report
-from ddt_jax import score
-from ddt_jax import sharding
-from ddt_jax import storage
-from ddt_jax import train_step
-from ddt_jax import weights
 from ddt_jax.datasets import corpus as corpus_lib
 from experiments import runtime
 
@@ -41,6 +43,8 @@ _CONFIG = config_flags.DEFINE_config_file('config', 'configs/idft.py')
 _WORKDIR = flags.DEFINE_string(
     'workdir', '', "The run's folder; default runs/<config.name>."
 )
+# Of config.optim, what is the training loop's and not the optimizer's.
+TRAINING = ('batch', 'epochs', 'micro_batches', 'max_skipped_in_a_row')
 
 
 class Setup(NamedTuple):
@@ -56,9 +60,27 @@ class Setup(NamedTuple):
   validation: batches.Fitted
 
 
+def check_options(c, mesh: jax.sharding.Mesh) -> None:
+  """Tries on one token what would otherwise fail in the first step."""
+  one = ddt.token_stats(jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32))
+  objectives.token_loss(stats=one, mask=jnp.ones(1), **c.loss)
+  optim = c.optim.to_dict()
+  for name in TRAINING:
+    optim.pop(name)
+  optimizer.make(total_steps=1, **optim)
+  batches.collate([], 1, 1, mask_mode=c.data.mask_mode)
+  cut = c.optim.micro_batches * mesh.shape['data'] * mesh.shape['fsdp']
+  if c.optim.batch % cut:
+    raise ValueError(
+        f'optim.batch={c.optim.batch} is no multiple of {cut}, micro_batches'
+        ' times the data and fsdp axes of the mesh'
+    )
+
+
 def setup(c) -> Setup:
   """Reads model and data; whatever is wrong with either is said here."""
   mesh = sharding.make_mesh(**c.mesh)
+  check_options(c, mesh)
   folder = runtime.model_folder(c.model.path)
   data = c.data.to_dict()
   fit = {k: data.pop(k) for k in ('max_tokens', 'overlong')}
@@ -83,12 +105,9 @@ def setup(c) -> Setup:
 
 def run(c, workdir: Any, s: Setup) -> dict[str, Any]:
   """The run, or what is left of it; returns what results.json holds."""
-  workdir, timer, loss = storage.path(workdir), runtime.Timer(), c.loss.to_dict()
+  workdir, loss = storage.path(workdir), c.loss.to_dict()
   optim, evaluation = c.optim.to_dict(), c.evaluation.to_dict()
-  rows, epochs, micro_batches, patience = (
-      optim.pop(k)
-      for k in ('batch', 'epochs', 'micro_batches', 'max_skipped_in_a_row')
-  )
+  rows, epochs, micro_batches, patience = (optim.pop(k) for k in TRAINING)
   evaluation.pop('problems')
   total = batches.steps(len(s.train.examples), rows, epochs)
 
@@ -99,7 +118,8 @@ def run(c, workdir: Any, s: Setup) -> dict[str, Any]:
   where = sharding.tree_shardings(abstract, s.mesh)
   step_fn = jax.jit(
       train_step.make_train_step(
-          s.config, tx, micro_batches=micro_batches, total_steps=total, **loss
+          s.config, tx, micro_batches=micro_batches, total_steps=total,
+          **c.curriculum, **loss,
       ),
       donate_argnums=0,
       in_shardings=(where, sharding.batch_sharding(s.mesh)),
@@ -257,11 +277,12 @@ def main(argv):
   c = _CONFIG.value
   workdir = storage.path(_WORKDIR.value or f'runs/{c.name}')
   with contextlib.ExitStack() as stack:
-    with runtime.explained_errors():
+    with runtime.explained_errors(*runtime.INPUT_ERRORS):
       ready = setup(c)
       stack.enter_context(storage.lock(workdir))
       runtime.keep_config(workdir, c)
-    run(c, workdir, ready)
+    with runtime.explained_errors(FloatingPointError):
+      run(c, workdir, ready)
     print(report.write(workdir))
     print(f'{workdir}/report.html has the curves, the phi histogram and'
           ' coloured examples.')

@@ -6,8 +6,8 @@ import math
 import random
 import re
 
-import pytest
 from PIL import Image
+import pytest
 
 from ddt_jax import metrics, report
 from ddt_jax import report_summary as summary

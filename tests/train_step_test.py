@@ -56,18 +56,31 @@ def by_hf_name(config, tree):
   return found
 
 
+def assert_first_gradient(run, golden, found):
+  """`found`: Hugging Face's names -> the gradient before clipping."""
+  for name, norm in run['grad0_norm_by_parameter'].items():
+    np.testing.assert_allclose(
+        np.linalg.norm(found[name]), norm, rtol=RTOL, err_msg=name
+    )
+  stored = [k for k in golden.files if k.startswith('grad0:')]
+  assert stored
+  for key in stored:
+    np.testing.assert_allclose(
+        found[key.removeprefix('grad0:')], golden[key], err_msg=key,
+        atol=RTOL * np.abs(golden[key]).max(),
+    )
+
+
 @pytest.mark.parametrize('run', RUNS, ids=lambda r: r['model'])
 def test_official_training_run(run):
   config, params = load(GOLDEN / 'models' / run['model'])
   golden = arrays(run['model'])
   batch = official_batch(golden)
-  tx = optimizer.make_optimizer(
-      optimizer.make_schedule(
-          lr=run['lr'], total_steps=run['steps'],
-          warmup_ratio=run['lr_warmup_steps_ratio'],
-      ),
-      b1=run['adamw_betas'][0], b2=run['adamw_betas'][1], eps=run['eps'],
-      weight_decay=run['weight_decay'], clip=run['clip'],
+  b1, b2 = run['adamw_betas']
+  _, tx = optimizer.make(
+      lr=run['lr'], total_steps=run['steps'], b1=b1, b2=b2, eps=run['eps'],
+      warmup_ratio=run['lr_warmup_steps_ratio'], clip=run['clip'],
+      weight_decay=run['weight_decay'],
   )
   step = jax.jit(train_step.make_train_step(
       config, tx, name='idft', total_steps=run['steps'],
@@ -79,41 +92,24 @@ def test_official_training_run(run):
     state, metrics = step(state, batch)
     assert metrics['finite'] and metrics['count'] == pytest.approx(1)
     assert state.step == log['step'] + 1
+    norm = metrics['grad_norm']
     np.testing.assert_allclose(
         metrics['curriculum'], log['lambda_t'], atol=1e-6
     )
     np.testing.assert_allclose(metrics['loss'], log['loss'], rtol=RTOL)
-    np.testing.assert_allclose(
-        metrics['grad_norm'], log['grad_norm_before_clip'], rtol=RTOL
-    )
-  norms = {k: np.linalg.norm(v)
-           for k, v in by_hf_name(config, state.params).items()}
-  assert norms.keys() == run['final_param_norms'].keys()
+    np.testing.assert_allclose(norm, log['grad_norm_before_clip'], rtol=RTOL)
+    if state.step == 1:
+      # Adam's moment is now (1 - b1) times the clipped gradient.
+      moment = by_hf_name(config, optax.tree.get(state.opt_state, 'mu'))
+      scale = max(norm / run['clip'], 1) / (1 - b1)
+      assert_first_gradient(
+          run, golden, {k: scale * v for k, v in moment.items()}
+      )
+  found = by_hf_name(config, state.params)
+  assert found.keys() == run['final_param_norms'].keys()
   for name, norm in run['final_param_norms'].items():
-    np.testing.assert_allclose(norms[name], norm, rtol=1e-4, err_msg=name)
-
-
-@pytest.mark.parametrize('run', RUNS, ids=lambda r: r['model'])
-def test_official_first_gradient(run):
-  config, params = load(GOLDEN / 'models' / run['model'])
-  golden = arrays(run['model'])
-  grad = jax.jit(jax.grad(functools.partial(
-      train_step.loss_sums, config=config, name='idft', beta=run['beta'],
-      gamma_min=run['gmin'], gamma_max=run['gmax'],
-      curriculum=run['log'][0]['lambda_t'],
-  ), has_aux=True))
-  found = by_hf_name(config, grad(params, batch=official_batch(golden))[0])
-  for name, norm in run['grad0_norm_by_parameter'].items():
     np.testing.assert_allclose(
-        np.linalg.norm(found[name]), norm, rtol=RTOL, err_msg=name
-    )
-  stored = [k for k in golden.files if k.startswith('grad0:')]
-  assert stored
-  for key in stored:
-    name = key.removeprefix('grad0:')
-    np.testing.assert_allclose(
-        found[name], golden[key], err_msg=name,
-        atol=RTOL * np.abs(golden[key]).max(),
+        np.linalg.norm(found[name]), norm, rtol=1e-4, err_msg=name
     )
 
 
@@ -141,10 +137,16 @@ def assert_close(a, b, rtol=2e-5):
 
 
 @functools.cache
-def reference():
-  """One whole batch of eight on one device."""
+def plain_step():
+  """One device, no micro-batches: compiled once for the tests below."""
   step, state = sgd_step()
-  return jax.jit(step)(state, batch_of(8))
+  return jax.jit(step), state
+
+
+@functools.cache
+def reference():
+  step, state = plain_step()
+  return step(state, batch_of(8))
 
 
 @pytest.mark.parametrize('micro_batches', [2, 4])
@@ -156,19 +158,19 @@ def test_the_cut_into_micro_batches_does_not_matter(micro_batches):
 
 
 def test_rows_of_padding_do_not_matter():
-  step, state = sgd_step()
-  batch = batch_of(6)
-  padded = jax.tree.map(lambda x: np.pad(x, ((0, 2), (0, 0))), batch)
-  padded.positions[6:] = model.PADDING
-  a, metrics = jax.jit(step)(state, batch)
-  b, padded_metrics = jax.jit(step)(state, padded)
-  assert_close(a.params, b.params)
-  assert_close(metrics, padded_metrics)
+  # The batch is four rows twice: the mean is that of four rows and padding.
+  step, state = plain_step()
+  padded = jax.tree.map(np.copy, batch_of(8))
+  for x in (padded.tokens, padded.targets, padded.mask):
+    x[4:] = 0
+  padded.positions[4:] = model.PADDING
+  state, metrics = step(state, padded)
+  assert metrics['count'] == reference()[1]['count'] / 2
+  assert_close(state.params, reference()[0].params)
 
 
 @pytest.mark.parametrize('mesh, micro_batches', [
     ({'data': 2, 'fsdp': 4}, 1),
-    ({'data': 2, 'fsdp': 2, 'tensor': 2}, 1),
     ({'data': 2, 'fsdp': 2, 'tensor': 2}, 2),
 ])
 def test_eight_devices_compute_what_one_does(mesh, micro_batches):
@@ -245,27 +247,21 @@ def test_the_curriculum_follows_the_state_s_step():
 
 
 def test_a_batch_without_supervised_tokens_has_no_gradient():
-  step, state = sgd_step()
+  step, state = plain_step()
   batch = batch_of(8)
-  new, metrics = jax.jit(step)(
-      state, batch.replace(mask=np.zeros_like(batch.mask))
-  )
+  new, metrics = step(state, batch.replace(mask=np.zeros_like(batch.mask)))
   assert metrics['loss'] == metrics['grad_norm'] == metrics['count'] == 0
   jax.tree.map(np.testing.assert_array_equal, new.params, state.params)
 
 
-def test_one_set_of_options_serves_every_objective():
-  options = dict(beta=0.5, total_steps=10, warmup_ratio=0.5)
-  losses = {}
-  for name in ('sft', 'dft', 'idft'):
-    step, state = sgd_step(name=name, **options)
-    _, metrics = jax.jit(step)(state, batch_of(8))
-    losses[name] = float(metrics['loss'])
-    assert ('clipped' in metrics) == (name == 'idft')
-  np.testing.assert_allclose(losses['sft'], metrics['nll'], rtol=1e-6)
-  # At step 0 the curriculum is at 0, where idft is dft.
-  np.testing.assert_allclose(losses['idft'], losses['dft'], rtol=1e-6)
-  assert losses['dft'] < losses['sft']
+@pytest.mark.parametrize('name', ['sft', 'dft', 'idft'])
+def test_one_set_of_options_serves_every_objective(name):
+  step, state = sgd_step(
+      name=name, beta=0.5, gamma_max=1.5, total_steps=10, warmup_ratio=0.5
+  )
+  _, metrics = jax.eval_shape(step, state, batch_of(8))
+  assert ('clipped' in metrics) == (name == 'idft')
+  assert {'loss', 'count', 'nll', 'weight', 'grad_norm'} <= metrics.keys()
 
 
 def test_evaluation_sums_add_up_to_the_whole():

@@ -4,9 +4,7 @@ from collections.abc import Mapping
 import dataclasses
 
 from ddt_jax import records
-from ddt_jax.datasets import readers
-from ddt_jax.datasets import splits
-from ddt_jax.datasets import word_problems
+from ddt_jax.datasets import readers, splits, word_problems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,16 +47,16 @@ def load(
 
 
 def embedded(evaluation_problems: int) -> Corpus:
-  """The embedded world: three evaluation splits of so many problems each."""
+  """The embedded world: three evaluation splits of so many problems, or none."""
   names = {'target': 'test', 'generalisation': 'generalisation',
            'retained': 'retained'}
   train = word_problems.load('train')
   validation = word_problems.load('validation')
   evaluation = {
       name: word_problems.load(f'{split}[:{evaluation_problems}]')
-      for name, split in names.items()
+      for name, split in names.items() if evaluation_problems
   }
-  sizes = ', '.join(f'{len(p)} {name}' for name, p in evaluation.items())
+  sizes = ', '.join(f'{len(p)} {n}' for n, p in evaluation.items()) or 'nothing'
   return Corpus(
       train, validation, evaluation, 0,
       f'word_problems: {len(train)} train, {len(validation)} validation;'

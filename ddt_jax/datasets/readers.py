@@ -71,7 +71,7 @@ def read(
     try:
       row = parse(item)
       seen |= row.keys()
-      problem = rows.problem(row, names, kind, f'{file.name}:{line}')
+      problem = rows.to_problem(row, names, kind, f'{file.name}:{line}')
       if problem.id in lines:
         raise rows.Fault(
             f'the id {problem.id!r} is already that of line '
@@ -154,7 +154,7 @@ def _json_row(item: bytes) -> dict[str, Any]:
     row = json.loads(item.decode('utf-8-sig').rstrip())
   except UnicodeDecodeError as e:
     raise rows.Fault(f'not UTF-8: byte {e.start + 1} of the line is '
-                 f'0x{e.object[e.start]:02x}') from e
+                     f'0x{e.object[e.start]:02x}') from e
   except json.JSONDecodeError as e:
     hint = ('; the file must hold one object a line, not one array'
             if item.rstrip() == b'[' else '')
@@ -162,7 +162,8 @@ def _json_row(item: bytes) -> dict[str, Any]:
   except (ValueError, RecursionError) as e:  # endless digits or brackets
     raise rows.Fault(f'unreadable JSON: {e}') from e
   if not isinstance(row, dict):
-    raise rows.Fault(f'{rows.describe(row)}, not an object; a line must hold one')
+    raise rows.Fault(
+        f'{rows.describe(row)}, not an object; a line must hold one')
   return row
 
 

@@ -14,8 +14,8 @@ class Fault(Exception):
   """The reason why one row is bad."""
 
 
-def problem(row: dict[str, Any], names: dict[str, str], kind: str,
-            source: str) -> records.Problem:
+def to_problem(row: dict[str, Any], names: dict[str, str], kind: str,
+               source: str) -> records.Problem:
   """The problem that a row states.
 
   Args:

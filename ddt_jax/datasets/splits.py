@@ -1,8 +1,8 @@
 """Which problems are held out, decided by their text alone."""
 
+from collections.abc import Sequence
 import dataclasses
 import hashlib
-from collections.abc import Sequence
 
 from ddt_jax import records
 

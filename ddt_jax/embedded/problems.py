@@ -9,10 +9,8 @@ import dataclasses
 import random
 import zlib
 
-from ddt_jax import prompts
-from ddt_jax import records
-from ddt_jax.embedded import skills
-from ddt_jax.embedded import world
+from ddt_jax import prompts, records
+from ddt_jax.embedded import skills, world
 
 # Buckets of crc32(problem) % 16.
 BUCKETS = {

@@ -4,17 +4,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import tokenizers
-from tokenizers import decoders
-from tokenizers import models
-from tokenizers import pre_tokenizers
-from tokenizers import trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 import transformers
+from transformers.models.qwen2 import tokenization_qwen2
 
 PAD, START, END = '<|endoftext|>', '<|im_start|>', '<|im_end|>'
 VOCAB_SIZE = 661  # a prime: no tile divides it
-
-# Words with the space before them, single digits, runs of punctuation.
-PATTERN = r' ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]|\s+'
 
 CHAT_TEMPLATE = (
     "{%- for m in messages %}{{ '<|im_start|>' + m['role'] + '\n'"
@@ -26,8 +21,12 @@ CHAT_TEMPLATE = (
 def train(texts: Iterable[str], *, max_positions: int) -> Any:
   """A tokenizer of `VOCAB_SIZE` tokens, as `transformers` loads it."""
   bpe = tokenizers.Tokenizer(models.BPE())
+  # What transformers gives every folder of the qwen2 family, whatever its
+  # tokenizer.json says: words, single digits, runs of punctuation.
+  bpe.normalizer = normalizers.NFC()
+  pattern = tokenizers.Regex(tokenization_qwen2.PRETOKENIZE_REGEX)
   bpe.pre_tokenizer = pre_tokenizers.Sequence([
-      pre_tokenizers.Split(tokenizers.Regex(PATTERN), 'isolated'),
+      pre_tokenizers.Split(pattern, 'isolated'),
       pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
   ])
   bpe.decoder = decoders.ByteLevel()

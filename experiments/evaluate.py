@@ -1,0 +1,47 @@
+r"""Accuracy of a model on the evaluation problems of a config.
+
+python -m experiments.evaluate --config configs/idft.py --config.model.path=DIR
+"""
+
+from absl import app
+import jax
+from ml_collections import config_flags
+
+from ddt_jax import evaluate
+from experiments import runtime, train
+
+_CONFIG = config_flags.DEFINE_config_file('config', 'configs/idft.py')
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f'unknown argument {argv[1]!r}')
+  runtime.start()
+  c = _CONFIG.value
+  with runtime.explained_errors(*runtime.INPUT_ERRORS):
+    s = train.setup(c)
+    if not s.corpus.evaluation:
+      raise ValueError(
+          'nothing to evaluate on: data.evaluation is 0, or no held-out problem'
+          ' has an answer'
+      )
+  options = c.evaluation.to_dict()
+  options.pop('problems')
+  for split, problems in s.corpus.evaluation.items():
+    found = evaluate.accuracy(
+        s.params, s.config, s.tokenizer, problems, key=jax.random.key(c.seed),
+        eos_ids=(*s.config.eos_ids, s.end.id), mesh=s.mesh, **options,
+    )
+    shares = ', '.join(
+        f'{name} ' + '{value:.1%} [{low:.1%}, {high:.1%}]'.format(**found[name])
+        for name in ('pass@1', 'avg@k') if name in found
+    )
+    print(
+        f'{split}: {shares}; {found["n"]} problems, k = {found["k"]},'
+        f' {found["abstained"]} abstained, {found["unfinished"]} unfinished,'
+        f' {found["mean_tokens"]:.0f} tokens an answer'
+    )
+
+
+if __name__ == '__main__':
+  app.run(main)
