@@ -13,7 +13,10 @@ import grain
 import jax
 import numpy as np
 
-from ddt_jax import model, prompts, records, sharding
+from ddt_jax import model
+from ddt_jax import prompts
+from ddt_jax import records
+from ddt_jax import sharding
 
 OVERLONG = ('truncate', 'drop', 'error')
 MASK_MODES = ('correct', 'official')

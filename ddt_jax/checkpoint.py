@@ -1,7 +1,8 @@
 """Orbax checkpoints: the state, and how far the run has come.
 
 A checkpoint is complete when its digests stand beside it; one that was cut off
-or damaged is named and passed over for the one before.
+does not count, and one that was damaged since is named and passed over for the
+one before.
 """
 
 import json

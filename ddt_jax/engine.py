@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import numpy as np
 
-from ddt_jax import model, sampling, sharding
+from ddt_jax import model
+from ddt_jax import sampling
+from ddt_jax import sharding
 
 PROMPT_MULTIPLE = 32  # prompts are padded to it: few compiled shapes
 
@@ -73,12 +75,14 @@ def generate(
   """
   limits = [max_new_tokens] * len(prompts)
   if max_tokens is not None:
+    if len(max_tokens) != len(prompts):
+      raise ValueError('max_tokens must have one limit for each prompt')
     limits = [min(max_new_tokens, n) for n in max_tokens]
   _check(config, prompts, limits, temperature, top_p)
   if not prompts:
     return []
   ids = range(len(prompts)) if request_ids is None else request_ids
-  if len(set(ids)) != len(prompts):
+  if not len(ids) == len(set(ids)) == len(prompts):
     raise ValueError('request_ids must differ, one for each prompt')
   slots = min(slots or 256, len(prompts))
   if mesh is not None:

@@ -7,7 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from ddt_jax import batches, engine, model, prompts, records, verify
+from ddt_jax import batches
+from ddt_jax import engine
+from ddt_jax import model
+from ddt_jax import prompts
+from ddt_jax import records
+from ddt_jax import verify
 
 Z95 = 1.959964  # two-sided 95 % of the standard normal
 
@@ -128,11 +133,12 @@ def accuracy(
       'k': samples,
       'pass@1': wilson(sum(r.correct is True for r in greedy), n),
       'abstained': sum(r.correct is None for r in greedy),
-      'mean_tokens': float(np.mean([len(r.tokens) for r in greedy])),
+      'mean_tokens': sum(len(r.tokens) for r in greedy) / max(n, 1),
       'unfinished': sum(r.finish == 'length' for r in greedy),
   }
   if samples:
     rows = solve(samples=samples, temperature=temperature, top_p=top_p)
-    solved = np.array([[r.correct is True for r in row] for row in rows])
-    result['avg@k'] = clustered_mean(solved.mean(1))
+    result['avg@k'] = clustered_mean(np.array(
+        [np.mean([r.correct is True for r in row]) for row in rows]
+    ))
   return result

@@ -12,7 +12,8 @@ import json
 import math
 from typing import Any
 
-from flax import nnx, struct
+from flax import nnx
+from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -8,8 +8,11 @@ import json
 import re
 import textwrap
 
-from ddt_jax import metrics, report_html, report_plots, storage
+from ddt_jax import metrics
+from ddt_jax import report_html
+from ddt_jax import report_plots
 from ddt_jax import report_summary as summary
+from ddt_jax import storage
 
 _COLUMNS = 100  # of the terminal's table
 _TOKENS = 8  # of an example that the Markdown shows

@@ -101,6 +101,7 @@ def comparisons(results: dict) -> list[Comparison]:
                  evaluation['after'][split][metric])
       for split, before in evaluation['before'].items()
       for metric, label in (('pass@1', 'pass@1'), ('avg@k', f'avg@{before["k"]}'))
+      if metric in before
   ]
 
 

@@ -7,7 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from ddt_jax import batches, ddt, model, objectives
+from ddt_jax import batches
+from ddt_jax import ddt
+from ddt_jax import model
+from ddt_jax import objectives
 
 
 @functools.partial(jax.jit, static_argnames='config')

@@ -19,7 +19,8 @@ import secrets
 
 from etils import epath
 
-from ddt_jax import locks, object_store
+from ddt_jax import locks
+from ddt_jax import object_store
 
 SEAL = 'DIGESTS.json'
 

@@ -9,7 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ddt_jax import batches, ddt, model, objectives
+from ddt_jax import batches
+from ddt_jax import ddt
+from ddt_jax import model
+from ddt_jax import objectives
 
 Metrics = dict[str, jax.Array]
 

@@ -13,7 +13,8 @@ import re
 from typing import NamedTuple
 import unicodedata
 
-from ddt_jax import verify_math, verify_worker
+from ddt_jax import verify_math
+from ddt_jax import verify_worker
 
 MAX_RESPONSE = 500_000  # characters
 

@@ -6,6 +6,7 @@ beside what its devices hold.
 """
 
 import json
+import tempfile
 from typing import Any
 
 from etils import epath
@@ -16,7 +17,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from ddt_jax import model, sharding, storage
+from ddt_jax import model
+from ddt_jax import sharding
+from ddt_jax import storage
 
 INDEX = 'model.safetensors.index.json'
 SHARD_BYTES = 5 * 2**30  # a file's size when saving, as in published checkpoints
@@ -213,26 +216,32 @@ def save(
       folder / 'config.json', json.dumps(_hf_fields(config, dtype), indent=2)
   )
   if tokenizer is not None:
-    tokenizer.save_pretrained(folder)
+    with tempfile.TemporaryDirectory() as local:  # it cannot write to gs://
+      tokenizer.save_pretrained(local)
+      for file in epath.Path(local).iterdir():
+        storage.publish(folder / file.name, file.read_bytes())
 
 
 def _write_shards(folder: epath.Path, shards: list[dict[str, Any]]) -> None:
-  """One file, or several and their index; what was there before goes."""
-  metadata = {'format': 'pt'}  # transformers refuses a file without it
-  for old in (*folder.glob('model*.safetensors'), folder / INDEX):
-    old.unlink(missing_ok=True)
-  if len(shards) == 1:
-    data = safetensors.numpy.save(shards[0], metadata)
-    storage.publish(folder / 'model.safetensors', data)
-    return
-  weight_map = {}
+  """One file, or several and their index; then removes an older model's."""
+  count, weight_map = len(shards), {}
   for i, shard in enumerate(shards, 1):
-    file = f'model-{i:05d}-of-{len(shards):05d}.safetensors'
-    storage.publish(folder / file, safetensors.numpy.save(shard, metadata))
+    file = 'model.safetensors'
+    if count > 1:
+      file = f'model-{i:05d}-of-{count:05d}.safetensors'
+    # transformers refuses a file without this metadata.
+    data = safetensors.numpy.save(shard, {'format': 'pt'})
+    storage.publish(folder / file, data)
     weight_map |= dict.fromkeys(shard, file)
-  total = sum(x.nbytes for shard in shards for x in shard.values())
-  index = {'metadata': {'total_size': total}, 'weight_map': weight_map}
-  storage.publish(folder / INDEX, json.dumps(index, indent=2))
+  if count > 1:
+    total = sum(x.nbytes for shard in shards for x in shard.values())
+    index = {'metadata': {'total_size': total}, 'weight_map': weight_map}
+    storage.publish(folder / INDEX, json.dumps(index, indent=2))
+  else:
+    (folder / INDEX).unlink(missing_ok=True)  # or it would be read instead
+  for old in folder.glob('model*.safetensors'):
+    if old.name not in weight_map.values():
+      old.unlink()
 
 
 def _hf_fields(config: model.ModelConfig, dtype: str) -> dict[str, Any]:

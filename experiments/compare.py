@@ -11,11 +11,15 @@ are not run again.
 import importlib
 import json
 
-from absl import app, flags
+from absl import app
+from absl import flags
 import numpy as np
 
-from ddt_jax import metrics, report, storage
-from experiments import runtime, train
+from ddt_jax import metrics
+from ddt_jax import report
+from ddt_jax import storage
+from experiments import runtime
+from experiments import train
 
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/compare', 'Folder of the runs.')
 _CONFIGS = flags.DEFINE_list('configs', ['sft', 'dft', 'idft'], 'configs/*.py')

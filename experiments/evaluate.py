@@ -8,7 +8,8 @@ import jax
 from ml_collections import config_flags
 
 from ddt_jax import evaluate
-from experiments import runtime, train
+from experiments import runtime
+from experiments import train
 
 _CONFIG = config_flags.DEFINE_config_file('config', 'configs/idft.py')
 

@@ -10,23 +10,22 @@ import json
 import random
 import time
 
-from absl import app, flags
+from absl import app
+from absl import flags
 import jax
 from ml_collections import config_flags
 import optax
 from optax.contrib import MuonDimensionNumbers
 import tqdm
 
-from ddt_jax import (
-  batches,
-  evaluate,
-  model,
-  optimizer,
-  prompts,
-  storage,
-  train_step,
-  weights,
-)
+from ddt_jax import batches
+from ddt_jax import evaluate
+from ddt_jax import model
+from ddt_jax import optimizer
+from ddt_jax import prompts
+from ddt_jax import storage
+from ddt_jax import train_step
+from ddt_jax import weights
 from ddt_jax.embedded import problems
 from ddt_jax.embedded import tokenizer as student_tokenizer
 

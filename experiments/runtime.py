@@ -14,7 +14,8 @@ from absl import logging
 import jax
 import transformers
 
-from ddt_jax import embedded, storage
+from ddt_jax import embedded
+from ddt_jax import storage
 
 _CACHE = pathlib.Path(
     os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache')
@@ -60,8 +61,9 @@ def model_folder(path: str) -> str:
   """
   if path == 'embedded':
     return str(embedded.STUDENT)
-  if pathlib.Path(path).expanduser().is_dir():
-    return path
+  folder = pathlib.Path(path).expanduser()
+  if path and folder.is_dir():
+    return str(folder)
   if path.count('/') != 1 or path.startswith(('.', '/', '~')):
     raise FileNotFoundError(
         f'model.path={path!r} is no folder and no Hugging Face id'

@@ -14,28 +14,28 @@ import json
 import time
 from typing import Any, NamedTuple
 
-from absl import app, flags
+from absl import app
+from absl import flags
 import jax
 import jax.numpy as jnp
 from ml_collections import config_flags
 import tqdm
 import transformers
 
-from ddt_jax import (
-  batches,
-  checkpoint,
-  evaluate,
-  model,
-  objectives,
-  optimizer,
-  report,
-  score,
-  sharding,
-  storage,
-  train_step,
-  weights,
-)
+from ddt_jax import batches
+from ddt_jax import checkpoint
+from ddt_jax import ddt
+from ddt_jax import evaluate
 from ddt_jax import metrics as metrics_lib
+from ddt_jax import model
+from ddt_jax import objectives
+from ddt_jax import optimizer
+from ddt_jax import report
+from ddt_jax import score
+from ddt_jax import sharding
+from ddt_jax import storage
+from ddt_jax import train_step
+from ddt_jax import weights
 from ddt_jax.datasets import corpus as corpus_lib
 from experiments import runtime
 
@@ -69,6 +69,8 @@ def check_options(c, mesh: jax.sharding.Mesh) -> None:
     optim.pop(name)
   optimizer.make(total_steps=1, **optim)
   batches.collate([], 1, 1, mask_mode=c.data.mask_mode)
+  if c.report.examples < 1:
+    raise ValueError('report.examples must be at least 1')
   cut = c.optim.micro_batches * mesh.shape['data'] * mesh.shape['fsdp']
   if c.optim.batch % cut:
     raise ValueError(
@@ -134,6 +136,9 @@ def run(c, workdir: Any, s: Setup) -> dict[str, Any]:
       mesh=s.mesh, **evaluation,
   )
 
+  answered = [p for p in s.corpus.validation if p.answer]
+  answered = answered[:c.validation.problems]
+
   def validate(params, problems):
     found = objectives.summarise(train_step.add(
         eval_fn(params, batches.place(b, s.mesh))
@@ -176,10 +181,12 @@ def run(c, workdir: Any, s: Setup) -> dict[str, Any]:
   progress = {'tokens': 0, 'seconds': 0.0, 'skipped_in_a_row': 0,
               'best_step': None, 'best_nll': None}
   if restored := latest.restore(checkpoint.abstract(abstract, where)):
+    jax.tree.map(lambda x: x.delete(), s.params)
     state, progress = restored
     stream.set_state(progress['stream'])
   else:
-    state = jax.jit(create, out_shardings=where)(s.params)
+    create = jax.jit(create, donate_argnums=0, out_shardings=where)
+    state = create(s.params)
   first = int(state.step)
 
   with metrics_lib.Writer(
@@ -219,10 +226,8 @@ def run(c, workdir: Any, s: Setup) -> dict[str, Any]:
         pending, since = [], time.monotonic()
 
       if s.validation.examples and due(c.validation.every):
-        problems = s.corpus.validation[:c.validation.problems]
-        found = validate(
-            state.params, problems if due(c.validation.accuracy_every) else []
-        )
+        slower = due(c.validation.accuracy_every)
+        found = validate(state.params, answered if slower else [])
         writer.write(step, 'validation', found)
         if progress['best_nll'] is None or found['nll'] < progress['best_nll']:
           progress |= {'best_step': step, 'best_nll': found['nll']}

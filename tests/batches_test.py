@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import transformers
 
-from ddt_jax import batches, records, sharding
+from ddt_jax import batches
+from ddt_jax import records
+from ddt_jax import sharding
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 SFT_MASK = json.loads((GOLDEN / 'loss' / 'sft_mask.json').read_text())

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import transformers
 
-from ddt_jax import ddt, model, weights
+from ddt_jax import ddt
+from ddt_jax import model
+from ddt_jax import weights
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 CASES = json.loads((GOLDEN / 'phi' / 'phi.json').read_text())

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddt_jax import ddt, model, weights
+from ddt_jax import ddt
+from ddt_jax import model
+from ddt_jax import weights
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 MODELS = (

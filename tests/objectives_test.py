@@ -9,7 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from ddt_jax import ddt, objectives
+from ddt_jax import ddt
+from ddt_jax import objectives
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'loss'
 IDFT = json.loads((GOLDEN / 'idft.json').read_text())

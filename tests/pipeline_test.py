@@ -14,16 +14,14 @@ import jax
 import numpy as np
 import pytest
 
-from ddt_jax import (
-  batches,
-  embedded,
-  evaluate,
-  metrics,
-  optimizer,
-  sharding,
-  train_step,
-  weights,
-)
+from ddt_jax import batches
+from ddt_jax import embedded
+from ddt_jax import evaluate
+from ddt_jax import metrics
+from ddt_jax import optimizer
+from ddt_jax import sharding
+from ddt_jax import train_step
+from ddt_jax import weights
 from ddt_jax.datasets import word_problems
 from ddt_jax.embedded import problems
 

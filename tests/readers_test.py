@@ -11,7 +11,8 @@ from pyarrow import parquet
 import pytest
 
 from ddt_jax import records
-from ddt_jax.datasets import readers, splits
+from ddt_jax.datasets import readers
+from ddt_jax.datasets import splits
 
 ROW = {'problem': 'What is 1 + 1?', 'solution': r'It is \boxed{2}.'}
 TURNS = [{'role': 'system', 'content': 'Be brief.'},

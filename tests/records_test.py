@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
-from ddt_jax import records, storage
+from ddt_jax import records
+from ddt_jax import storage
 
 # Line separators, quotes, control characters and half of a surrogate pair are
 # what a line-based format could stumble over.

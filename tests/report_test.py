@@ -9,7 +9,8 @@ import re
 from PIL import Image
 import pytest
 
-from ddt_jax import metrics, report
+from ddt_jax import metrics
+from ddt_jax import report
 from ddt_jax import report_summary as summary
 
 _HOSTILE = '<script>alert(1)</script>'

@@ -9,7 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from ddt_jax import model, sharding, train_step
+from ddt_jax import model
+from ddt_jax import sharding
+from ddt_jax import train_step
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'models'
 

@@ -18,7 +18,8 @@ import hypothesis
 from hypothesis import strategies as st
 import pytest
 
-from ddt_jax import locks, storage
+from ddt_jax import locks
+from ddt_jax import storage
 
 ROOT = pathlib.Path(storage.__file__).parents[1]
 FILE = 'gs://bucket/run/metrics.jsonl'

@@ -10,7 +10,12 @@ import numpy as np
 import optax
 import pytest
 
-from ddt_jax import batches, model, optimizer, sharding, train_step, weights
+from ddt_jax import batches
+from ddt_jax import model
+from ddt_jax import optimizer
+from ddt_jax import sharding
+from ddt_jax import train_step
+from ddt_jax import weights
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 RUNS = json.loads((GOLDEN / 'loss' / 'train.json').read_text())

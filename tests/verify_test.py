@@ -13,7 +13,9 @@ import hypothesis
 from hypothesis import strategies as st
 import pytest
 
-from ddt_jax import verify, verify_math, verify_worker
+from ddt_jax import verify
+from ddt_jax import verify_math
+from ddt_jax import verify_worker
 
 ROOT = pathlib.Path(verify.__file__).resolve().parent.parent
 

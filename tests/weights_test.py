@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ddt_jax import model, sharding, weights
+from ddt_jax import model
+from ddt_jax import sharding
+from ddt_jax import weights
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 MODELS = ('qwen2-tiny', 'qwen2-tiny-untied', 'qwen3-tiny', 'llama-tiny')

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 import dataclasses
 
 from ddt_jax import records
-from ddt_jax.datasets import readers, splits, word_problems
+from ddt_jax.datasets import readers
+from ddt_jax.datasets import splits
+from ddt_jax.datasets import word_problems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,7 @@ def load(
   Args:
     name: word_problems.
     path: see `from_file`; '' for none.
-    evaluation_problems: of each split, so many are evaluated on.
+    evaluation_problems: of each split, at most so many are evaluated on.
     **options: of `from_file`.
   """
   if path:
@@ -53,7 +55,7 @@ def embedded(evaluation_problems: int) -> Corpus:
   train = word_problems.load('train')
   validation = word_problems.load('validation')
   evaluation = {
-      name: word_problems.load(f'{split}[:{evaluation_problems}]')
+      name: word_problems.load(split)[:evaluation_problems]
       for name, split in names.items() if evaluation_problems
   }
   sizes = ', '.join(f'{len(p)} {n}' for n, p in evaluation.items()) or 'nothing'

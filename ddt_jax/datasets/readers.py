@@ -10,7 +10,8 @@ import json
 import os
 from typing import Any
 
-from ddt_jax import records, storage
+from ddt_jax import records
+from ddt_jax import storage
 from ddt_jax.datasets import rows
 
 NAMES = ('problem', 'solution', 'answer', 'messages', 'id')

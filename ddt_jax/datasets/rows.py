@@ -4,7 +4,8 @@ from collections.abc import Set
 import math
 from typing import Any
 
-from ddt_jax import records, verify
+from ddt_jax import records
+from ddt_jax import verify
 
 ROLES = ('system', 'user', 'assistant')
 UNANSWERED = ('proof', 'notfound')  # NuminaMath's marks

@@ -17,6 +17,7 @@ FIELDS = ('id', 'problem', 'solution', 'answer', 'kind', 'source')
 class WordProblems(tfds.core.GeneratorBasedBuilder):
   """Splits train, validation, test, generalisation and retained."""
 
+  # To be raised whenever the world changes: what is built is kept.
   VERSION = tfds.core.Version('1.0.0')
   RELEASE_NOTES = {'1.0.0': 'First release.'}
 

@@ -18,21 +18,21 @@ def _box(answer: str, rng: random.Random) -> str:
 
 
 def sort_numbers(rng: random.Random) -> tuple[str, str, str]:
-  numbers = rng.sample(range(1, 40), rng.randint(3, 5))
+  numbers = rng.sample(range(1, 30), rng.randint(3, 4))
   question = rng.choice(('Sort these numbers: ', 'Put in order: '))
   answer = ', '.join(map(str, sorted(numbers)))
   return question + ', '.join(map(str, numbers)), _box(answer, rng), answer
 
 
 def reverse_words(rng: random.Random) -> tuple[str, str, str]:
-  words = rng.sample(WORDS, rng.randint(3, 6))
+  words = rng.sample(WORDS, rng.randint(3, 5))
   question = rng.choice(('Reverse the words: ', 'Say backwards: '))
   answer = ' '.join(words[::-1])
   return question + ' '.join(words), _box(answer, rng), answer
 
 
 def count_letters(rng: random.Random) -> tuple[str, str, str]:
-  letters = rng.choices(LETTERS, k=rng.randint(5, 9))
+  letters = rng.choices(LETTERS, k=rng.randint(3, 6))
   letter = rng.choice(letters)
   question = rng.choice((f'How many {letter} are in: ',
                          f'Count the letter {letter}: '))

@@ -4,7 +4,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import decoders
+from tokenizers import models
+from tokenizers import normalizers
+from tokenizers import pre_tokenizers
+from tokenizers import trainers
 import transformers
 from transformers.models.qwen2 import tokenization_qwen2
 

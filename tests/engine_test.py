@@ -1,0 +1,222 @@
+"""Sampling against the uncached forward; batch mates, stops, refusals."""
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddt_jax import engine
+from ddt_jax import model
+from ddt_jax import sampling
+from ddt_jax import sharding
+from ddt_jax import weights
+
+MODELS = pathlib.Path(__file__).parent / 'golden' / 'models'
+NEW = 16  # tokens
+KEY = jax.random.key(7)
+NO_EOS = (502,)  # a token that the responses below do not contain
+HOW = {'temperature': 0.8, 'top_p': 0.95}
+
+load = functools.cache(weights.load)
+
+
+def make_prompts():
+  rng = np.random.default_rng(0)
+  lengths = [1, 32, 7, 31, 3, 12, 20, 2, 9, 30, 5, 17, 28, 4, 14, 6]
+  return [rng.integers(0, 470, n).tolist() for n in lengths]
+
+
+PROMPTS = make_prompts()
+
+
+def generate(name='qwen2-tiny', prompts=PROMPTS, *, params=None, **options):
+  config, loaded = load(MODELS / name)
+  options = dict(key=KEY, max_new_tokens=NEW, eos_ids=NO_EOS) | HOW | options
+  return engine.generate(params or loaded, config, prompts, **options)
+
+
+@functools.cache
+def reference():
+  """All prompts as one batch."""
+  return generate()
+
+
+def tokens(results):
+  return [r.tokens for r in results]
+
+
+@functools.cache
+def full_forward(name):
+  config, params = load(MODELS / name)
+  return jax.jit(lambda tokens: model.forward(params, config, tokens)[0])
+
+
+def uncached(name, choose):
+  """The responses by a full forward for every token, and all logits."""
+  rows, ends = np.arange(len(PROMPTS)), np.array([len(p) for p in PROMPTS])
+  # What stands to the right of a token does not reach it.
+  text = np.zeros((len(PROMPTS), max(ends) + NEW), np.int32)
+  for row, prompt in zip(text, PROMPTS, strict=True):
+    row[:len(prompt)] = prompt
+  logits = []
+  for step in range(NEW):
+    logits.append(full_forward(name)(text)[rows, ends + step - 1])
+    text[rows, ends + step] = choose(logits[-1], step)
+  responses = [row[n:n + NEW].tolist() for row, n in zip(text, ends, strict=True)]
+  return responses, np.stack(logits)
+
+
+@pytest.mark.parametrize('name', ['qwen2-tiny', 'llama-tiny'])
+def test_greedy_is_the_argmax_of_the_full_forward(name):
+  expected, logits = uncached(name, lambda x, step: x.argmax(-1))
+  second, first = np.moveaxis(np.sort(logits, -1)[..., -2:], -1, 0)
+  assert (first - second).min() > 1e-4  # no ties, so that rounding cannot tell
+  found = generate(name, greedy=True)
+  assert tokens(found) == expected
+  assert {r.finish for r in found} == {'length'}
+
+
+def test_a_draw_comes_from_key_request_and_place_in_the_response():
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, np.arange(len(PROMPTS)))
+
+  @jax.jit
+  def choose(logits, step):
+    at = jax.vmap(jax.random.fold_in, (0, None))(keys, step)
+    return sampling.draw(at, sampling.distribution(logits, **HOW))
+
+  expected, _ = uncached('qwen2-tiny', choose)
+  assert tokens(reference()) == expected
+
+
+@pytest.mark.parametrize('slots', [1, 3])
+def test_results_do_not_depend_on_batch_mates(slots):
+  # In another order, too; a request keeps its id, and with it its draws.
+  order = np.random.default_rng(slots).permutation(len(PROMPTS)).tolist()
+  prompts, told = [PROMPTS[i] for i in order], []
+  if slots > 1:  # a mate for whose length the others are padded
+    prompts, order = [PROMPTS[1] * 2, *prompts], [100, *order]
+  found = generate(
+      prompts=prompts, request_ids=order, slots=slots,
+      on_result=lambda *result: told.append(result),
+  )
+  mismatches = [
+      i for i, result in zip(order, found, strict=True)
+      if i != 100 and result != reference()[i]
+  ]
+  assert not mismatches
+  # Each is told once, with its place in the list that was given.
+  assert sorted(told) == list(enumerate(found))
+
+
+def test_eight_devices_draw_what_one_does():
+  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  config, params = weights.load(MODELS / 'qwen2-tiny', mesh=mesh)
+  # Ten slots are no multiple of the four that share the rows.
+  found = generate(params=params, mesh=mesh, slots=10)
+  assert found == reference()
+
+
+def test_request_ids_name_the_streams():
+  same = [PROMPTS[1]] * len(PROMPTS)
+  found = tokens(generate(prompts=same))
+  assert found[1] == reference()[1].tokens
+  assert len(set(map(tuple, found))) > len(PROMPTS) // 2
+  moved = tokens(generate(
+      prompts=same, request_ids=[*range(5, len(PROMPTS)), *range(100, 105)]
+  ))
+  assert moved[:-5] == found[5:]
+  assert not any(response in found for response in moved[-5:])
+
+
+def test_another_key_draws_otherwise():
+  found = tokens(generate(key=jax.random.key(8)))
+  assert sum(a == b for a, b in zip(found, tokens(reference()), strict=True)) < 4
+
+
+def cut(response, eos_ids, limit):
+  """What is left of a response that could have gone on."""
+  ends = [i for i, token in enumerate(response[:limit]) if token in eos_ids]
+  stop = ends[0] + 1 if ends else limit
+  return engine.Generated(response[:stop], 'eos' if ends else 'length')
+
+
+def test_each_request_has_its_own_limit():
+  limits = [1, NEW, 1000, *range(2, 15)]
+  expected = [
+      cut(r.tokens, NO_EOS, min(n, NEW))
+      for r, n in zip(reference(), limits, strict=True)
+  ]
+  assert generate(max_tokens=limits) == expected
+
+
+def test_any_eos_ends_a_response_and_is_its_last_token():
+  responses = tokens(reference())
+  eos = responses[0][0], responses[1][5], responses[2][NEW - 1]
+  expected = [cut(r, eos, NEW) for r in responses]
+  assert {r.finish for r in expected} == {'eos', 'length'}
+  assert len({r.tokens[-1] for r in expected if r.finish == 'eos'}) == 3
+  assert generate(eos_ids=eos) == expected
+  # An EOS at the limit is an EOS; one past the limit was never drawn.
+  limits = [max(len(r.tokens) - i % 2, 1) for i, r in enumerate(expected)]
+  shorter = [cut(r, eos, n) for r, n in zip(responses, limits, strict=True)]
+  assert shorter != expected
+  assert generate(eos_ids=eos, max_tokens=limits) == shorter
+
+
+def test_a_cache_of_bfloat16_rounds_and_no_more():
+  exact = np.array(tokens(generate(greedy=True)))
+  rounded = np.array(tokens(generate(greedy=True, cache_dtype=jnp.bfloat16)))
+  assert rounded.shape == exact.shape and (rounded != exact).any()
+  assert (rounded[:, 0] == exact[:, 0]).mean() > 0.8
+
+
+def test_frequencies_of_a_token_are_those_of_the_softmax():
+  n, prompt = 4000, PROMPTS[2]
+  found = generate(
+      'qwen2-loop', [prompt] * n, max_new_tokens=1, slots=1000, temperature=4.0,
+      top_p=1.0,
+  )
+  logits = full_forward('qwen2-loop')(np.array([prompt]))[0, -1]
+  expected = n * np.asarray(jax.nn.softmax(logits / 4))
+  counts = np.bincount([r.tokens[0] for r in found], minlength=len(expected))
+  rare = expected < 5  # together: the normal approximation needs numbers
+  counts, expected = (
+      np.append(x[~rare], x[rare].sum()) for x in (counts, expected)
+  )
+  chi2 = ((counts - expected) ** 2 / expected).sum()
+  freedom = len(expected) - 1
+  assert freedom > 20
+  assert abs(chi2 - freedom) < 4 * np.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize('options, said', [
+    ({'prompts': [[1], []]}, 'request 1: an empty prompt'),
+    ({'prompts': [[1], [2]], 'max_tokens': [4, 0]}, 'request 1: .*limit'),
+    ({'prompts': [[1], [2]], 'max_tokens': [4]}, 'one limit for each prompt'),
+    ({'prompts': [[1], [2] * 2040]}, 'request 1: 2040 prompt and 16 .* 2048'),
+    ({'temperature': 0.0}, 'temperature 0.*greedy'),
+    ({'temperature': -1.0}, 'temperature -1'),
+    ({'top_p': 0.0}, 'top_p 0'),
+    ({'top_p': 1.5}, 'top_p 1.5'),
+    ({'prompts': [[1], [2]], 'request_ids': [3, 3]}, 'request_ids'),
+    ({'prompts': [[1], [2]], 'request_ids': [3]}, 'request_ids'),
+    ({'prompts': [[1], [2]], 'request_ids': [3, 3, 4]}, 'request_ids'),
+    ({'prompts': [[1], [2]], 'order': 'both'}, "order 'both'"),
+], ids=str)
+def test_what_cannot_be_served_is_refused_by_name(options, said):
+  with pytest.raises(ValueError, match=said):
+    generate('qwen2-loop', **options)
+
+
+def test_a_prompt_may_fill_the_model_to_the_last_position():
+  config, _ = load(MODELS / 'qwen2-loop')
+  prompt = (PROMPTS[1] * 64)[:config.max_positions - NEW]
+  found, = generate('qwen2-loop', [prompt])
+  assert len(found.tokens) == NEW
+
+
+def test_no_prompts_no_results():
+  assert generate(prompts=[]) == []
