@@ -4,6 +4,7 @@ python -m experiments.evaluate --config configs/idft.py --config.model.path=DIR
 """
 
 from absl import app
+from absl import flags
 import jax
 from ml_collections import config_flags
 
@@ -11,14 +12,12 @@ from ddt_jax import evaluate
 from experiments import runtime
 from experiments import train
 
-_CONFIG = config_flags.DEFINE_config_file('config', 'configs/idft.py')
-
 
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'unknown argument {argv[1]!r}')
   runtime.start()
-  c = _CONFIG.value
+  c = flags.FLAGS.config
   with runtime.explained_errors(*runtime.INPUT_ERRORS):
     s = train.setup(c)
     if not s.corpus.evaluation:
@@ -45,4 +44,5 @@ def main(argv):
 
 
 if __name__ == '__main__':
+  config_flags.DEFINE_config_file('config', 'configs/idft.py')
   app.run(main)

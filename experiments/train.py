@@ -39,10 +39,6 @@ from ddt_jax import weights
 from ddt_jax.datasets import corpus as corpus_lib
 from experiments import runtime
 
-_CONFIG = config_flags.DEFINE_config_file('config', 'configs/idft.py')
-_WORKDIR = flags.DEFINE_string(
-    'workdir', '', "The run's folder; default runs/<config.name>."
-)
 # Of config.optim, what is the training loop's and not the optimizer's.
 TRAINING = ('batch', 'epochs', 'micro_batches', 'max_skipped_in_a_row')
 
@@ -279,8 +275,8 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'unknown argument {argv[1]!r}')
   runtime.start()
-  c = _CONFIG.value
-  workdir = storage.path(_WORKDIR.value or f'runs/{c.name}')
+  c = flags.FLAGS.config
+  workdir = storage.path(flags.FLAGS.workdir or f'runs/{c.name}')
   with contextlib.ExitStack() as stack:
     with runtime.explained_errors(*runtime.INPUT_ERRORS):
       ready = setup(c)
@@ -293,5 +289,9 @@ def main(argv):
           ' coloured examples.')
 
 
-if __name__ == '__main__':
+if __name__ == '__main__':  # other commands import this one and have their own
+  config_flags.DEFINE_config_file('config', 'configs/idft.py')
+  flags.DEFINE_string(
+      'workdir', '', "The run's folder; default runs/<config.name>."
+  )
   app.run(main)
