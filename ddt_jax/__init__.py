@@ -19,7 +19,7 @@ Where things live; a module imports only modules above it:
   verify       boxed answers: extract, compare, in killable workers
                (its parts: verify_algebra, verify_math, verify_worker)
   sharding     mesh; (parameter path, PartitionSpec) rules
-  model        the decoder and its pure `forward`
+  model        the decoder and its pure `forward` (its shape: model_config)
   weights      Hugging Face safetensors <-> params
   engine       batched sampling: prefill, decode
   optimizer    optax chain and schedules

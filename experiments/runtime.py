@@ -12,7 +12,6 @@ import warnings
 
 from absl import logging
 import jax
-import transformers
 
 from ddt_jax import embedded
 from ddt_jax import storage
@@ -34,7 +33,6 @@ def start() -> None:
   """Call once, before anything is compiled."""
   logging.set_verbosity(logging.WARNING)
   python_logging.getLogger('orbax').setLevel(python_logging.ERROR)
-  transformers.logging.set_verbosity_error()  # it warns that torch is missing
   warnings.filterwarnings('ignore', module='orbax')
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', str(_CACHE / 'xla'))

@@ -285,8 +285,6 @@ def main(argv):
     with runtime.explained_errors(FloatingPointError):
       run(c, workdir, ready)
     print(report.write(workdir))
-    print(f'{workdir}/report.html has the curves, the phi histogram and'
-          ' coloured examples.')
 
 
 if __name__ == '__main__':  # other commands import this one and have their own
