@@ -1,7 +1,7 @@
 r"""Fine-tunes a model and reports what it gained and what it kept.
 
 python -m experiments.train --config configs/idft.py [--workdir DIR] \
-    [--config.optim.lr=1e-3 ...]
+    [--config.optim.lr=1e-4 ...]
 
 A second call with the same workdir resumes. The run ends with a table;
 report.md, report.html and plots/ are in the workdir, the fine-tuned model in
