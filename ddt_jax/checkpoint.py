@@ -23,7 +23,7 @@ class Checkpoints:
 
   def __init__(self, workdir: Any, name: str = 'checkpoints', *, keep: int = 2):
     """Args: the run's folder, the folder in it, and how many to keep."""
-    self._folder = storage.path(workdir) / name
+    self._folder = storage.path(workdir).resolve() / name  # Orbax insists
     self._folder.mkdir(parents=True, exist_ok=True)
     self._keep = keep
     self._orbax = ocp.StandardCheckpointer()

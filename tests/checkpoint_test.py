@@ -247,3 +247,15 @@ def test_progress_is_kept_as_json(tmp_path):
   checkpoints.save(3, small(3), {'value': 3, 'stream': {'next_index': 7}})
   file = tmp_path / 'checkpoints' / '00000003' / 'progress.json'
   assert json.loads(file.read_text())['stream'] == {'next_index': 7}
+
+
+def test_a_relative_folder_will_do(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  state = {'x': jnp.arange(3.0)}
+  checkpoint.Checkpoints('run').save(1, state, {'step': 1})
+  where = jax.tree.map(lambda x: x.sharding, state)
+  restored, progress = checkpoint.Checkpoints('run').restore(
+      checkpoint.abstract(state, where)
+  )
+  assert progress == {'step': 1}
+  assert restored['x'].tolist() == [0, 1, 2]
