@@ -23,7 +23,10 @@ class Checkpoints:
 
   def __init__(self, workdir: Any, name: str = 'checkpoints', *, keep: int = 2):
     """Args: the run's folder, the folder in it, and how many to keep."""
-    self._folder = storage.path(workdir).resolve() / name  # Orbax insists
+    folder = storage.path(workdir)
+    if '://' not in str(folder):
+      folder = folder.resolve()  # Orbax insists
+    self._folder = folder / name
     self._folder.mkdir(parents=True, exist_ok=True)
     self._keep = keep
     self._orbax = ocp.StandardCheckpointer()
