@@ -271,9 +271,7 @@ def test_one_set_of_options_serves_every_objective(name):
 
 def test_evaluation_sums_add_up_to_the_whole():
   config, params = tiny()
-  step = jax.jit(train_step.make_eval_step(
-      config, name='idft', beta=1.0, warmup_ratio=0.2, transition_ratio=0.1
-  ))
+  step = jax.jit(train_step.make_eval_step(config, name='idft', beta=1.0))
   # Two of them are half a batch each.
   halves = [jax.tree.map(lambda x, r=rows: x[r], batch_of(8))
             for rows in (slice(4), slice(4, 8))]
