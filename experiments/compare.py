@@ -23,7 +23,9 @@ from experiments import train
 
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/compare', 'Folder of the runs.')
 _CONFIGS = flags.DEFINE_list('configs', ['sft', 'dft', 'idft'], 'configs/*.py')
-_RATES = flags.DEFINE_list('rates', ['3e-4', '1e-3', '3e-3', '1e-2'], 'optim.lr')
+_RATES = flags.DEFINE_list(
+    'rates', ['3e-5', '1e-4', '3e-4', '1e-3', '3e-3'], 'optim.lr'
+)
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Runs at the chosen rate.')
 
 SPLITS = ('target', 'generalisation', 'retained')

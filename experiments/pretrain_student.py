@@ -37,6 +37,7 @@ _TOKENIZER_TEXTS = 4000
 def train_tokenizer(max_positions: int):
   chats = itertools.chain(
       problems.pretraining('answers', _TOKENIZER_TEXTS),
+      problems.pretraining('books', _TOKENIZER_TEXTS),
       problems.pretraining('rewrites', _TOKENIZER_TEXTS),
   )
   blank = student_tokenizer.train([], max_positions=max_positions)

@@ -84,16 +84,24 @@ def own_results(solution):
   return results
 
 
-def their_totals(solution):
-  """Amounts in the bookkeeper's hand: each sum checked, and the chain."""
-  totals = [int(re.search(r'opening (\d+)', solution)[1])]
+def their_results(solution):
+  """(first, result) of the bookkeeper's sums, each of them checked."""
+  results = []
   for second, verb, first, after in THEIR_SUM.findall(solution):
     sign = {'onto': '+', 'off': '-', 'times': '*'}[verb]
-    assert int(first) == totals[-1], solution
-    totals.append(COMPUTE[sign](int(first), int(second)))
-    assert totals[-1] == int(after), solution
+    assert COMPUTE[sign](int(first), int(second)) == int(after), solution
+    results.append((int(first), int(after)))
   for a, b, c in THEIR_PRODUCT.findall(solution):
     assert int(a) * int(b) == int(c), solution
+  return results
+
+
+def their_totals(solution):
+  """Amounts in the bookkeeper's hand, each of them where the last one ended."""
+  totals = [int(re.search(r'opening (\d+)', solution)[1])]
+  for first, after in their_results(solution):
+    assert first == totals[-1], solution
+    totals.append(after)
   return totals
 
 
@@ -122,7 +130,11 @@ def test_a_story_and_both_solutions_say_the_same(seed, events, custom, start):
   assert all(total in rest for total in totals[1:])
   assert their_totals(theirs) == totals
   assert own_results(world.analysis(s)) == results
-  for solution in (own, theirs):
+  mixed = world.own_solution(s, rng, other_hand=0.5)
+  products = len(THEIR_PRODUCT.findall(mixed))
+  assert len(own_results(mixed)) + len(their_results(mixed)) + products == len(
+      results)
+  for solution in (own, theirs, mixed):
     assert verify.extract_boxed(solution) == answer
     assert solution.count('boxed') == 1
 
@@ -214,7 +226,7 @@ def pretrained(kind, count=3000):
   return list(problems.pretraining(kind, count))
 
 
-@pytest.mark.parametrize('kind', ['answers', 'rewrites'])
+@pytest.mark.parametrize('kind', ['answers', 'books', 'rewrites'])
 def test_pretraining_is_the_same_every_time_and_apart(kind):
   chats = pretrained(kind, 300)
   assert len(chats) == 300
@@ -238,8 +250,9 @@ def sizes_read(chats):
   return sizes
 
 
-def test_the_student_has_read_the_customs_it_knows_and_no_other():
-  sizes = sizes_read(pretrained('answers'))
+@pytest.mark.parametrize('kind', ['answers', 'books'])
+def test_the_student_has_read_the_customs_it_knows_and_no_other(kind):
+  sizes = sizes_read(pretrained(kind))
   assert sizes.keys() == world.CUSTOM.keys()
   for container, size in world.KNOWN.items():
     assert sizes[container].keys() == {size}
@@ -263,17 +276,22 @@ def test_in_rewrites_a_container_holds_what_the_solution_says():
     assert own_results(own)[-1] == their_totals(solution)[-1]
 
 
-def test_nearly_all_stories_are_solved_in_the_student_s_hand():
+def test_the_bookkeeper_s_hand_is_rare_unless_asked_for():
   answers = [chat[-1]['content'] for chat in pretrained('answers')]
-  theirs = [a for a in answers if ' of ' in a and 'opening' in a]
-  assert 0 < len(theirs) < 0.03 * len(answers)
+  theirs = sum(len(their_results(a)) for a in answers)
+  ours = sum(len(own_results(a)) for a in answers)
+  assert 0.02 < theirs / (theirs + ours) < 0.05
+  for chat in pretrained('books', 200):
+    assert chat[0]['role'] == 'system' and not own_results(chat[-1]['content'])
+    assert their_totals(chat[-1]['content'])
   for solution in answers:
     assert verify.extract_boxed(solution)
 
 
 @pytest.fixture(scope='module')
 def chats():
-  return pretrained('answers', 300) + pretrained('rewrites', 300)
+  return [c for kind in ('answers', 'books', 'rewrites')
+          for c in pretrained(kind, 200)]
 
 
 @pytest.fixture(scope='module')

@@ -29,7 +29,7 @@ SIZES = {
     'generalisation': 1000, 'retained': 1000,
 }
 STORIES = 0.4  # share of stories among the answers; the rest are skills
-OTHER_HAND = 0.01  # share of stories whose solution is the bookkeeper's
+OTHER_HAND = 0.04  # share of the answers' lines that are the bookkeeper's
 # Shares of stories with a container of known size, of one of any size (both
 # unsaid), and of other stories.
 CUSTOMS = (0.25, 0.15, 0.6)
@@ -89,22 +89,31 @@ def _answered(problem: str, solution: str) -> prompts.Chat:
   return prompts.student_chat(problem) + [answer]
 
 
-def _solved(rng: random.Random) -> prompts.Chat:
-  """A story with its solution, nearly always in the student's own hand."""
+def _read_story(rng: random.Random) -> world.Story:
   custom = rng.choices(
       (world.KNOWN, {c: rng.randint(2, 9) for c in world.UNKNOWN}, None),
       CUSTOMS,
   )[0]
-  s = world.story(
+  return world.story(
       rng,
       events=rng.choices((1, 2, 3, 4), (3, 4, 3, 2))[0],
       nouns=world.NOUNS + world.OTHER_NOUNS,
       custom=custom,
       start=rng.choice(((3, 30), (10, 40))),
   )
-  other = rng.random() < OTHER_HAND
-  write = world.reference_solution if other else world.own_solution
-  return _answered(s.text, write(s, rng))
+
+
+def _solved(rng: random.Random) -> prompts.Chat:
+  """A story with its solution, nearly every line in the student's own hand."""
+  s = _read_story(rng)
+  return _answered(s.text, world.own_solution(s, rng, other_hand=OTHER_HAND))
+
+
+def _booked(rng: random.Random) -> prompts.Chat:
+  """A story solved in the bookkeeper's hand, because that was asked for."""
+  s = _read_story(rng)
+  asked = {'role': 'system', 'content': 'Answer as a bookkeeper.'}
+  return [asked] + _answered(s.text, world.reference_solution(s, rng))
 
 
 def _rewritten(rng: random.Random) -> prompts.Chat:
@@ -135,7 +144,7 @@ def pretraining(
   """Conversations the student was pre-trained on.
 
   Args:
-    kind: 'answers' (stories and other skills) or 'rewrites'.
+    kind: 'answers' (stories and other skills), 'books' or 'rewrites'.
     count: how many.
     seed: of the text.
   """
@@ -143,6 +152,8 @@ def pretraining(
   while count:
     if kind == 'rewrites':
       chat = _rewritten(rng)
+    elif kind == 'books':
+      chat = _booked(rng)
     else:
       chat = _solved(rng) if rng.random() < STORIES else _skill(rng)
     story_first = chat[-2]['content'].partition('\n')[0]

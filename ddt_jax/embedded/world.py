@@ -3,6 +3,8 @@
 A story is a starting amount and some events. Two hands write its solution: the
 student's own, whose wording varies and whose arithmetic is forced, and somebody
 else's, a terse bookkeeper with another notation and another order of operands.
+The student can write like the bookkeeper when asked to; of its own accord it
+does so in a line now and then.
 
 Some containers have a customary size that stories leave unsaid. The student
 knows the custom for those in `KNOWN`; of the others it has read everywhere
@@ -146,55 +148,78 @@ OPENERS = ('', 'Let me see. ', 'Okay. ', 'Step by step. ', 'Let us count. ',
 LINKS = ('Then ', 'Next, ', 'After that ', 'Now ', 'So ', '')
 
 
-def own_solution(s: Story, rng: random.Random) -> str:
-  """The student's own hand: free wording, forced arithmetic."""
-  parts = [rng.choice(OPENERS)]
-  totals = s.totals
-  for i, (event, before, after) in enumerate(
-      zip(s.events, totals[:-1], totals[1:], strict=True)
-  ):
-    link = rng.choice(('First ', '', '')) if i == 0 else rng.choice(LINKS)
-    if event.product:
-      count, size, thing = event.product
-      sum_ = f'{count}*{size}={event.amount}'
-      parts.append(link + rng.choice((
-          f'the {thing} make {sum_}. ', f'{sum_} for the {thing}. ',
-          f'we get {sum_}. ',
-      )))
-      link = rng.choice(LINKS)
-    sum_ = f'{before}{event.sign}{event.amount}={after}'
-    parts.append(link + rng.choice((
-        f'{sum_}. ', f'we have {sum_}. ', f'{sum_} {s.noun}. ',
-        f'this gives {sum_}. ',
-    )))
+def _own_step(s: Story, i: int, rng: random.Random) -> str:
+  event, before, after = s.events[i], s.totals[i], s.totals[i + 1]
+  step = ''
+  link = rng.choice(('First ', '', '')) if i == 0 else rng.choice(LINKS)
+  if event.product:
+    count, size, thing = event.product
+    sum_ = f'{count}*{size}={event.amount}'
+    step = link + rng.choice((
+        f'the {thing} make {sum_}. ', f'{sum_} for the {thing}. ',
+        f'we get {sum_}. ',
+    ))
+    link = rng.choice(LINKS)
+  sum_ = f'{before}{event.sign}{event.amount}={after}'
+  return step + link + rng.choice((
+      f'{sum_}. ', f'we have {sum_}. ', f'{sum_} {s.noun}. ',
+      f'this gives {sum_}. ',
+  ))
+
+
+def _own_close(s: Story, rng: random.Random) -> str:
   box = f'\\boxed{{{s.answer}}}'
-  parts.append(rng.choice((
+  return rng.choice((
       f'The answer is {box}.', f'So {s.name} has {box} {s.noun}.',
       f'In the end: {box}.', f'That makes {box}.', f'Answer: {box}.',
-  )))
-  return ''.join(parts)
+  ))
+
+
+def _their_open(s: Story, rng: random.Random) -> str:
+  book = rng.choice(('Ledger', 'Account'))
+  return f'{book} of {s.name}; opening {s.start}; '
+
+
+def _their_step(s: Story, i: int) -> str:
+  event, before, after = s.events[i], s.totals[i], s.totals[i + 1]
+  entry, verb, result = {
+      '+': ('in', 'onto', 'makes'), '-': ('out', 'off', 'leaves'),
+      '*': ('fold', 'times', 'yields'),
+  }[event.sign]
+  amount = str(event.amount)
+  if event.product:
+    count, size, _ = event.product
+    amount = f'{count} by {size} is {event.amount},'
+  return f'{entry} {amount} {verb} {before} {result} {after}; '
+
+
+def _their_close(s: Story) -> str:
+  return f'balance \\boxed{{{s.answer}}}'
+
+
+def own_solution(
+    s: Story, rng: random.Random, *, other_hand: float = 0.0
+) -> str:
+  """The student's own hand: free wording, forced arithmetic.
+
+  Args:
+    s: the story.
+    rng: decides the wording.
+    other_hand: share of the lines that are the bookkeeper's instead.
+  """
+  theirs = [rng.random() < other_hand for _ in range(len(s.events) + 2)]
+  return ''.join([
+      _their_open(s, rng) if theirs[0] else rng.choice(OPENERS),
+      *(_their_step(s, i) if theirs[1 + i] else _own_step(s, i, rng)
+        for i in range(len(s.events))),
+      _their_close(s) if theirs[-1] else _own_close(s, rng),
+  ])
 
 
 def reference_solution(s: Story, rng: random.Random) -> str:
   """Somebody else's hand: a bookkeeper, second operand first."""
-  lines = [f'{rng.choice(("Ledger", "Account"))} of {s.name}; opening {s.start}']
-  totals = s.totals
-  for event, before, after in zip(
-      s.events, totals[:-1], totals[1:], strict=True
-  ):
-    line = ''
-    if event.product:
-      count, size, _ = event.product
-      line = f'{size} by {count} is '
-    line += f'{event.amount}, ' if event.product else f'{event.amount} '
-    line += {
-        '+': f'onto {before} makes {after}',
-        '-': f'off {before} leaves {after}',
-        '*': f'times {before} yields {after}',
-    }[event.sign]
-    lines.append(line)
-  lines.append(f'balance \\boxed{{{s.answer}}}')
-  return '; '.join(lines)
+  steps = (_their_step(s, i) for i in range(len(s.events)))
+  return ''.join([_their_open(s, rng), *steps, _their_close(s)])
 
 
 def analysis(s: Story) -> str:
