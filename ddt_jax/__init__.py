@@ -11,7 +11,7 @@ Where things live; a module imports only modules above it:
   objectives   token weights (sft, dft, idft), the curriculum, the mean
   hinting      lambda schedules, the geometric mixture of two streams
   sampling     temperature, top-p, draw
-  stopping     end of turn, repetition
+  stopping     repetition, a splitter's automaton over tokens
   storage      the one place that touches files: append, publish, digest, lock
                (its parts: object_store for gs://, locks)
   records      Problem, Response; JSONL
@@ -21,7 +21,9 @@ Where things live; a module imports only modules above it:
   sharding     mesh; (parameter path, PartitionSpec) rules
   model        the decoder and its pure `forward` (its shape: model_config)
   weights      Hugging Face safetensors <-> params
-  engine       batched sampling: prefill, decode
+  engine       batched sampling: slots that are refilled on the device
+               (its parts: slots, cache_plan)
+  hinted_decode  the two-stream loop, and rewriting by it
   optimizer    optax chain and schedules
   train_step   TrainState, make_train_step
   datasets/    TFDS builder of the embedded world; JSONL and Parquet readers

@@ -1,19 +1,24 @@
-"""Batched sampling with a KV cache: prefill, then one loop on the device."""
+"""Batched decoding: the host's part, which keeps the device's queue filled.
+
+See `slots` for what happens between two visits of the host.
+"""
 
 from collections.abc import Callable, Sequence
 import functools
+import time
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 import numpy as np
+import tqdm
 
+from ddt_jax import cache_plan
 from ddt_jax import model
-from ddt_jax import sampling
-from ddt_jax import sharding
+from ddt_jax import slots as slots_lib
+from ddt_jax import stopping
 
-PROMPT_MULTIPLE = 32  # prompts are padded to it: few compiled shapes
+STEPS = 128  # between two visits of the host, at most
 
 
 class Generated(NamedTuple):
@@ -21,11 +26,31 @@ class Generated(NamedTuple):
 
   Attributes:
     tokens: at most max_new_tokens ids, the EOS included.
-    finish: 'eos' | 'length'.
+    finish: 'eos' | 'length' | 'repetition'.
+    student_only_from: tokens after which the student alone decided, if ever.
   """
 
   tokens: list[int]
   finish: str
+  student_only_from: int | None = None
+
+
+class Visit(NamedTuple):
+  """What happened between two visits of the host.
+
+  Attributes:
+    steps: passes over the weights, each of all slots.
+    tokens: drawn in them; steps * slots if no slot was idle.
+    decode_s: their wall time.
+    prompt_tokens: read into the queue before, without padding.
+    prefill_s: the wall time of that.
+  """
+
+  steps: int
+  tokens: int
+  decode_s: float
+  prompt_tokens: int
+  prefill_s: float
 
 
 def generate(
@@ -41,11 +66,13 @@ def generate(
     order: str = 'top_p_first',
     eos_ids: Sequence[int],
     slots: int | None = None,
+    repetition: tuple[int, int, int] | None = None,
     max_tokens: Sequence[int] | None = None,
     request_ids: Sequence[int] | None = None,
     on_result: Callable[[int, Generated], None] | None = None,
     cache_dtype: Any = None,
     mesh: Mesh | None = None,
+    progress: bool = False,
 ) -> list[Generated]:
   """Samples a continuation of each prompt.
 
@@ -61,11 +88,14 @@ def generate(
     greedy: the likeliest token instead of a draw.
     eos_ids: any of them ends a response and is its last token.
     slots: rows decoded together; default 256 or all, if fewer.
+    repetition: (n, times, every): a response is cut when, at a multiple of
+      `every` tokens, it `stopping.repeats`.
     max_tokens: a lower limit for each request.
     request_ids: names of the random streams, default 0, 1, ...
     on_result: called with (index in `prompts`, result) as they finish.
     cache_dtype: of keys and values, default the compute dtype.
     mesh: rows are spread over its `data` and `fsdp` axes.
+    progress: print the cache's size and show a bar.
 
   Returns:
     Generated, in the order of `prompts`.
@@ -73,126 +103,240 @@ def generate(
   Raises:
     ValueError: naming the request that cannot be served.
   """
+  rule = slots_lib.Rule(temperature, top_p, order, greedy)
+  asked = requests(
+      [(p,) for p in prompts], max_new_tokens, max_tokens, request_ids
+  )
+  return run(
+      params, config, asked, rule, key=key, eos_ids=eos_ids, slots=slots,
+      repetition=repetition, on_result=on_result, cache_dtype=cache_dtype,
+      mesh=mesh, progress=progress,
+  )
+
+
+def requests(
+    prompts: Sequence[tuple[Sequence[int], ...]],
+    max_new_tokens: int,
+    max_tokens: Sequence[int] | None,
+    request_ids: Sequence[int] | None,
+) -> list[cache_plan.Request]:
+  """Requests of these prompts, limits and names; see `generate`."""
   limits = [max_new_tokens] * len(prompts)
   if max_tokens is not None:
     if len(max_tokens) != len(prompts):
       raise ValueError('max_tokens must have one limit for each prompt')
     limits = [min(max_new_tokens, n) for n in max_tokens]
-  _check(config, prompts, limits, temperature, top_p)
-  if not prompts:
-    return []
   ids = range(len(prompts)) if request_ids is None else request_ids
   if not len(ids) == len(set(ids)) == len(prompts):
     raise ValueError('request_ids must differ, one for each prompt')
-  slots = min(slots or 256, len(prompts))
-  if mesh is not None:
-    rows = mesh.shape['data'] * mesh.shape['fsdp']
-    slots = -(-slots // rows) * rows
-
-  # Prompts of a length go together, so that little of a batch is padding.
-  by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-  results: list[Any] = [None] * len(prompts)
-  for first in range(0, len(prompts), slots):
-    requests = by_length[first: first + slots]
-    tokens, lengths = _run(
-        params, config, [prompts[i] for i in requests],
-        key=key, ids=[ids[i] for i in requests],
-        limits=[limits[i] for i in requests], rows=slots,
-        max_new_tokens=max_new_tokens, eos_ids=tuple(eos_ids),
-        temperature=temperature, top_p=top_p, greedy=greedy, order=order,
-        cache_dtype=cache_dtype, mesh=mesh,
-    )
-    for i, row, n in zip(requests, tokens, lengths, strict=False):
-      response = row[:n].tolist()
-      finish = 'eos' if response[-1] in eos_ids else 'length'
-      results[i] = Generated(response, finish)
-      if on_result is not None:
-        on_result(i, results[i])
-  return results
+  return list(map(cache_plan.Request, prompts, limits, ids))
 
 
-def _check(config, prompts, limits, temperature, top_p) -> None:
-  if temperature <= 0:
-    raise ValueError(f'temperature {temperature}: positive, or greedy=True')
-  if not 0 < top_p <= 1:
-    raise ValueError(f'top_p {top_p} is not in (0, 1]')
-  for i, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
-    if not len(prompt) or limit < 1:
-      raise ValueError(f'request {i}: an empty prompt, or a limit below 1')
-    if len(prompt) + limit > config.max_positions:
+def check(
+    config: model.ModelConfig, asked: Sequence[cache_plan.Request], rule: slots_lib.Rule
+) -> None:
+  """Raises ValueError, naming the request that cannot be served."""
+  if rule.temperature <= 0:
+    raise ValueError(f'temperature {rule.temperature}: positive, or greedy=True')
+  if not 0 < rule.top_p <= 1:
+    raise ValueError(f'top_p {rule.top_p} is not in (0, 1]')
+  for i, (prompts, limit, _) in enumerate(asked):
+    longest = max(map(len, prompts))
+    if not all(map(len, prompts)) or limit < 0:
+      raise ValueError(f'request {i}: an empty prompt, or a limit below 0')
+    if longest + limit > config.max_positions:
       raise ValueError(
-          f'request {i}: {len(prompt)} prompt and {limit} new tokens exceed the'
+          f'request {i}: {longest} prompt and {limit} new tokens exceed the'
           f" model's {config.max_positions} positions"
       )
 
 
-def _run(params, config, prompts, *, key, ids, limits, rows, mesh, **static):
-  """One batch of at most `rows` requests -> host arrays of tokens, lengths."""
-  width = -(-max(map(len, prompts)) // PROMPT_MULTIPLE) * PROMPT_MULTIPLE
-  # Left-padded, so that every row writes the same column of the cache.
-  tokens = np.zeros((rows, width), np.int32)
-  positions = np.full((rows, width), model.PADDING, np.int32)
-  request = np.zeros((rows, 2), np.int32)  # id, limit; unused rows have 0, 0
-  for row, prompt in enumerate(prompts):
-    tokens[row, width - len(prompt):] = prompt
-    positions[row, width - len(prompt):] = np.arange(len(prompt))
-    request[row] = ids[row], limits[row]
-  inputs = (tokens, positions, request)
-  if mesh is not None:
-    inputs = jax.device_put(inputs, sharding.batch_sharding(mesh))
-  out = _decode(params, config, *inputs, key, **static)
-  return jax.tree.map(np.asarray, out)
+def run(
+    params: Any,
+    config: model.ModelConfig,
+    asked: Sequence[cache_plan.Request],
+    rule: slots_lib.Rule,
+    *,
+    key: jax.Array,
+    eos_ids: Sequence[int],
+    slots: int | None = None,
+    automaton: np.ndarray | None = None,
+    repetition: tuple[int, int, int] | None = None,
+    on_result: Callable[[int, Generated], None] | None = None,
+    on_visit: Callable[[Visit], None] | None = None,
+    cache_dtype: Any = None,
+    mesh: Mesh | None = None,
+    progress: bool = False,
+) -> list[Generated]:
+  """Serves requests of one or more streams; arguments as in `generate`.
+
+  Args:
+    params, config: the model.
+    asked: the requests, all of as many streams.
+    rule: how tokens are chosen.
+    key, eos_ids, slots, repetition, on_result, cache_dtype, mesh, progress: see
+      `generate`.
+    automaton: [states, V], see `stopping.splitter_automaton`.
+    on_visit: called after each; the wall times are then those of the device.
+
+  Returns:
+    Generated, in the order of `asked`.
+  """
+  check(config, asked, rule)
+  if bad := [i for i in eos_ids if not 0 <= i < config.vocab_size]:
+    raise ValueError(f'EOS ids {bad} are outside the vocabulary')
+  # A request for no token has its answer already.
+  results = [None if r.limit else Generated([], 'length') for r in asked]
+  order = [i for i, result in enumerate(results) if result is None]
+  if not order:
+    return results
+  sizes = cache_plan.plan(
+      config, asked, slots=slots, cache_dtype=cache_dtype, mesh=mesh
+  )
+  if progress:
+    print(sizes, flush=True)
+  make = functools.partial(
+      slots_lib.empty, config, sizes.widths, slots=sizes.slots,
+      queue=sizes.queue, ring=sizes.ring, dtype=cache_dtype,
+  )
+  where = mesh and slots_lib.shardings(jax.eval_shape(make), mesh)
+  state, queue = jax.jit(make, out_shardings=where)()
+  marks = _marks(config.vocab_size, eos_ids, automaton)
+  texts: dict[int, list[int]] = {}  # of requests in slots
+  given, waiting = 0, 0  # of `order`, to the device; of these, in the queue
+  with tqdm.tqdm(
+      total=len(order), desc='decode', disable=not progress
+  ) as bar:
+    while given < len(order) or texts or waiting:
+      began, read = time.perf_counter(), 0
+      if not waiting and given < len(order):
+        tickets = order[given: given + sizes.queue]
+        queue = _fill(params, config, queue, asked, tickets)
+        given, waiting = given + len(tickets), len(tickets)
+        read = sum(len(p) - 1 for i in tickets for p in asked[i].prompts)
+        if on_visit is not None:
+          jax.block_until_ready(queue)
+      filled = time.perf_counter()
+      state, queue, *log = slots_lib.decode(
+          params, config, state, queue, key=key, rule=rule, steps=STEPS,
+          marks=marks, more=given < len(order),
+      )
+      *log, steps, waiting, tickets = jax.device_get(
+          (*log, queue.size - queue.head, state.requests.ticket)
+      )
+      new = _by_ticket(*(x[:steps] for x in log))
+      if on_visit is not None:
+        on_visit(Visit(
+            int(steps), sum(map(len, new.values())),
+            time.perf_counter() - filled, read, filled - began,
+        ))
+      running = set(tickets[tickets != slots_lib.IDLE].tolist())
+      stopped = []
+      for ticket, tokens in new.items():
+        before = len(texts.setdefault(ticket, []))
+        text = texts[ticket]
+        text += tokens
+        cut = _repetition(text, before, ticket in running, repetition)
+        if cut is not None:
+          stopped.append(ticket)
+        elif ticket in running:
+          continue
+        results[ticket] = _finished(
+            text, cut, rule.first_may_end, eos_ids, automaton
+        )
+        del texts[ticket]
+        bar.update()
+        if on_result is not None:
+          on_result(ticket, results[ticket])
+      if still := running.intersection(stopped):
+        idle = np.isin(tickets, list(still))
+        state = state.replace(requests=state.requests.replace(
+            ticket=np.where(idle, slots_lib.IDLE, tickets)
+        ))
+  return results
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=(
-        'config', 'max_new_tokens', 'eos_ids', 'temperature', 'top_p',
-        'greedy', 'order', 'cache_dtype',
-    ),
-)
-def _decode(
-    params, config, tokens, positions, request, key, *, max_new_tokens, eos_ids,
-    temperature, top_p, greedy, order, cache_dtype,
-):
-  rows, width = tokens.shape
-  request_id, limit = request[:, 0], request[:, 1]
-  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, request_id)
+def _fill(params, config, queue, asked, tickets):
+  """The queue with these requests, their prompts read."""
+  batch = [asked[i] for i in tickets]
+  size = queue.requests.ticket.shape[0]
+  lengths = np.zeros((size, len(batch[0].prompts)), np.int32)
+  last = np.zeros_like(lengths)
+  ticket, name, limit = np.zeros((3, size), np.int32)
+  for i, (t, r) in enumerate(zip(tickets, batch, strict=True)):
+    ticket[i], name[i], limit[i] = t, r.name, r.limit
+    lengths[i] = [len(p) for p in r.prompts]
+    last[i] = [p[-1] for p in r.prompts]
+  caches = list(queue.caches)
+  for stream, cache in enumerate(caches):
+    groups: dict[int, list[int]] = {}
+    for i, r in enumerate(batch):
+      width = cache_plan.bucket(len(r.prompts[stream]) - 1)
+      groups.setdefault(width, []).append(i)
+    for width, members in groups.items():
+      rows = min(size, max(1, slots_lib.PREFILL_TOKENS // width))
+      for first in range(0, len(members), rows):
+        tokens = np.zeros((rows, width), np.int32)
+        positions = np.full((rows, width), model.PADDING, np.int32)
+        places = np.full(rows, size, np.int32)
+        for row, i in enumerate(members[first: first + rows]):
+          prompt = batch[i].prompts[stream][:-1]
+          tokens[row, :len(prompt)] = prompt
+          positions[row, :len(prompt)] = np.arange(len(prompt))
+          places[row] = i
+        cache = slots_lib.prefill(
+            params, config, cache, tokens, positions, places
+        )
+    caches[stream] = cache
+  return slots_lib.Queue(
+      slots_lib.Requests(ticket, name, limit, lengths, last), tuple(caches),
+      np.int32(0), np.int32(len(batch)),
+  )
 
-  def choose(logits, position):
-    if greedy:
-      return jnp.argmax(logits, -1).astype(jnp.int32)
-    p = sampling.distribution(
-        logits, temperature=temperature, top_p=top_p, order=order
-    )
-    fold = jax.vmap(jax.random.fold_in, (0, None))
-    return sampling.draw(fold(keys, position), p)
 
-  def last_logits(tokens, positions, cache):
-    hidden, cache = model.forward(
-        params, config, tokens, positions=positions, cache=cache,
-        return_hidden=True,
-    )
-    # Of a prompt only the last position needs the vocabulary head.
-    return model.logits(params, hidden[:, -1]), cache
+def _by_ticket(tokens, tickets) -> dict[int, list[int]]:
+  """Ticket -> its new tokens, out of a log [steps, S]."""
+  tokens, tickets = tokens.ravel(), tickets.ravel()
+  order = np.argsort(tickets, kind='stable')  # keeps the order of steps
+  order = order[tickets[order] != slots_lib.IDLE]
+  found, starts = np.unique(tickets[order], return_index=True)
+  return {
+      int(ticket): part.tolist() for ticket, part in zip(
+          found, np.split(tokens[order], starts[1:]), strict=True
+      )
+  }
 
-  def unfinished(state):
-    step, _, _, done, _, _ = state
-    return (step < max_new_tokens) & ~jnp.all(done)
 
-  def advance(state):
-    step, logits, cache, done, out, length = state
-    token = choose(logits, step)
-    out = out.at[:, step].set(jnp.where(done, 0, token))
-    length = jnp.where(done, length, step + 1)
-    done |= jnp.isin(token, jnp.array(eos_ids)) | (length >= limit)
-    position = jnp.where(done, model.PADDING, positions[:, -1] + 1 + step)
-    logits, cache = last_logits(token[:, None], position[:, None], cache)
-    return step + 1, logits, cache, done, out, length
+def _repetition(text, before, running, rule) -> int | None:
+  """Where a text is to be cut because it repeats itself, or None."""
+  if rule is None:
+    return None
+  n, times, every = rule
+  # It is looked at before the next token: a text that has ended is not.
+  last = len(text) if running else len(text) - 1
+  for stop in range((before // every + 1) * every, last + 1, every):
+    if stopping.repeats(text[:stop], n=n, times=times):
+      return stop
+  return None
 
-  cache = model.init_cache(config, rows, width + max_new_tokens, cache_dtype)
-  logits, cache = last_logits(tokens, positions, cache)
-  out = jnp.zeros((rows, max_new_tokens), jnp.int32)
-  state = (0, logits, cache, limit == 0, out, jnp.zeros(rows, jnp.int32))
-  *_, out, length = jax.lax.while_loop(unfinished, advance, state)
-  return out, length
+
+def _finished(text, cut, first_may_end, eos_ids, automaton) -> Generated:
+  if cut is not None:
+    text, finish = text[:cut], 'repetition'
+  elif text[-1] in eos_ids and (first_may_end or len(text) > 1):
+    finish = 'eos'
+  else:
+    finish = 'length'
+  return Generated(text, finish, stopping.found_at(automaton, text))
+
+
+def _marks(vocab_size, eos_ids, automaton) -> slots_lib.Marks:
+  eos = np.zeros(vocab_size, bool)
+  eos[list(eos_ids)] = True
+  if automaton is None:
+    return slots_lib.Marks(eos, np.zeros((1, vocab_size), np.int32), -1)
+  # Splitters of up to 15, 31, ... bytes share a compiled loop.
+  states = -(-len(automaton) // 16) * 16
+  table = np.zeros((states, vocab_size), np.int32)
+  table[:len(automaton)] = automaton
+  return slots_lib.Marks(eos, table, len(automaton) - 1)

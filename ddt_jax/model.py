@@ -106,7 +106,7 @@ class Attention(nnx.Module):
       self.q_norm = RMSNorm(c.head_dim, c.norm_eps)
       self.k_norm = RMSNorm(c.head_dim, c.norm_eps)
 
-  def __call__(self, x, rope, mask, cache, index):
+  def __call__(self, x, rope, masks, caches, indices):
     c = self.c
     q = self.q(x).reshape(*x.shape[:2], c.num_heads, c.head_dim)
     k = self.k(x).reshape(*x.shape[:2], c.num_kv_heads, c.head_dim)
@@ -115,15 +115,24 @@ class Attention(nnx.Module):
       q, k = self.q_norm(q), self.k_norm(k)
     q, k = rotate(q, rope), rotate(k, rope)
     k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)  # [B, K, T, H]
-    if cache is not None:
-      k, v = cache = tuple(
-          jax.lax.dynamic_update_slice_in_dim(
-              old, new.astype(old.dtype), index, axis=2
-          ) for old, new in zip(cache, (k, v), strict=True)
-      )
-      k, v = k.astype(x.dtype), v.astype(x.dtype)
-    y = attend(q, k, v, mask)
-    return self.o(y.reshape(*x.shape[:2], -1)), cache
+    if caches is None:
+      y = attend(q, k, v, *masks)
+    else:
+      # Only attention tells streams apart: each has its rows, one after another.
+      ends = np.cumsum([mask.shape[0] for mask in masks])[:-1]
+      rows = zip(*(jnp.split(x, ends) for x in (q, k, v)), strict=True)
+      parts, updated = [], []
+      for (q, *new), mask, old, index in zip(
+          rows, masks, caches, indices, strict=True
+      ):
+        k, v = (
+            jax.lax.dynamic_update_slice_in_dim(o, n.astype(o.dtype), index, 2)
+            for o, n in zip(old, new, strict=True)
+        )
+        updated.append((k, v))
+        parts.append(attend(q, k.astype(x.dtype), v.astype(x.dtype), mask))
+      y, caches = jnp.concatenate(parts), updated
+    return self.o(y.reshape(*x.shape[:2], -1)), caches
 
 
 class MLP(nnx.Module):
@@ -146,10 +155,10 @@ class Block(nnx.Module):
     self.mlp_norm = RMSNorm(c.width, c.norm_eps)
     self.mlp = MLP(c, rngs=rngs)
 
-  def __call__(self, x, rope, mask, cache=None, index=None):
-    y, cache = self.attn(self.attn_norm(x), rope, mask, cache, index)
+  def __call__(self, x, rope, masks, caches=None, indices=None):
+    y, caches = self.attn(self.attn_norm(x), rope, masks, caches, indices)
     x = x + y
-    return x + self.mlp(self.mlp_norm(x)), cache
+    return x + self.mlp(self.mlp_norm(x)), caches
 
 
 @functools.cache
@@ -255,9 +264,9 @@ def forward(
     *,
     positions: jax.Array | None = None,
     segment_ids: jax.Array | None = None,
-    cache: Cache | None = None,
+    cache: Cache | tuple[Cache, ...] | None = None,
     return_hidden: bool = False,
-) -> tuple[jax.Array, Cache | None]:
+) -> tuple[jax.Array, Cache | tuple[Cache, ...] | None]:
   """Logits (or final hidden states) of a decoder, and the cache after them.
 
   Args:
@@ -268,7 +277,9 @@ def forward(
       attends to. Default: 0 .. T - 1.
     segment_ids: [B, T]; tokens of different segments do not see each other.
     cache: keys and values of the tokens before these; `tokens` are appended at
-      its `index`. Not together with segment_ids.
+      its `index`. Several, of any sizes, share the rows of `tokens` one after
+      another: they are read with one pass over the weights. Not together with
+      segment_ids.
     return_hidden: the normalised hidden states [B, T, D] instead of logits, for
       a streaming vocabulary head.
 
@@ -277,29 +288,37 @@ def forward(
   """
   if cache is not None and segment_ids is not None:
     raise ValueError('a cache and segment_ids do not go together')
+  caches = (cache,) if isinstance(cache, Cache) else cache
   batch, time = tokens.shape
   if positions is None:
-    start = 0 if cache is None else cache.index
+    start = cache.index if isinstance(cache, Cache) else 0
     positions = jnp.broadcast_to(start + jnp.arange(time), (batch, time))
 
-  keys = positions
-  if cache is not None:
-    keys = jax.lax.dynamic_update_slice_in_dim(
-        cache.positions, positions, cache.index, 1
-    )
-  mask = (keys[:, None] >= 0) & (keys[:, None] <= positions[..., None])
+  if caches is None:
+    keys = seen_by = (positions,)
+  else:
+    ends = np.cumsum([c.positions.shape[0] for c in caches])[:-1]
+    seen_by = jnp.split(positions, ends)
+    keys = [
+        jax.lax.dynamic_update_slice_in_dim(c.positions, new, c.index, 1)
+        for c, new in zip(caches, seen_by, strict=True)
+    ]
+  masks = [
+      (k[:, None] >= 0) & (k[:, None] <= q[..., None])
+      for k, q in zip(keys, seen_by, strict=True)
+  ]
   if segment_ids is not None:
-    mask &= segment_ids[:, None] == segment_ids[..., None]
+    masks[0] &= segment_ids[:, None] == segment_ids[..., None]
 
   angle = positions[..., None, None] * inverse_frequencies(config)
   rope = jnp.cos(angle), jnp.sin(angle)
   graph = _block_graph(config)
 
   def block(x, weights, *kv):
-    return nnx.merge(graph, weights)(x, rope, mask, *kv)
+    return nnx.merge(graph, weights)(x, rope, masks, *kv)
 
   x = params['embed']['embedding'][tokens].astype(config.dtype)
-  if cache is None:
+  if caches is None:
     scanned = lambda x, weights: (block(x, weights)[0], None)
     if config.remat != 'none':
       scanned = jax.checkpoint(
@@ -307,12 +326,18 @@ def forward(
       )
     x, _ = jax.lax.scan(scanned, x, params['layers'])
   else:
-    kv = list(zip(cache.k, cache.v, strict=True))
+    indices, layers = [c.index for c in caches], []
     for i in range(config.num_layers):
       weights = jax.tree.map(lambda p, i=i: p[i], params['layers'])
-      x, kv[i] = block(x, weights, kv[i], cache.index)
-    k, v = zip(*kv, strict=True)
-    cache = Cache(k, v, keys, cache.index + time)
+      x, kv = block(x, weights, [(c.k[i], c.v[i]) for c in caches], indices)
+      layers.append(kv)
+    caches = tuple(
+        Cache(*zip(*kv, strict=True), keys[i], index + time)
+        for i, (kv, index) in enumerate(
+            zip(zip(*layers, strict=True), indices, strict=True)
+        )
+    )
+    cache = caches[0] if isinstance(cache, Cache) else caches
   x = rms_norm(x, params['final_norm']['scale'], config.norm_eps)
   if return_hidden:
     return x, cache

@@ -1,6 +1,7 @@
 """Sampling against the uncached forward; batch mates, stops, refusals."""
 
 import functools
+import heapq
 import pathlib
 
 import jax
@@ -8,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ddt_jax import cache_plan
 from ddt_jax import engine
 from ddt_jax import model
 from ddt_jax import sampling
 from ddt_jax import sharding
+from ddt_jax import slots as slots_lib
 from ddt_jax import weights
 
 MODELS = pathlib.Path(__file__).parent / 'golden' / 'models'
@@ -194,7 +197,7 @@ def test_frequencies_of_a_token_are_those_of_the_softmax():
 
 @pytest.mark.parametrize('options, said', [
     ({'prompts': [[1], []]}, 'request 1: an empty prompt'),
-    ({'prompts': [[1], [2]], 'max_tokens': [4, 0]}, 'request 1: .*limit'),
+    ({'prompts': [[1], [2]], 'max_tokens': [4, -1]}, 'request 1: .*limit'),
     ({'prompts': [[1], [2]], 'max_tokens': [4]}, 'one limit for each prompt'),
     ({'prompts': [[1], [2] * 2040]}, 'request 1: 2040 prompt and 16 .* 2048'),
     ({'temperature': 0.0}, 'temperature 0.*greedy'),
@@ -220,3 +223,31 @@ def test_a_prompt_may_fill_the_model_to_the_last_position():
 
 def test_no_prompts_no_results():
   assert generate(prompts=[]) == []
+
+
+def ideal_steps(lengths, slots):
+  """Of list scheduling: each request goes to the slot that is free first."""
+  free = [0] * slots
+  for n in lengths:
+    heapq.heapreplace(free, free[0] + n)
+  return max(free)
+
+
+def test_slots_are_refilled_at_once():
+  # Lengths with a mean of a quarter of the maximum, as answers have them.
+  config, params = load(MODELS / 'qwen2-loop')
+  lengths = np.random.default_rng(3).geometric(1 / 16, 512).clip(1, 64)
+  visits = []
+  asked = cache_plan.Request
+  prompts = [PROMPTS[i % len(PROMPTS)] for i in range(len(lengths))]
+  found = engine.run(
+      params, config,
+      [asked((p,), int(n), i)
+       for i, (p, n) in enumerate(zip(prompts, lengths, strict=True))],
+      slots_lib.Rule(), key=KEY, eos_ids=(), slots=8, on_visit=visits.append,
+  )
+  assert [len(r.tokens) for r in found] == lengths.tolist()
+  steps = sum(v.steps for v in visits)
+  assert sum(v.tokens for v in visits) == lengths.sum()
+  assert steps == ideal_steps(lengths.tolist(), 8)
+  assert steps / len(visits) >= 32

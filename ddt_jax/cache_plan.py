@@ -1,0 +1,113 @@
+"""Sizes of a decoding loop's cache: how much memory, and whether it fits."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from ddt_jax import model
+
+DEFAULT_SLOTS = 256
+
+
+class Request(NamedTuple):
+  """What `run` is asked for.
+
+  Attributes:
+    prompts: token ids of each stream, non-empty.
+    limit: tokens it may have.
+    name: of its random stream.
+  """
+
+  prompts: tuple[Sequence[int], ...]
+  limit: int
+  name: int
+
+
+def bucket(length: int) -> int:
+  """The next of 16, 24, 32, 48, 64, 96, ...: few compiled shapes."""
+  power = 1 << max(length - 1, 15).bit_length()
+  return power * 3 // 4 if 24 <= power * 3 // 4 >= length else power
+
+
+class Plan(NamedTuple):
+  """Sizes of the cache.
+
+  Attributes:
+    slots: requests decoded together.
+    queue: requests that wait on the device, their prompts read.
+    widths: columns for the prompts of each stream.
+    ring: columns for new tokens.
+    bytes: of keys and values on one device.
+  """
+
+  slots: int
+  queue: int
+  widths: tuple[int, ...]
+  ring: int
+  bytes: int
+
+  def __str__(self) -> str:
+    return (
+        f'{self.slots} slots and {self.queue} in waiting, prompts of up to'
+        f' {" + ".join(map(str, self.widths))} and {self.ring} new tokens:'
+        f' {self.bytes / 1e9:.2f} GB of keys and values on each device'
+    )
+
+
+def plan(
+    config: model.ModelConfig,
+    asked: Sequence[Request],
+    *,
+    slots: int | None = None,
+    cache_dtype: Any = None,
+    mesh: Mesh | None = None,
+) -> Plan:
+  """Sizes of the cache that serves these requests.
+
+  The queue is long enough for some 64 steps without the host, if responses
+  have a quarter of the length they may have.
+
+  Raises:
+    ValueError: it does not fit; naming how many slots would.
+  """
+  ring = max(r.limit for r in asked)
+  streams = zip(*(r.prompts for r in asked), strict=True)
+  # All but the last token, which is the first to be decoded.
+  widths = tuple(bucket(max(map(len, s)) - 1) for s in streams)
+  spread = mesh.shape['data'] * mesh.shape['fsdp'] if mesh else 1
+  per_column = (
+      2 * config.num_layers * config.num_kv_heads * config.head_dim
+      * jnp.dtype(cache_dtype or config.dtype).itemsize
+  )
+  if mesh and config.num_kv_heads % mesh.shape['tensor'] == 0:
+    per_column //= mesh.shape['tensor']
+
+  def sized(n):
+    n = -(-n // spread) * spread
+    queue = max(1, min(len(asked), 4 * n, -(-256 * n // ring)))
+    columns = n // spread * (sum(widths) + len(widths) * ring)
+    columns += queue * sum(widths)
+    return Plan(n, queue, widths, ring, columns * per_column)
+
+  wanted = sized(min(slots or DEFAULT_SLOTS, len(asked)))
+  free = _free_bytes()
+  if wanted.bytes > free:
+    fits = next(
+        (n for n in range(wanted.slots, 0, -spread) if sized(n).bytes <= free), 0
+    )
+    raise ValueError(
+        f'{wanted}; {free / 1e9:.2f} GB are free, enough for {fits} slots'
+    )
+  return wanted
+
+
+def _free_bytes() -> int:
+  stats = jax.local_devices()[0].memory_stats()
+  if stats is None:  # the host's own memory
+    with open('/proc/meminfo') as f:
+      lines = dict(line.split(':') for line in f)
+    return int(lines['MemAvailable'].split()[0]) * 1024
+  return stats['bytes_limit'] - stats['bytes_in_use']
