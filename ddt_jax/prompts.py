@@ -10,6 +10,9 @@ REWRITE = (
     f' does; then, under {COT}, solve the problem in your own words.'
 )
 
+# What stands between the analysis and the model's own solution.
+MARKER = f'{COT}\n'
+
 
 def student_chat(problem: str) -> Chat:
   """The problem alone, as any user would pose it."""
@@ -27,4 +30,4 @@ def hinted_chat(problem: str, solution: str, *, system: str = REWRITE) -> Chat:
 
 def rewritten(analysis: str, solution: str) -> str:
   """The answer that `hinted_chat` asks for."""
-  return f'{ANALYZE}\n{analysis}\n{COT}\n{solution}'
+  return f'{ANALYZE}\n{analysis}\n{MARKER}{solution}'

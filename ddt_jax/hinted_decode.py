@@ -1,0 +1,228 @@
+r"""Hinted Decoding: two streams, one text.
+
+The hinted stream p has read a reference solution, the student stream q the
+question alone; both are rows of one batch. Each token is drawn from
+
+.. math:: \log m = (1 - \lambda) \log p + \lambda \log q
+
+with lambda from the entropy of p (see `hinting`), and appended to both. Once the
+splitter has appeared the student alone speaks: a wrong derivation is not rescued
+by the hint. Source: arXiv:2602.12222, section on Hinted Decoding.
+"""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from ddt_jax import engine
+from ddt_jax import hinting
+from ddt_jax import model
+from ddt_jax import prompts
+from ddt_jax import slots as slots_lib
+from ddt_jax import stopping
+
+Generated = engine.Generated
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+  """How the streams' distributions become one; see `hinting`.
+
+  Attributes:
+    schedule, beta, center, bounds: see `hinting.hint_weight`.
+    first_from_hint: the first token is the hinted stream's alone.
+  """
+
+  schedule: str
+  beta: float
+  center: float
+  bounds: tuple[float, float]
+  first_from_hint: bool
+
+  def __call__(
+      self, logits: jax.Array, count: jax.Array, past_splitter: jax.Array
+  ) -> jax.Array:
+    """logits [2, S, V], tokens so far [S], bool [S] -> log m [S, V]."""
+    log_p, log_q = jax.nn.log_softmax(logits)
+    # At p = 0 the product is 0, not 0 times -inf.
+    entropy = -jnp.sum(jnp.exp(log_p) * jnp.maximum(log_p, -1e30), -1)
+    lam = hinting.hint_weight(
+        entropy, logits.shape[-1], schedule=self.schedule, beta=self.beta,
+        center=self.center, bounds=self.bounds,
+    )
+    if self.first_from_hint:
+      lam = jnp.where(count == 0, 0.0, lam)
+    return hinting.mix(log_p, log_q, jnp.where(past_splitter, 1.0, lam))
+
+
+def generate(
+    params: Any,
+    config: model.ModelConfig,
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+    *,
+    key: jax.Array,
+    max_new_tokens: int,
+    beta: float,
+    schedule: str = 'linear',
+    center: float = 0.5,
+    bounds: tuple[float, float] = (0.3, 0.7),
+    temperature: float,
+    top_p: float,
+    greedy: bool = False,
+    order: str = 'top_p_first',
+    splitter: str | None = None,
+    tokenizer: Any = None,
+    eos_ids: Sequence[int],
+    slots: int | None = None,
+    first_from_hint: bool = True,
+    repetition: tuple[int, int, int] | None = (30, 5, 100),
+    max_tokens: Sequence[int] | None = None,
+    request_ids: Sequence[int] | None = None,
+    on_result: Callable[[int, Generated], None] | None = None,
+    cache_dtype: Any = None,
+    mesh: Mesh | None = None,
+    progress: bool = False,
+) -> list[Generated]:
+  """Continues two contexts with one text; see the module.
+
+  Args:
+    params, config: the model, the same for both streams.
+    pairs: (student ids, hinted ids), each non-empty, of any lengths.
+    beta, schedule, center, bounds: see `hinting.hint_weight`; linear with
+      beta = 0 is self-distillation, the hinted stream alone.
+    splitter: what ends the hint's say, e.g. '\\boxed{'; needs the tokenizer.
+    tokenizer: of transformers.
+    first_from_hint: the first token comes from the hinted stream alone, and
+      does not end the response.
+    repetition: (window, times, every), see `engine.generate`.
+    key, max_new_tokens, temperature, top_p, greedy, order, eos_ids, slots,
+      max_tokens, request_ids, on_result, cache_dtype, mesh, progress: see
+      `engine.generate`.
+
+  Returns:
+    Generated, in the order of `pairs`.
+
+  Raises:
+    ValueError: an option or a request that cannot be served, by name.
+  """
+  if beta < 0:
+    raise ValueError(f'hint.beta {beta} is negative')
+  mixture = Mixture(schedule, beta, center, tuple(bounds), first_from_hint)
+  hinting.hint_weight(
+      jnp.zeros(()), config.vocab_size, schedule=schedule, beta=beta,
+      center=center, bounds=bounds,
+  )
+  automaton = None
+  if splitter is not None:
+    automaton = stopping.splitter_automaton(
+        tokenizer, splitter, config.vocab_size
+    )
+  rule = slots_lib.Rule(
+      temperature, top_p, order, greedy, mixture,
+      first_may_end=not first_from_hint,
+  )
+  asked = engine.requests(
+      [(hinted, student) for student, hinted in pairs], max_new_tokens,
+      max_tokens, request_ids,
+  )
+  return engine.run(
+      params, config, asked, rule, key=key, eos_ids=eos_ids, slots=slots,
+      automaton=automaton, repetition=repetition, on_result=on_result,
+      cache_dtype=cache_dtype, mesh=mesh, progress=progress,
+  )
+
+
+class Rewritten(NamedTuple):
+  """A reference solution in the model's own words.
+
+  Attributes:
+    tokens, finish, student_only_from: see `engine.Generated`; finish is
+      'skipped' where there are no tokens for `reason`.
+    analysis: tokens that the model wrote before, up to the marker.
+    reason: why the request was skipped, or ''.
+  """
+
+  tokens: list[int]
+  finish: str
+  student_only_from: int | None
+  analysis: list[int]
+  reason: str
+
+
+def rewrite(
+    params: Any,
+    config: model.ModelConfig,
+    requests: Sequence[tuple[Sequence[int], Sequence[int]]],
+    *,
+    tokenizer: Any,
+    key: jax.Array,
+    max_new_tokens: int,
+    max_analysis_tokens: int,
+    eos_ids: Sequence[int],
+    marker: str = prompts.MARKER,
+    slots: int | None = None,
+    cache_dtype: Any = None,
+    mesh: Mesh | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> list[Rewritten]:
+  """Lets the model analyse each solution greedily, then rewrite it.
+
+  What it wrote is cut, in token space, after the last marker; from there on the
+  hinted stream goes on as in `generate`. Without a marker, or where what is
+  left of the context is too short, a request is skipped and says why.
+
+  Args:
+    params, config: the model.
+    requests: (student ids, ids of `prompts.hinted_chat`), see
+      `batches.encode_prompt`.
+    tokenizer: of transformers.
+    key: random key.
+    max_new_tokens: of a rewritten solution.
+    max_analysis_tokens: of an analysis and what follows it unasked.
+    eos_ids: any of them ends a text.
+    marker: after it the model speaks in its own words.
+    slots, cache_dtype, mesh, progress: see `engine.generate`.
+    **options: see `generate`.
+
+  Returns:
+    Rewritten, in the order of `requests`.
+  """
+  shared = dict(
+      key=key, eos_ids=eos_ids, slots=slots, cache_dtype=cache_dtype, mesh=mesh,
+      progress=progress,
+  )
+  pieces = stopping.token_bytes(tokenizer, config.vocab_size)
+  written = engine.generate(
+      params, config, [hinted for _, hinted in requests], greedy=True,
+      max_new_tokens=max_analysis_tokens, **shared,
+  )
+  results: list[Any] = [None] * len(requests)
+  pairs, ids, analyses = [], [], []
+  for i, ((student, hinted), found) in enumerate(
+      zip(requests, written, strict=True)
+  ):
+    stop = stopping.after_last(pieces, marker, found.tokens)
+    if stop is None:
+      reason = f'no {marker!r} in the analysis ({found.finish})'
+      results[i] = Rewritten([], 'skipped', None, found.tokens, reason)
+      continue
+    context = [*hinted, *found.tokens[:stop]]
+    if len(context) + max_new_tokens > config.max_positions:
+      reason = f'{len(context)} tokens leave no room for {max_new_tokens}'
+      results[i] = Rewritten([], 'skipped', None, found.tokens[:stop], reason)
+      continue
+    pairs.append((student, context))
+    ids.append(i)
+    analyses.append(found.tokens[:stop])
+  told = generate(
+      params, config, pairs, max_new_tokens=max_new_tokens, request_ids=ids,
+      tokenizer=tokenizer, **shared, **options,
+  )
+  for i, analysis, found in zip(ids, analyses, told, strict=True):
+    results[i] = Rewritten(*found, analysis, '')
+  return results

@@ -1,0 +1,221 @@
+"""Hinted Decoding against every greedy run of the official code."""
+
+import functools
+import json
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import transformers
+
+from ddt_jax import batches
+from ddt_jax import embedded
+from ddt_jax import hinted_decode
+from ddt_jax import model
+from ddt_jax import prompts
+from ddt_jax import sampling
+from ddt_jax import stopping
+from ddt_jax import verify
+from ddt_jax import weights
+
+GOLDEN = pathlib.Path(__file__).parent / 'golden'
+RUNS = json.loads((GOLDEN / 'hinted' / 'hinted.json').read_text())
+FINISH = {'Max-length': 'length', 'EOS-drafter': 'eos', 'Repeating': 'repetition'}
+# Defects of the official code that are not reproduced, and what it can do with
+# two models.
+NOT_OURS = ('use_cache_true', 'two_models', 'replacement_char_splitter',
+            'splitter_without_tokenizer')
+GREEDY = [
+    run for kind in ('cases', 'special', 'repetition') for run in RUNS[kind]
+    if not any(name in run['id'] for name in NOT_OURS)
+]
+KEY = jax.random.key(0)
+
+load = functools.cache(weights.load)
+
+
+@functools.cache
+def tokenizer():
+  return transformers.AutoTokenizer.from_pretrained(GOLDEN / 'tokenizer')
+
+
+def pair(model, i):
+  found = RUNS['pairs'][model][i]
+  return found['student'], found['hinted']
+
+
+def limit(run):
+  """Tokens it may have: the official maximum less one, and its context's."""
+  most = run['max_gen_len'] - 1
+  if context := run.get('ctx_override'):
+    longest = max(map(len, pair(run['model'], run['pair'])))
+    most = min(most, context - longest - 1)
+  return max(most, int(run.get('first_target', True)))
+
+
+def check(run, *, mates=True, slots=None):
+  """Decodes the run, alone or beside the model's other pairs."""
+  config, params = load(GOLDEN / 'models' / run['model'])
+  others = range(6) if mates else []
+  pairs = [pair(run['model'], i) for i in [*others, run['pair']]]
+  # The others' lengths are such that a mate ends while the run goes on.
+  limits = [47 - 7 * i for i in others] + [limit(run)]
+  *_, found = hinted_decode.generate(
+      params, config, pairs, key=KEY, max_new_tokens=max(limits),
+      max_tokens=limits, beta=run['beta'], schedule=run['lambda_mode'],
+      center=run.get('sigmoid_center', 0.5),
+      bounds=run.get('piecewise_bounds', (0.3, 0.7)), temperature=1.0,
+      top_p=1.0, greedy=True, splitter=run.get('splitter'),
+      tokenizer=tokenizer(), slots=slots,
+      eos_ids=[i for i in run.get('eos') or () if i >= 0],
+      first_from_hint=run.get('first_target', True),
+  )
+  assert found.tokens == run['tokens'], run['id']
+  assert found.finish == FINISH[run['finish']], run['id']
+  if run.get('splitter'):
+    assert found.student_only_from == run['switch_after'], run['id']
+
+
+def test_a_fifth_of_the_official_greedy_runs_of_a_model():
+  for run in [r for r in GREEDY if r['model'] == 'qwen2-tiny'][::5]:
+    check(run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('model', sorted(RUNS['pairs']))
+def test_every_greedy_run_of_the_official_code(model):
+  for run in GREEDY:
+    if run['model'] == model:
+      check(run)
+
+
+def test_refilled_slots():
+  for run in [r for r in GREEDY if r['model'] == 'llama-tiny'][::20]:
+    check(run, slots=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('slots', [1, 3])
+def test_few_slots(slots):
+  for run in GREEDY[::7]:
+    check(run, slots=slots)
+
+
+@pytest.mark.slow
+def test_alone():
+  for run in GREEDY[::7]:
+    check(run, mates=False)
+
+
+@pytest.mark.parametrize('run', RUNS['sampled'], ids=lambda r: r['id'])
+def test_distributions_of_the_official_sampled_runs(run):
+  # The official text is read again; what it was drawn from must be the same.
+  config, params = load(GOLDEN / 'models' / run['model'])
+  student, hinted = pair(run['model'], run['pair'])
+  text = run['tokens']
+
+  def logits(prompt):
+    ids = np.array([[*prompt, *text]])
+    return model.forward(params, config, ids)[0][0, len(prompt) - 1: -1]
+
+  switch = run['switch_after']
+  count = np.arange(len(text))
+  past = count >= (len(text) if switch is None else switch)
+  if run['splitter']:
+    table = stopping.splitter_automaton(
+        tokenizer(), run['splitter'], config.vocab_size
+    )
+    assert stopping.found_at(table, text) == switch
+  mixture = hinted_decode.Mixture(
+      run['lambda_mode'], run['beta'], run.get('sigmoid_center', 0.5),
+      (0.3, 0.7), True,
+  )
+  log_m = mixture(jnp.stack([logits(hinted), logits(student)]), count, past)
+  log_m = np.asarray(jax.nn.log_softmax(log_m))
+  drawn = np.asarray(sampling.distribution(
+      log_m, temperature=run['temperature'], top_p=run['top_p']
+  ))
+  kinds = {'hinted_only': 0, 'mix': 0, 'student_only': 0}
+  for t, step in enumerate(run['trace']):
+    kinds[step['kind']] += 1
+    np.testing.assert_allclose(
+        log_m[t, step['top5']], step['top5_logm'], atol=1e-3)
+    if step['cum_margin'] > 3e-4:
+      assert (drawn[t] > 0).sum() == step['kept_exact'], t
+      np.testing.assert_allclose(
+          drawn[t, step['top5_out']], step['top5_out_prob'], atol=2e-4)
+  assert kinds['hinted_only'] == 1 and kinds['mix'] > 3
+
+
+PROBLEM = 'Ann has 3 apples. Ann finds 4 more. How many apples does Ann have now?'
+SOLUTION = 'Ledger of Ann; opening 3; in 4 onto 3 makes 7; balance \\boxed{7}'
+
+
+@functools.cache
+def embedded_student():
+  words = transformers.AutoTokenizer.from_pretrained(embedded.STUDENT)
+  return words, *load(embedded.STUDENT)
+
+
+def rewrite(problem=PROBLEM, **options):
+  words, config, params = embedded_student()
+  request = (
+      batches.encode_prompt(words, prompts.student_chat(problem)),
+      batches.encode_prompt(words, prompts.hinted_chat(problem, SOLUTION)),
+  )
+  options = dict(
+      max_new_tokens=64, max_analysis_tokens=96, beta=3.0, temperature=0.3,
+      top_p=0.95, splitter='\\boxed{', tokenizer=words, key=KEY,
+      eos_ids=config.eos_ids,
+  ) | options
+  found, = hinted_decode.rewrite(params, config, [request], **options)
+  return words, found
+
+
+def test_the_student_rewrites_a_solution_in_its_own_hand():
+  words, found = rewrite()
+  analysis = words.decode(found.analysis)
+  assert analysis.startswith(prompts.ANALYZE) and analysis.endswith(
+      prompts.MARKER)
+  text = words.decode(found.tokens, skip_special_tokens=True)
+  assert '3+4=7' in text and 'onto' not in text
+  assert verify.verify(text, '7').correct
+  assert found.finish == 'eos' and found.reason == ''
+  # The student alone from the end of the splitter on.
+  said = words.decode(found.tokens[:found.student_only_from])
+  assert said.endswith('\\boxed{')
+  assert '\\boxed{' not in words.decode(
+      found.tokens[:found.student_only_from - 1])
+
+
+@pytest.mark.parametrize('options, reason', [
+    ({'marker': '# Nowhere'}, "no '# Nowhere'"),
+    ({'max_analysis_tokens': 5}, 'no .*length'),
+])
+def test_what_has_no_analysis_is_skipped_and_says_why(options, reason):
+  _, found = rewrite(**options)
+  assert found.finish == 'skipped' and found.tokens == []
+  assert re.search(reason, found.reason)
+
+
+@pytest.mark.parametrize('options, message', [
+    ({'beta': -1.0}, 'beta -1'),
+    ({'schedule': 'cosine'}, "'cosine'"),
+    ({'schedule': 'piecewise', 'bounds': (0.7, 0.3)}, 'bounds'),
+    ({'top_p': 0.0}, 'top_p 0'),
+    ({'splitter': 'x'}, 'needs a tokenizer'),
+    ({'eos_ids': [503]}, 'EOS.*503'),
+    ({'pairs': [([1], [2]), ([], [2])]}, 'request 1: an empty prompt'),
+    ({'pairs': [([1], [2] * 2048)]}, 'request 0: 2048 prompt'),
+], ids=str)
+def test_what_cannot_be_decoded_is_refused_by_name(options, message):
+  config, params = load(GOLDEN / 'models' / 'qwen2-tiny')
+  options = dict(
+      pairs=[([1], [2])], key=KEY, max_new_tokens=4, beta=1.0, temperature=1.0,
+      top_p=1.0, eos_ids=[],
+  ) | options
+  with pytest.raises(ValueError, match=message):
+    hinted_decode.generate(params, config, options.pop('pairs'), **options)
