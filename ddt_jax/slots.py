@@ -229,17 +229,21 @@ def _admit(slots: Slots, queue: Queue) -> tuple[Slots, Queue]:
   """The first in the queue takes the first idle slot."""
   slot, place = jnp.argmax(slots.requests.ticket == IDLE), queue.head
 
-  def take(old, new):
-    """A place's row of the queue over the slot's."""
-    return _put_row(old, jax.lax.dynamic_slice_in_dim(new, place, 1), slot)
+  def first(waiting):
+    return jax.lax.dynamic_slice_in_dim(waiting, place, 1)
 
-  def take_cache(old, new):
-    ring = old.positions.shape[1] - new.positions.shape[1]
-    unwritten = ((0, 0), (0, ring))
-    positions = jnp.pad(new.positions, unwritten, constant_values=model.PADDING)
+  def take(old, waiting):
+    return _put_row(old, first(waiting), slot)
+
+  def take_cache(old, waiting):
+    ring = old.positions.shape[1] - waiting.positions.shape[1]
+    seen = jnp.pad(
+        first(waiting.positions), ((0, 0), (0, ring)),
+        constant_values=model.PADDING,
+    )
     return model.Cache(
-        *jax.tree.map(take, (old.k, old.v), (new.k, new.v)),
-        take(old.positions, positions), old.index,
+        *jax.tree.map(take, (old.k, old.v), (waiting.k, waiting.v)),
+        _put_row(old.positions, seen, slot), old.index,
     )
 
   return slots.replace(

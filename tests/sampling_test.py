@@ -52,6 +52,23 @@ def test_of_equals_at_the_border_the_lower_ids_are_kept():
   np.testing.assert_array_equal(kept, [[1, 1, 1, 0, 0, 0, 0, 0]] * 2)
 
 
+@hypothesis.settings(deadline=None, max_examples=60)
+@hypothesis.given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=12).filter(any),
+    st.integers(1, 16),
+)
+def test_the_nucleus_of_counts_by_sorting(counts, sixteenths):
+  # Sums of sixteenths of a power of two are exact, and ties are many.
+  p = np.array(counts + [0], np.float32)
+  p[-1] = 64 - p.sum() if p.sum() <= 64 else 128 - p.sum()
+  p, top_p = p / p.sum(), (sixteenths - 0.5) / 16
+  order = np.argsort(-p, kind='stable')
+  before = np.cumsum(p[order]) - p[order]
+  expected = np.zeros(len(p), bool)
+  expected[order[before <= top_p]] = True
+  np.testing.assert_array_equal(sampling.nucleus(jnp.array(p), top_p), expected)
+
+
 def test_top_p_of_one_keeps_all_at_any_size():
   # Float32's cumulative sum overshoots 1 here.
   logits = 3 * jax.random.normal(jax.random.key(0), [151_936])
