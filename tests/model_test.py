@@ -303,7 +303,7 @@ def test_caches_of_several_sizes_share_the_rows_of_a_batch():
   config, params, *_ = load('qwen2-tiny')
   rng = np.random.default_rng(4)
   texts = rng.integers(0, 470, (3, 9))
-  expected = model.forward(params, config, texts)[0]
+  expected = forward(params, config, texts)[0]
 
   # Rows 0 and 1 in a cache of 9 columns, row 2 in one of 20.
   caches = (model.init_cache(config, 2, 9), model.init_cache(config, 1, 20))
@@ -311,7 +311,7 @@ def test_caches_of_several_sizes_share_the_rows_of_a_batch():
   for part in (texts[:, :5], texts[:, 5:6], texts[:, 6:]):
     start = sum(x.shape[1] for x in found)
     positions = np.broadcast_to(start + np.arange(part.shape[1]), part.shape)
-    logits, caches = model.forward(
+    logits, caches = forward(
         params, config, part, positions=positions, cache=caches
     )
     found.append(logits)

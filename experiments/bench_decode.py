@@ -1,0 +1,227 @@
+r"""Speed of decoding, beside the official algorithm and torch, on one machine.
+
+python -m experiments.bench_decode [--model=27m] [--rounds=11] [--json=FILE]
+
+Random weights; prompts of 128 (student) and 512 tokens (hinted); float32. All
+contenders take turns in one process, and a figure is the median over rounds of
+the ratio within a round. Needs the extra [parity], for torch.
+"""
+
+import json
+import statistics
+import tempfile
+import time
+
+from absl import app
+from absl import flags
+import jax
+import numpy as np
+
+from ddt_jax import cache_plan
+from ddt_jax import engine
+from ddt_jax import hinted_decode
+from ddt_jax import model
+from ddt_jax import slots as slots_lib
+from ddt_jax import storage
+from ddt_jax import weights
+from experiments import peers_decode as peers
+from experiments import runtime
+
+_MODEL = flags.DEFINE_enum('model', '27m', ['tiny', '27m'], 'Size.')
+_ROUNDS = flags.DEFINE_integer('rounds', 11, 'Turns of every contender.')
+_JSON = flags.DEFINE_string('json', '', 'File for the results.')
+_NEW = flags.DEFINE_integer('new', 64, 'Tokens a request.')
+_PEER_NEW = flags.DEFINE_integer(
+    'official_new', 8, 'Tokens of the official algorithm: its pace is even.'
+)
+
+STUDENT, HINTED = 128, 512  # tokens of the prompts
+SIZES = {
+    'tiny': dict(vocab_size=503, hidden_size=64, intermediate_size=160,
+                 num_hidden_layers=3, num_attention_heads=4,
+                 num_key_value_heads=2),
+    '27m': dict(vocab_size=32768, hidden_size=384, intermediate_size=1024,
+                num_hidden_layers=8, num_attention_heads=6,
+                num_key_value_heads=2),
+}
+
+
+def make_model(name: str):
+  config = model.ModelConfig.from_hf(dict(
+      architectures=['Qwen2ForCausalLM'], model_type='qwen2',
+      max_position_embeddings=2048, rope_theta=10000.0, rms_norm_eps=1e-6,
+      hidden_act='silu', tie_word_embeddings=True, use_sliding_window=False,
+      initializer_range=0.1, eos_token_id=1, **SIZES[name],
+  ))
+  return config, model.init(config, jax.random.key(0))
+
+
+def make_pairs(config: model.ModelConfig, n: int):
+  rng = np.random.default_rng(n)
+  return [
+      tuple(rng.integers(2, config.vocab_size, k).tolist()
+            for k in (STUDENT, HINTED))
+      for _ in range(n)
+  ]
+
+
+class Ours:
+  """Hinted decoding or plain sampling of a number of requests."""
+
+  def __init__(self, params, config, pairs, new, *, slots, hinted=True):
+    rule = slots_lib.Rule(peers.TEMPERATURE, peers.TOP_P)
+    if hinted:
+      mixture = hinted_decode.Mixture(
+          'linear', peers.BETA, 0.5, (0.3, 0.7), True
+      )
+      rule = slots_lib.Rule(
+          peers.TEMPERATURE, peers.TOP_P, combine=mixture, first_may_end=False
+      )
+    asked = [
+        cache_plan.Request((h, s) if hinted else (s,), new, i)
+        for i, (s, h) in enumerate(pairs)
+    ]
+    self.visits: list[engine.Visit] = []
+    self._run = lambda: engine.run(
+        params, config, asked, rule, key=jax.random.key(0), eos_ids=(),
+        slots=slots, on_visit=self.visits.append,
+    )
+
+  def __call__(self):
+    self.visits.clear()
+    self._run()
+
+  @property
+  def decode_s(self):
+    return sum(v.decode_s for v in self.visits)
+
+  @property
+  def prefill_s(self):
+    return sum(v.prefill_s for v in self.visits)
+
+
+def measure(contenders, rounds):
+  """{name: [tokens/s of each round]}, and seconds of the first call."""
+  first, rates = {}, {name: [] for name in contenders}
+  for name, (call, _) in contenders.items():
+    began = time.perf_counter()
+    call()
+    first[name] = time.perf_counter() - began
+  for _ in range(rounds):
+    for name, (call, tokens) in contenders.items():
+      began = time.perf_counter()
+      call()
+      rates[name].append(tokens / (time.perf_counter() - began))
+  return rates, first
+
+
+def ratio(rates, ours, theirs):
+  return statistics.median(
+      a / b for a, b in zip(rates[ours], rates[theirs], strict=True)
+  )
+
+
+def utilisation(params, config):
+  """Useful tokens / (steps * slots), and the same of ideal list scheduling."""
+  lengths = np.random.default_rng(3).geometric(1 / 16, 512).clip(1, 64)
+  asked = [
+      cache_plan.Request(([2 + i % 100] * 8,), int(n), i)
+      for i, n in enumerate(lengths)
+  ]
+  visits = []
+  engine.run(
+      params, config, asked, slots_lib.Rule(), key=jax.random.key(0),
+      eos_ids=(), slots=8, on_visit=visits.append,
+  )
+  free = [0] * 8
+  for n in lengths:
+    free.sort()
+    free[0] += int(n)
+  static = sum(8 * max(lengths[i: i + 8]) for i in range(0, 512, 8))
+  return {
+      'ours': lengths.sum() / (8 * sum(v.steps for v in visits)),
+      'list scheduling': lengths.sum() / (8 * max(free)),
+      'static batches': lengths.sum() / static,
+      'steps per visit': sum(v.steps for v in visits) / len(visits),
+  }
+
+
+def main(argv):
+  del argv
+  runtime.start()
+  config, params = make_model(_MODEL.value)
+  new, slow = _NEW.value, _PEER_NEW.value
+  with tempfile.TemporaryDirectory() as folder:
+    weights.save(folder, config, params)
+    net = peers.load_torch(folder)
+  pairs = make_pairs(config, 32)
+  in_jax = peers.official_in_jax(params, config)
+  ours = {
+      f'{kind}, {n}': Ours(
+          params, config, pairs[:n], new, slots=n, hinted=kind == 'hinted'
+      )
+      for n in (1, 8, 32) for kind in ('hinted', 'plain')
+  }
+  contenders = {
+      name: (call, int(name.split()[1]) * new) for name, call in ours.items()
+  } | {
+      'official, torch': (lambda: peers.official(net, pairs[:1], slow), slow),
+      'official, jax': (lambda: in_jax(pairs[:1], slow), slow),
+      'two caches, torch, 8': (
+          lambda: peers.two_caches(net, pairs[:8], new), 8 * new),
+      'plain, transformers, 8': (
+          lambda: peers.generate(net, pairs[:8], new), 8 * new),
+  }
+  rates, first = measure(contenders, _ROUNDS.value)
+  results = {
+      'model': _MODEL.value, 'rounds': _ROUNDS.value,
+      'parameters': sum(x.size for x in jax.tree.leaves(params)),
+      'tokens/s': {k: statistics.median(v) for k, v in rates.items()},
+      'first call, s': first,
+      'last round, s': {
+          k: {'prefill': o.prefill_s, 'decode': o.decode_s}
+          for k, o in ours.items()
+      },
+      'ratios': {
+          f'{a} / {b}': ratio(rates, a, b) for a, b in (
+              ('hinted, 32', 'official, torch'),
+              ('hinted, 32', 'official, jax'),
+              ('hinted, 8', 'two caches, torch, 8'),
+              ('plain, 8', 'plain, transformers, 8'),
+              ('hinted, 1', 'plain, 1'),
+              ('hinted, 8', 'plain, 8'),
+          )
+      },
+      'utilisation': utilisation(params, config),
+  }
+  print(table(results))
+  text = json.dumps(results, default=float)
+  print(text)
+  if _JSON.value:
+    storage.publish(storage.path(_JSON.value), text + '\n')
+
+
+def table(r) -> str:
+  lines = [
+      f'{r["model"]}: {r["parameters"]:,} parameters; prompts of {STUDENT} and'
+      f' {HINTED} tokens; medians of {r["rounds"]} rounds',
+      '', '| contender, requests | tokens/s | first call, s | prefill, s |'
+      ' decode, s |', '|---|---:|---:|---:|---:|',
+  ]
+  for name, rate in r['tokens/s'].items():
+    parts = r['last round, s'].get(name, {})
+    cells = [f'{parts[k]:.2f}' if parts else '' for k in ('prefill', 'decode')]
+    lines.append(
+        f'| {name} | {rate:,.1f} | {r["first call, s"][name]:.1f} |'
+        f' {" | ".join(cells)} |'
+    )
+  lines += ['', '| ratio of tokens/s | median |', '|---|---:|']
+  lines += [f'| {k} | {v:.2f} |' for k, v in r['ratios'].items()]
+  lines += ['', '| 512 requests, 8 slots: useful tokens / (steps x slots) | |',
+            '|---|---:|']
+  lines += [f'| {k} | {v:.3f} |' for k, v in r['utilisation'].items()]
+  return '\n'.join(lines)
+
+
+if __name__ == '__main__':
+  app.run(main)
