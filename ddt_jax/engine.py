@@ -15,6 +15,7 @@ import tqdm
 
 from ddt_jax import cache_plan
 from ddt_jax import model
+from ddt_jax import sharding
 from ddt_jax import slots as slots_lib
 from ddt_jax import stopping
 
@@ -199,7 +200,9 @@ def run(
       slots_lib.empty, config, sizes.widths, slots=sizes.slots,
       queue=sizes.queue, ring=sizes.ring, dtype=cache_dtype,
   )
-  where = mesh and slots_lib.shardings(jax.eval_shape(make), mesh)
+  if mesh is None:
+    mesh = sharding.make_mesh(fsdp=1, devices=jax.local_devices()[:1])
+  where = slots_lib.shardings(jax.eval_shape(make), mesh)
   state, queue = jax.jit(make, out_shardings=where)()
   marks = _marks(config.vocab_size, eos_ids, automaton)
   texts: dict[int, list[int]] = {}  # of requests in slots
@@ -250,9 +253,9 @@ def run(
           on_result(ticket, results[ticket])
       if still := running.intersection(stopped):
         idle = np.isin(tickets, list(still))
-        state = state.replace(requests=state.requests.replace(
-            ticket=np.where(idle, slots_lib.IDLE, tickets)
-        ))
+        state = state.replace(requests=state.requests.replace(ticket=_like(
+            np.where(idle, slots_lib.IDLE, tickets), state.requests.ticket
+        )))
   return results
 
 
@@ -288,10 +291,15 @@ def _fill(params, config, queue, asked, tickets):
             params, config, cache, tokens, positions, places
         )
     caches[stream] = cache
-  return slots_lib.Queue(
-      slots_lib.Requests(ticket, name, limit, lengths, last), tuple(caches),
-      np.int32(0), np.int32(len(batch)),
-  )
+  small = slots_lib.Requests(ticket, name, limit, lengths, last), 0, len(batch)
+  where = queue.requests, queue.head, queue.size
+  read, head, size = jax.tree.map(_like, small, where)
+  return slots_lib.Queue(read, tuple(caches), head, size)
+
+
+def _like(new, old):
+  """A host array where an old one lies: another place would be compiled for."""
+  return jax.device_put(np.asarray(new, old.dtype), old.sharding)
 
 
 def _by_ticket(tokens, tickets) -> dict[int, list[int]]:

@@ -49,7 +49,8 @@ def init_cache(
   shape = (batch, config.num_kv_heads, size, config.head_dim)
   zeros = (jnp.zeros(shape, dtype or config.dtype),) * config.num_layers
   return Cache(
-      zeros, zeros, jnp.full((batch, size), PADDING), jnp.zeros((), jnp.int32)
+      zeros, zeros, jnp.full((batch, size), PADDING, jnp.int32),
+      jnp.zeros((), jnp.int32),
   )
 
 

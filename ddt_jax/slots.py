@@ -144,7 +144,7 @@ def empty(
 
   def requests(n):
     one, each = jnp.zeros(n, jnp.int32), jnp.zeros((n, len(widths)), jnp.int32)
-    return Requests(jnp.full(n, IDLE), one, one, each, each)
+    return Requests(one + IDLE, one, one, each, each)
 
   def caches(n, columns):
     return tuple(
@@ -165,20 +165,25 @@ def shardings(made: tuple[Slots, Queue], mesh: Mesh) -> tuple[Slots, Queue]:
   What waits is on every device that may take it.
   """
 
+  def used(*axes):
+    # As the compiler would say it, or what comes back would be compiled again.
+    axes = tuple(a for a in axes if mesh.shape[a] > 1)
+    return axes if len(axes) > 1 else axes[0] if axes else None
+
   def where(rows):
     def leaf(x):
-      spec = [None] * x.ndim
-      if x.ndim == 4:  # keys and values [n, K, columns, H]
-        spec[0] = rows
-        if x.shape[1] % mesh.shape['tensor'] == 0:
-          spec[1] = 'tensor'
+      if x.ndim < 4:
+        return NamedSharding(mesh, P())
+      # Keys and values [n, K, columns, H].
+      tensor = None if x.shape[1] % mesh.shape['tensor'] else used('tensor')
+      spec = (rows, tensor) if tensor else (rows,) if rows else ()
       return NamedSharding(mesh, P(*spec))
 
     return leaf
 
   slots, queue = made
   return (
-      jax.tree.map(where(('data', 'fsdp')), slots),
+      jax.tree.map(where(used('data', 'fsdp')), slots),
       jax.tree.map(where(None), queue),
   )
 

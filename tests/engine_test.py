@@ -253,18 +253,24 @@ def test_slots_are_refilled_at_once():
   assert steps / len(visits) >= 32
 
 
-def test_few_shapes_are_compiled():
+@pytest.mark.parametrize('axes', [
+    dict(fsdp=1, devices=jax.devices()[:1]), dict(data=2, fsdp=2, tensor=2),
+], ids=['1 device', '8 devices'])
+def test_few_shapes_are_compiled(axes):
   # Prompts of 1 to 120 tokens fall into buckets of 16, 24, 32, 48, 64, 96, 128.
   prompts = [(PROMPTS[1] * 4)[:n] for n in range(1, 121)]
+  mesh = sharding.make_mesh(**axes)
+  _, params = weights.load(MODELS / 'qwen2-tiny', mesh=mesh)
   counts = [f._cache_size() for f in (slots_lib.prefill, slots_lib.decode)]
   for order in (prompts, prompts[::-1]):
-    generate('qwen2-loop', order, slots=5, max_new_tokens=7, greedy=True)
+    generate(prompts=order, params=params, mesh=mesh, slots=12,
+             max_new_tokens=9, greedy=True)
   prefills, decodes = (
       f._cache_size() - n
       for f, n in zip((slots_lib.prefill, slots_lib.decode), counts, strict=True)
   )
-  assert prefills == 7
-  assert decodes == 1
+  assert 7 <= prefills <= 14
+  assert 1 <= decodes <= 2
 
 
 def drawn(logits, u, how):
