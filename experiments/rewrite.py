@@ -70,8 +70,10 @@ class Table:
         '|---|---:|---:|---:|---:|---:|',
     ]
 
-  def add(self, name: str, texts: Sequence[Sequence[int]]) -> None:
-    """texts: response tokens for each problem, empty where it was skipped."""
+  def add(
+      self, name: str, texts: Sequence[Sequence[int]], *, may_leak: bool = True
+  ) -> None:
+    """A row of response tokens for each problem, empty where it was skipped."""
     words = [
         self.s.tokenizer.decode(t, skip_special_tokens=True) for t in texts
     ]
@@ -95,15 +97,17 @@ class Table:
     )
     phi = np.concatenate([x.phi for x in stats])
     error = 1.96 * phi.std() / np.sqrt(len(phi))
-    leaked = np.mean([
-        leaks(words[i], texts[i], self.references[i]) for i in there
-    ])
+    leaked = ''
+    if may_leak:
+      leaked = '{:.1f}'.format(100 * np.mean([
+          leaks(words[i], texts[i], self.references[i]) for i in there
+      ]))
     shown = '{value:.1f} [{low:.1f}, {high:.1f}]'.format(
         **{k: 100 * v for k, v in accepted.items()}
     )
     self.lines.append(
         f'| {name} | {shown} | {phi.mean():+.4f} ± {error:.4f} |'
-        f' {np.mean([len(texts[i]) for i in there]):.1f} | {100 * leaked:.1f} |'
+        f' {np.mean([len(texts[i]) for i in there]):.1f} | {leaked} |'
         f' {100 * (1 - len(there) / len(texts)):.1f} |'
     )
     print(self.lines[-1], flush=True)
@@ -137,7 +141,7 @@ def main(argv):
   drawn = dict(temperature=_TEMPERATURE.value, top_p=_TOP_P.value)
   table = Table(s, failed, **verifier)
   print('\n'.join(table.lines))
-  table.add('reference solutions', table.references)
+  table.add('reference solutions', table.references, may_leak=False)
   own = engine.generate(
       s.params, s.config, table.students, key=key, **drawn, **shared
   )
