@@ -29,7 +29,7 @@ def test_the_config_is_written_and_taken_again(tmp_path):
 
 
 @pytest.mark.parametrize('changes, said', [
-    ({'optim__lr': 0.5}, ['config.optim.lr: 0.0003 -> 0.5']),
+    ({'optim__lr': 0.5}, [f'config.optim.lr: {idft.get_config().optim.lr} -> 0.5']),
     ({'seed': 3, 'loss__name': 'sft'},
      ['config.seed: 0 -> 3', "config.loss.name: 'idft' -> 'sft'"]),
     ({'evaluation__problems': 7, 'mesh__fsdp': 1},
