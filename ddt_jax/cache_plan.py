@@ -1,6 +1,8 @@
 """Sizes of a decoding loop's cache: how much memory, and whether it fits."""
 
 from collections.abc import Sequence
+import pathlib
+import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +12,7 @@ from jax.sharding import Mesh
 from ddt_jax import model
 
 DEFAULT_SLOTS = 256
+_MEMINFO = pathlib.Path('/proc/meminfo')
 
 
 class Request(NamedTuple):
@@ -107,7 +110,8 @@ def plan(
 def _free_bytes() -> int:
   stats = jax.local_devices()[0].memory_stats()
   if stats is None:  # the host's own memory
-    with open('/proc/meminfo') as f:
-      lines = dict(line.split(':') for line in f)
+    if not _MEMINFO.exists():
+      return sys.maxsize  # only Linux says
+    lines = dict(x.split(':') for x in _MEMINFO.read_text().splitlines())
     return int(lines['MemAvailable'].split()[0]) * 1024
   return stats['bytes_limit'] - stats['bytes_in_use']

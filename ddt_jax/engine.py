@@ -196,14 +196,7 @@ def run(
   )
   if progress:
     print(sizes, flush=True)
-  make = functools.partial(
-      slots_lib.empty, config, sizes.widths, slots=sizes.slots,
-      queue=sizes.queue, ring=sizes.ring, dtype=cache_dtype,
-  )
-  if mesh is None:
-    mesh = sharding.make_mesh(fsdp=1, devices=jax.local_devices()[:1])
-  where = slots_lib.shardings(jax.eval_shape(make), mesh)
-  state, queue = jax.jit(make, out_shardings=where)()
+  state, queue = _empty(config, sizes, cache_dtype, mesh)
   marks = _marks(config.vocab_size, eos_ids, automaton)
   texts: dict[int, list[int]] = {}  # of requests in slots
   given, waiting = 0, 0  # of `order`, to the device; of these, in the queue
@@ -251,12 +244,23 @@ def run(
         bar.update()
         if on_result is not None:
           on_result(ticket, results[ticket])
-      if still := running.intersection(stopped):
-        idle = np.isin(tickets, list(still))
-        state = state.replace(requests=state.requests.replace(ticket=_like(
-            np.where(idle, slots_lib.IDLE, tickets), state.requests.ticket
-        )))
+      if running.intersection(stopped):
+        left = np.where(np.isin(tickets, stopped), slots_lib.IDLE, tickets)
+        left = _like(left, state.requests.ticket)
+        state = state.replace(requests=state.requests.replace(ticket=left))
   return results
+
+
+def _empty(config, sizes, cache_dtype, mesh):
+  """Idle slots and an empty queue, on the devices of the mesh (default one)."""
+  make = functools.partial(
+      slots_lib.empty, config, sizes.widths, slots=sizes.slots,
+      queue=sizes.queue, ring=sizes.ring, dtype=cache_dtype,
+  )
+  if mesh is None:
+    mesh = sharding.make_mesh(fsdp=1, devices=jax.local_devices()[:1])
+  where = slots_lib.shardings(jax.eval_shape(make), mesh)
+  return jax.jit(make, out_shardings=where)()
 
 
 def _fill(params, config, queue, asked, tickets):

@@ -61,3 +61,8 @@ def test_what_does_not_fit_is_refused_with_what_would(monkeypatch):
   assert cache_plan.plan(CONFIG, requests(50), slots=5).slots == 5
   with pytest.raises(ValueError, match='8 slots .* enough for 5 slots'):
     cache_plan.plan(CONFIG, requests(50), slots=8)
+
+
+def test_where_free_memory_is_not_known_nothing_is_refused(monkeypatch):
+  monkeypatch.setattr(cache_plan, '_MEMINFO', pathlib.Path('/nowhere'))
+  assert cache_plan.plan(CONFIG, requests(50), slots=8).slots == 8
