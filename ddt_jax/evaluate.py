@@ -82,7 +82,8 @@ def answer(
   asked = [p for p in problems for _ in range(samples)]
   verdicts = verify.verify_all(
       [(text, p.answer) for text, p in zip(texts, asked, strict=True)],
-      kind=[p.kind for p in asked], workers=workers, timeout_s=timeout_s,
+      kind=[p.kind for p in asked], marker=[p.marker for p in asked],
+      workers=workers, timeout_s=timeout_s,
   )
   responses = [
       records.Response(

@@ -23,6 +23,7 @@ class Problem:
     solution: the reference; of a conversation, the last assistant turn.
     answer: what a response is verified against, '' if nothing is known.
     kind: how it is verified, 'math' or 'text'.
+    marker: what a final answer follows, see `verify.extract`.
     source: where it came from, e.g. 'data.jsonl:17' or the skill's name.
     messages: the turns {'role', 'content'} of data given as a conversation.
   """
@@ -31,6 +32,7 @@ class Problem:
   solution: str = ''
   answer: str = ''
   kind: str = 'math'
+  marker: str = '\\boxed{'
   source: str = ''
   messages: tuple[dict[str, str], ...] = ()
 

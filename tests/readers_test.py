@@ -296,3 +296,22 @@ def test_split_refuses_shares_that_leave_nothing():
                    evaluation=shares[1])
   with pytest.raises(ValueError, match='no problems'):
     splits.split([], validation=0, evaluation=0)
+
+
+def test_a_question_and_a_marker_of_one_s_own(tmp_path):
+  row = {'problem': 'Capital of Peru?', 'solution': 'Easy.\nAnswer: Lima\nBye.'}
+  (problem,), _ = readers.read(
+      _jsonl(tmp_path, row), kind='text', marker='Answer:',
+      question='{problem}\nEnd with "Answer: ...".',
+  )
+  assert problem.problem == 'Capital of Peru?\nEnd with "Answer: ...".'
+  assert (problem.answer, problem.marker) == ('Lima', 'Answer:')
+
+
+@pytest.mark.parametrize('options, message', [
+    ({'question': 'Do it.'}, 'no place for a {problem}'),
+    ({'marker': ''}, 'marker .* is empty'),
+])
+def test_a_useless_question_or_marker_is_refused(tmp_path, options, message):
+  with pytest.raises(ValueError, match=message):
+    readers.read(_jsonl(tmp_path, ROW), **options)

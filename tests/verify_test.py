@@ -293,3 +293,29 @@ def test_library_prints_do_not_reach_the_protocol(monkeypatch, capfd):
   monkeypatch.setattr(verify_worker, 'COMMAND', worker_with(noise))
   assert verify.verify_all([(boxed('3x'), 'x+2x')])[0].correct is True
   assert 'so does its C code' in capfd.readouterr().err
+
+
+@pytest.mark.parametrize('response, answer, kind, correct', [
+    ('Answer: 4\nAnswer: 5 ', '5', 'math', True),
+    ('Answer: 1/2', '0.5', 'math', True),
+    ('Answer: 1/2', 'Answer: 0.5', 'math', True),  # a marked reference
+    ('Answer: Up and  away\nQED', 'up and away', 'text', True),
+    ('Answer: 5\nAnswer: 4', '5', 'math', False),
+    (r'\boxed{5}', '5', 'math', False),  # not what the marker says
+])
+def test_the_answer_after_another_marker(response, answer, kind, correct):
+  how = dict(kind=kind, marker='Answer:')
+  assert verify.verify(response, answer, **how).correct is correct
+  both = verify.verify_all(
+      [(response, answer), (r'\boxed{5}', '5')], kind=[kind, 'math'],
+      marker=['Answer:', verify.BOX], workers=1,
+  )
+  assert [v.correct for v in both] == [correct, True]
+
+
+def test_a_missing_or_empty_answer_is_named():
+  def reason(response):
+    return verify.verify(response, '5', marker='Answer:').reason
+
+  assert reason('5') == "no 'Answer:'"
+  assert reason('Answer:') == 'empty answer'

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import dataclasses
 
 from ddt_jax import records
+from ddt_jax import verify
 from ddt_jax.datasets import readers
 from ddt_jax.datasets import splits
 from ddt_jax.datasets import word_problems
@@ -75,12 +76,15 @@ def from_file(
     columns: Mapping[str, str] | None = None,
     bad_rows: str = 'error',
     kind: str = 'math',
+    question: str = '{problem}',
+    marker: str = verify.BOX,
     seed: int = 0,
 ) -> Corpus:
   """A user's file, of which shares are held out.
 
   Args:
-    path: .jsonl or .parquet; see `readers.read` for columns, bad_rows, kind.
+    path: .jsonl or .parquet; see `readers.read` for columns, bad_rows, kind, question
+      and marker.
     validation, evaluation: shares, see `splits.split`.
     evaluation_problems: at most so many are evaluated on; of the held-out
       share only those with a known answer.
@@ -90,7 +94,8 @@ def from_file(
     readers.BadData, FileNotFoundError: what is wrong, by file and line.
   """
   problems, bad = readers.read(
-      path, columns=columns, bad_rows=bad_rows, kind=kind
+      path, columns=columns, bad_rows=bad_rows, kind=kind, question=question,
+      marker=marker,
   )
   parts = splits.split(
       problems, validation=validation, evaluation=evaluation, seed=seed

@@ -12,6 +12,7 @@ from typing import Any
 
 from ddt_jax import records
 from ddt_jax import storage
+from ddt_jax import verify
 from ddt_jax.datasets import rows
 
 NAMES = ('problem', 'solution', 'answer', 'messages', 'id')
@@ -38,13 +39,15 @@ def read(
     columns: Mapping[str, str] | None = None,
     bad_rows: str = 'error',
     kind: str = 'math',
+    question: str = '{problem}',
+    marker: str = verify.BOX,
     limit_errors: int = 20,
 ) -> tuple[list[records.Problem], list[BadRow]]:
   r"""Reads problems, and says of every row that is none why it is not.
 
   A row has either `messages`, a conversation that ends with the assistant, or
   `problem` and `solution`. Its `answer` is that column or, where there is no
-  such column, the last \boxed{...} of the solution. Its id is the column `id`
+  such column, the last \boxed{...} of the solution, or what follows the marker. Its id is the column `id`
   or else the file and line, as in 'data.jsonl:17'.
 
   Args:
@@ -53,6 +56,9 @@ def read(
       leaves the column of that name alone.
     bad_rows: 'error' raises if there is any; 'skip' leaves them out.
     kind: how the answers are to be verified, 'math' or 'text'.
+    question: what is asked about a `problem`, e.g. '{problem}\nEnd with the
+      line "Answer: ..."'; conversations are left as they are.
+    marker: what a final answer follows, see `verify.extract`.
     limit_errors: how many bad rows the error lists.
   Returns:
     The problems in the order of the file, and the rows left out.
@@ -62,6 +68,10 @@ def read(
   """
   _check_choice('bad_rows', bad_rows, ('error', 'skip'))
   _check_choice('kind', kind, ('math', 'text'))
+  if '{problem}' not in question:
+    raise ValueError(f'question {question!r} has no place for a {{problem}}')
+  if not marker:
+    raise ValueError('the marker of a final answer is empty')
   names = _column_names(columns or {})
   file, items, parse = _open(path)
 
@@ -72,7 +82,10 @@ def read(
     try:
       row = parse(item)
       seen |= row.keys()
-      problem = rows.to_problem(row, names, kind, f'{file.name}:{line}')
+      problem = rows.to_problem(
+          row, names, f'{file.name}:{line}', kind=kind, question=question,
+          marker=marker,
+      )
       if problem.id in lines:
         raise rows.Fault(
             f'the id {problem.id!r} is already that of line '

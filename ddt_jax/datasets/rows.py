@@ -15,15 +15,17 @@ class Fault(Exception):
   """The reason why one row is bad."""
 
 
-def to_problem(row: dict[str, Any], names: dict[str, str], kind: str,
-               source: str) -> records.Problem:
+def to_problem(
+    row: dict[str, Any], names: dict[str, str], source: str, *,
+    kind: str = 'math', question: str = '{problem}', marker: str = verify.BOX,
+) -> records.Problem:
   """The problem that a row states.
 
   Args:
     row: from column to value.
     names: the file's name of each of our columns.
-    kind: how the answer is to be verified.
     source: file and line, the id of a row that has none.
+    kind, question, marker: see `readers.read`.
   Raises:
     Fault: it states none.
   """
@@ -36,17 +38,19 @@ def to_problem(row: dict[str, Any], names: dict[str, str], kind: str,
     problem = [t['content'] for t in messages if t['role'] == 'user'][-1]
     solution = messages[-1]['content']
   else:
-    problem = _text(row[names['problem']], names['problem'])
+    problem = question.replace(
+        '{problem}', _text(row[names['problem']], names['problem'])
+    )
     solution = _text(row.get(names['solution']), names['solution'])
   if names['answer'] in row:
     answer = _answer(row[names['answer']], names['answer'], kind)
   else:
-    answer = verify.extract_boxed(solution) or ''
+    answer = verify.extract(solution, marker) or ''
   name = row.get(names['id'])
   return records.Problem(
       id=source if name is None else _label(name, names['id']),
       problem=problem, solution=solution, answer=answer, kind=kind,
-      source=source, messages=messages)
+      marker=marker, source=source, messages=messages)
 
 
 def check_columns(columns: Set[str], names: dict[str, str]) -> None:
