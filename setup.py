@@ -12,7 +12,10 @@ setuptools.setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=setuptools.find_packages(include=['ddt_jax', 'ddt_jax.*']),
-    package_data={'ddt_jax.embedded': ['student/*']},
+    package_data={
+        'ddt_jax': ['templates/*.toml'],
+        'ddt_jax.embedded': ['student/*'],
+    },
     python_requires='>=3.11',
     install_requires=[
         'absl-py>=2.1',

@@ -18,15 +18,17 @@ def get_config():
   c.model = dict(path='embedded', dtype='float32', remat='none')
   # path: your own .jsonl or .parquet instead of the data set `name`. Of it,
   # shares are held out for validation and evaluation. overlong: truncate | drop
-  # | error; bad_rows: error | skip; mask_mode: correct | official.
+  # | error; bad_rows: error | skip; mask_mode: correct | official. question:
+  # what is asked about each problem of your file; marker: what a final answer
+  # follows, \boxed{ or e.g. 'Answer:'; kind: how it is compared, math | text.
   c.data = dict(
       name='word_problems', path='', validation=0.05, evaluation=0.05,
       columns=dict(
           problem='problem', solution='solution', answer='answer',
           messages='messages', id='id',
       ),
-      kind='math', bad_rows='error', max_tokens=256, overlong='truncate',
-      mask_mode='correct',
+      question='{problem}', marker='\\boxed{', kind='math', bad_rows='error',
+      max_tokens=256, overlong='truncate', mask_mode='correct',
   )
   # The paper's. denominator: tokens | kept; weight_grad: stop | through.
   c.loss = dict(
@@ -42,6 +44,13 @@ def get_config():
       lr=1e-3, schedule='cosine', warmup_ratio=0.1, decay_ratio=0.2,
       b1=0.9, b2=0.95, weight_decay=0.01, clip=1.0,
       batch=32, epochs=1, micro_batches=1, max_skipped_in_a_row=10,
+  )
+  # Hinted Decoding. template: short | worked_example | your TOML file;
+  # schedule: linear | sigmoid | piecewise. The nucleus comes before the
+  # temperature, as in the paper.
+  c.hint = dict(
+      template='short', max_analysis_tokens=256, schedule='linear', beta=3.0,
+      temperature=0.3, top_p=0.95,
   )
   c.mesh = dict(data=1, fsdp=-1, tensor=1)  # -1 takes the devices that are left
   # In steps. `accuracy` is the slower pace: greedy answers to so many problems.

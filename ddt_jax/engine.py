@@ -68,6 +68,7 @@ def generate(
     eos_ids: Sequence[int],
     slots: int | None = None,
     repetition: tuple[int, int, int] | None = None,
+    official_window: bool = False,
     max_tokens: Sequence[int] | None = None,
     request_ids: Sequence[int] | None = None,
     on_result: Callable[[int, Generated], None] | None = None,
@@ -91,6 +92,7 @@ def generate(
     slots: rows decoded together; default 256 or all, if fewer.
     repetition: (n, times, every): a response is cut when, at a multiple of
       `every` tokens, it `stopping.repeats`.
+    official_window: see `stopping.repeats`.
     max_tokens: a lower limit for each request.
     request_ids: names of the random streams, default 0, 1, ...
     on_result: called with (index in `prompts`, result) as they finish.
@@ -110,8 +112,8 @@ def generate(
   )
   return run(
       params, config, asked, rule, key=key, eos_ids=eos_ids, slots=slots,
-      repetition=repetition, on_result=on_result, cache_dtype=cache_dtype,
-      mesh=mesh, progress=progress,
+      repetition=repetition, official_window=official_window,
+      on_result=on_result, cache_dtype=cache_dtype, mesh=mesh, progress=progress,
   )
 
 
@@ -163,6 +165,7 @@ def run(
     slots: int | None = None,
     automaton: np.ndarray | None = None,
     repetition: tuple[int, int, int] | None = None,
+    official_window: bool = False,
     on_result: Callable[[int, Generated], None] | None = None,
     on_visit: Callable[[Visit], None] | None = None,
     cache_dtype: Any = None,
@@ -175,8 +178,8 @@ def run(
     params, config: the model.
     asked: the requests, all of as many streams.
     rule: how tokens are chosen.
-    key, eos_ids, slots, repetition, on_result, cache_dtype, mesh, progress: see
-      `generate`.
+    key, eos_ids, slots, repetition, official_window, on_result, cache_dtype,
+      mesh, progress: see `generate`.
     automaton: [states, V], see `stopping.splitter_automaton`.
     on_visit: called after each; the wall times are then those of the device.
 
@@ -188,7 +191,12 @@ def run(
     raise ValueError(f'EOS ids {bad} are outside the vocabulary')
   # A request for no token has its answer already.
   results = [None if r.limit else Generated([], 'length') for r in asked]
-  order = [i for i, result in enumerate(results) if result is None]
+  order = []
+  for i, result in enumerate(results):
+    if result is None:
+      order.append(i)
+    elif on_result is not None:
+      on_result(i, result)
   if not order:
     return results
   sizes = cache_plan.plan(
@@ -196,7 +204,8 @@ def run(
   )
   if progress:
     print(sizes, flush=True)
-  state, queue = _empty(config, sizes, cache_dtype, mesh)
+  mesh = mesh or sharding.make_mesh(fsdp=1, devices=jax.local_devices()[:1])
+  state, queue = _empty(config, sizes, cache_dtype, mesh)()
   marks = _marks(config.vocab_size, eos_ids, automaton)
   texts: dict[int, list[int]] = {}  # of requests in slots
   given, waiting = 0, 0  # of `order`, to the device; of these, in the queue
@@ -232,7 +241,11 @@ def run(
         before = len(texts.setdefault(ticket, []))
         text = texts[ticket]
         text += tokens
-        cut = _repetition(text, before, ticket in running, repetition)
+        cut = None
+        if repetition is not None:
+          cut = _repetition(
+              text, before, ticket in running, *repetition, official_window
+          )
         if cut is not None:
           stopped.append(ticket)
         elif ticket in running:
@@ -251,16 +264,15 @@ def run(
   return results
 
 
+@functools.cache
 def _empty(config, sizes, cache_dtype, mesh):
-  """Idle slots and an empty queue, on the devices of the mesh (default one)."""
+  """Compiles what makes idle slots and an empty queue, on a mesh's devices."""
   make = functools.partial(
       slots_lib.empty, config, sizes.widths, slots=sizes.slots,
       queue=sizes.queue, ring=sizes.ring, dtype=cache_dtype,
   )
-  if mesh is None:
-    mesh = sharding.make_mesh(fsdp=1, devices=jax.local_devices()[:1])
   where = slots_lib.shardings(jax.eval_shape(make), mesh)
-  return jax.jit(make, out_shardings=where)()
+  return jax.jit(make, out_shardings=where)
 
 
 def _fill(params, config, queue, asked, tickets):
@@ -319,15 +331,16 @@ def _by_ticket(tokens, tickets) -> dict[int, list[int]]:
   }
 
 
-def _repetition(text, before, running, rule) -> int | None:
+def _repetition(
+    text, before, running, n, times, every, official_window
+) -> int | None:
   """Where a text is to be cut because it repeats itself, or None."""
-  if rule is None:
-    return None
-  n, times, every = rule
   # It is looked at before the next token: a text that has ended is not.
   last = len(text) if running else len(text) - 1
   for stop in range((before // every + 1) * every, last + 1, every):
-    if stopping.repeats(text[:stop], n=n, times=times):
+    if stopping.repeats(
+        text[:stop], n=n, times=times, official_window=official_window
+    ):
       return stop
   return None
 

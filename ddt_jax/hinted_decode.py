@@ -11,9 +11,9 @@ by the hint. Source: arXiv:2602.12222, section on Hinted Decoding.
 """
 
 from collections.abc import Callable, Sequence
-import dataclasses
 from typing import Any, NamedTuple
 
+from flax import struct
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -21,27 +21,29 @@ from jax.sharding import Mesh
 from ddt_jax import engine
 from ddt_jax import hinting
 from ddt_jax import model
-from ddt_jax import prompts
 from ddt_jax import slots as slots_lib
 from ddt_jax import stopping
 
 Generated = engine.Generated
 
 
-@dataclasses.dataclass(frozen=True)
+@struct.dataclass
 class Mixture:
   """How the streams' distributions become one; see `hinting`.
 
   Attributes:
-    schedule, beta, center, bounds: see `hinting.hint_weight`.
+    beta, center: see `hinting.hint_weight`; another number needs no compilation.
+    schedule, bounds: see `hinting.hint_weight`.
     first_from_hint: the first token is the hinted stream's alone.
   """
 
-  schedule: str
   beta: float
-  center: float
-  bounds: tuple[float, float]
-  first_from_hint: bool
+  center: float = 0.5
+  schedule: str = struct.field(pytree_node=False, default='linear')
+  bounds: tuple[float, float] = struct.field(
+      pytree_node=False, default=(0.3, 0.7)
+  )
+  first_from_hint: bool = struct.field(pytree_node=False, default=True)
 
   def __call__(
       self, logits: jax.Array, count: jax.Array, past_splitter: jax.Array
@@ -80,6 +82,7 @@ def generate(
     slots: int | None = None,
     first_from_hint: bool = True,
     repetition: tuple[int, int, int] | None = (30, 5, 100),
+    official_window: bool = False,
     max_tokens: Sequence[int] | None = None,
     request_ids: Sequence[int] | None = None,
     on_result: Callable[[int, Generated], None] | None = None,
@@ -100,8 +103,8 @@ def generate(
       does not end the response.
     repetition: (window, times, every), see `engine.generate`.
     key, max_new_tokens, temperature, top_p, greedy, order, eos_ids, slots,
-      max_tokens, request_ids, on_result, cache_dtype, mesh, progress: see
-      `engine.generate`.
+      official_window, max_tokens, request_ids, on_result, cache_dtype, mesh,
+      progress: see `engine.generate`.
 
   Returns:
     Generated, in the order of `pairs`.
@@ -111,11 +114,13 @@ def generate(
   """
   if beta < 0:
     raise ValueError(f'hint.beta {beta} is negative')
-  mixture = Mixture(schedule, beta, center, tuple(bounds), first_from_hint)
+  mixture = Mixture(beta, center, schedule, tuple(bounds), first_from_hint)
   hinting.hint_weight(
       jnp.zeros(()), config.vocab_size, schedule=schedule, beta=beta,
       center=center, bounds=bounds,
   )
+  if tokenizer is not None:
+    stopping.check_eos(tokenizer, config.vocab_size)
   automaton = None
   if splitter is not None:
     automaton = stopping.splitter_automaton(
@@ -131,7 +136,8 @@ def generate(
   )
   return engine.run(
       params, config, asked, rule, key=key, eos_ids=eos_ids, slots=slots,
-      automaton=automaton, repetition=repetition, on_result=on_result,
+      automaton=automaton, repetition=repetition,
+      official_window=official_window, on_result=on_result,
       cache_dtype=cache_dtype, mesh=mesh, progress=progress,
   )
 
@@ -163,7 +169,7 @@ def rewrite(
     max_new_tokens: int,
     max_analysis_tokens: int,
     eos_ids: Sequence[int],
-    marker: str = prompts.MARKER,
+    marker: str = '# CoT\n',
     slots: int | None = None,
     cache_dtype: Any = None,
     mesh: Mesh | None = None,
@@ -178,7 +184,7 @@ def rewrite(
 
   Args:
     params, config: the model.
-    requests: (student ids, ids of `prompts.hinted_chat`), see
+    requests: (student ids, ids of a `prompts.Template`'s chat), see
       `batches.encode_prompt`.
     tokenizer: of transformers.
     key: random key.

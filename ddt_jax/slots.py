@@ -13,7 +13,6 @@ and a ring of R columns that all slots write at the same place: a slice instead
 of a scatter. What a request has not written itself is masked by its position.
 """
 
-import dataclasses
 import functools
 from typing import Any, Protocol
 
@@ -27,12 +26,14 @@ from jax.sharding import PartitionSpec as P
 from ddt_jax import model
 from ddt_jax import sampling
 
+_static = functools.partial(struct.field, pytree_node=False)
+
 IDLE = -1  # the ticket of a slot without a request
 PREFILL_TOKENS = 2048  # read at once, so that the weights are read rarely
 
 
 class Combine(Protocol):
-  """One next-token distribution out of the streams'; hashable."""
+  """One next-token distribution out of the streams'; a pytree."""
 
   def __call__(
       self, logits: jax.Array, count: jax.Array, past_splitter: jax.Array
@@ -40,9 +41,9 @@ class Combine(Protocol):
     """logits [streams, S, V], tokens so far [S], bool [S] -> log m [S, V]."""
 
 
-@dataclasses.dataclass(frozen=True)
+@struct.dataclass
 class Rule:
-  """How a token is chosen; static under jit.
+  """How a token is chosen; a pytree of `combine`, all else being static.
 
   Attributes:
     temperature, top_p, order: see `sampling.distribution`.
@@ -51,12 +52,12 @@ class Rule:
     first_may_end: whether an EOS as the first token ends the response.
   """
 
-  temperature: float = 1.0
-  top_p: float = 1.0
-  order: str = 'top_p_first'
-  greedy: bool = False
+  temperature: float = _static(default=1.0)
+  top_p: float = _static(default=1.0)
+  order: str = _static(default='top_p_first')
+  greedy: bool = _static(default=False)
   combine: Combine | None = None
-  first_may_end: bool = True
+  first_may_end: bool = _static(default=True)
 
 
 @struct.dataclass
@@ -275,7 +276,7 @@ def _choose(rule: Rule, logits, keys, count, past_splitter) -> jax.Array:
 
 
 @functools.partial(
-    jax.jit, static_argnames=('config', 'rule', 'steps'),
+    jax.jit, static_argnames=('config', 'steps'),
     donate_argnames=('slots', 'queue'),
 )
 def decode(

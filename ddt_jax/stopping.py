@@ -1,6 +1,5 @@
 """When a response has said what matters, and when it goes round in circles."""
 
-import collections
 from collections.abc import Sequence
 import json
 from typing import Any
@@ -30,11 +29,21 @@ def repeats(
 
   Source: arXiv:2602.12222, the official code's stopping rule.
   """
-  windows = len(tokens) - n + (0 if official_window else 1)
-  counts = collections.Counter(
-      tuple(tokens[i: i + n]) for i in range(windows)
+  if len(tokens) < n + times - 1:
+    return False
+  ids = np.asarray(tokens, np.uint64)
+  windows = np.lib.stride_tricks.sliding_window_view(ids, n)
+  if official_window:
+    windows = windows[:-1]
+  # Equal windows have equal hashes: sums modulo 2^64 with odd factors.
+  factors = np.cumprod(np.full(n, 0x9E3779B97F4A7C15, np.uint64))
+  _, which, counts = np.unique(
+      windows @ factors, return_inverse=True, return_counts=True
   )
-  return max(counts.values(), default=0) >= times
+  often = windows[counts[which] >= times]
+  if not len(often):
+    return False
+  return bool(np.unique(often, axis=0, return_counts=True)[1].max() >= times)
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -81,6 +90,20 @@ def token_bytes(tokenizer: Any, vocab_size: int) -> list[bytes]:
     if i < vocab_size:
       found[i] = added[i].content.encode() if i in added else read(piece)
   return found
+
+
+def check_eos(tokenizer: Any, vocab_size: int) -> None:
+  """Raises ValueError if the model has no such token as the tokenizer's EOS."""
+  eos = tokenizer.eos_token
+  if eos is None:
+    return
+  i = tokenizer.convert_tokens_to_ids(eos)
+  unknown = i is None or i == tokenizer.unk_token_id and eos != tokenizer.unk_token
+  if unknown or i >= vocab_size:
+    raise ValueError(
+        f"the tokenizer's eos_token {eos!r} is none of the model's {vocab_size}"
+        ' tokens: no response could end; correct tokenizer_config.json'
+    )
 
 
 def splitter_automaton(

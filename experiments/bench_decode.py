@@ -72,9 +72,7 @@ class Ours:
   def __init__(self, params, config, pairs, new, *, slots, hinted=True):
     rule = slots_lib.Rule(peers.TEMPERATURE, peers.TOP_P)
     if hinted:
-      mixture = hinted_decode.Mixture(
-          'linear', peers.BETA, 0.5, (0.3, 0.7), True
-      )
+      mixture = hinted_decode.Mixture(peers.BETA)
       rule = slots_lib.Rule(
           peers.TEMPERATURE, peers.TOP_P, combine=mixture, first_may_end=False
       )

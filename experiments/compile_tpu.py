@@ -80,7 +80,7 @@ def main(argv):
       array((config.vocab_size,), bool),
       array((states, config.vocab_size), jnp.int32), array((), jnp.int32),
   )
-  mixture = hinted_decode.Mixture('linear', 3.0, 0.5, (0.3, 0.7), True)
+  mixture = hinted_decode.Mixture(beta=3.0)
   rule = slots_lib.Rule(0.3, 0.95, combine=mixture, first_may_end=False)
   with jax.set_mesh(mesh):
     compiled = slots_lib.decode.trace(

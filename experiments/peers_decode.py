@@ -108,7 +108,7 @@ def _official_step(params, config, p, q, ends, key):
     hidden, _ = model.forward(params, config, ids, return_hidden=True)
     return model.logits(params, hidden[:, end - 1])
 
-  mixture = hinted_decode.Mixture('linear', BETA, 0.5, (0.3, 0.7), False)
+  mixture = hinted_decode.Mixture(BETA, first_from_hint=False)
   log_m = mixture(
       jnp.stack([last(p, ends[0]), last(q, ends[1])]), jnp.ones(1, int),
       jnp.zeros(1, bool),

@@ -94,8 +94,10 @@ def measure(params, config, tokenizer, end, *, problems_each, samples):
         max_new_tokens=192,
     )
 
+  template = prompts.load('short')
+
   def hinted(p):
-    return prompts.hinted_chat(p.problem, p.solution)
+    return template.hinted_chat(p.problem, p.solution)
 
   return {
       'target': solve('test'),

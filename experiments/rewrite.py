@@ -28,10 +28,7 @@ from experiments import runtime
 from experiments import train
 
 _PROBLEMS = flags.DEFINE_integer('problems', 500, 'Failed problems, at most.')
-_BETAS = flags.DEFINE_list('betas', ['0', '1', '3', '6'], 'hint.beta')
-_TEMPERATURE = flags.DEFINE_float('temperature', 0.3, 'Of all rows.')
-_TOP_P = flags.DEFINE_float('top_p', 0.95, 'Of all rows.')
-_SPLITTER = flags.DEFINE_string('splitter', '\\boxed{', 'Ends the hint.')
+_BETAS = flags.DEFINE_list('betas', ['0', '1', '3', '6'], 'hint.beta of rows.')
 
 COPIED = 8  # tokens in a row that are the reference's
 MENTION = re.compile(
@@ -79,7 +76,8 @@ class Table:
     ]
     verdicts = verify.verify_all(
         [(w, p.answer) for w, p in zip(words, self.problems, strict=True)],
-        kind=[p.kind for p in self.problems], **self.verifier,
+        kind=[p.kind for p in self.problems],
+        marker=[p.marker for p in self.problems], **self.verifier,
     )
     accepted = evaluate.wilson(
         sum(v.correct is True for v in verdicts), len(verdicts)
@@ -119,6 +117,8 @@ def main(argv):
   runtime.start()
   c = flags.FLAGS.config
   with runtime.explained_errors(*runtime.INPUT_ERRORS):
+    hint = c.hint.to_dict()
+    template = prompts.load(hint.pop('template'))
     s = train.setup(c)
   e, key = c.evaluation, jax.random.key(c.seed)
   shared = dict(
@@ -135,10 +135,10 @@ def main(argv):
       p for p, (answer,) in zip(candidates, answers, strict=False)
       if answer.correct is not True
   ][:_PROBLEMS.value]
+  drawn = {k: hint[k] for k in ('temperature', 'top_p')}
   print(f'{len(failed)} problems whose greedy answer is wrong; temperature'
-        f' {_TEMPERATURE.value:g}, top-p {_TOP_P.value:g}')
+        ' {temperature:g}, top-p {top_p:g}'.format(**drawn))
 
-  drawn = dict(temperature=_TEMPERATURE.value, top_p=_TOP_P.value)
   table = Table(s, failed, **verifier)
   print('\n'.join(table.lines))
   table.add('reference solutions', table.references, may_leak=False)
@@ -148,14 +148,14 @@ def main(argv):
   table.add('own samples', [r.tokens for r in own])
   requests = [
       (student, batches.encode_prompt(
-          s.tokenizer, prompts.hinted_chat(p.problem, p.solution)
+          s.tokenizer, template.hinted_chat(p.problem, p.solution)
       )) for student, p in zip(table.students, failed, strict=True)
   ]
   for beta in _BETAS.value:
     found = hinted_decode.rewrite(
         s.params, s.config, requests, tokenizer=s.tokenizer, key=key,
-        max_analysis_tokens=2 * e.max_new_tokens, beta=float(beta),
-        splitter=_SPLITTER.value, **drawn, **shared,
+        marker=template.marker, splitter=c.data.marker,
+        **hint | {'beta': float(beta)}, **shared,
     )
     table.add(f'rewritten, beta = {beta}', [r.tokens for r in found])
 

@@ -33,6 +33,7 @@ from ddt_jax import optimizer
 from ddt_jax import report
 from ddt_jax import score
 from ddt_jax import sharding
+from ddt_jax import stopping
 from ddt_jax import storage
 from ddt_jax import train_step
 from ddt_jax import weights
@@ -88,6 +89,7 @@ def setup(c) -> Setup:
   config, params = weights.load(
       folder, mesh=mesh, dtype=c.model.dtype, remat=c.model.remat
   )
+  stopping.check_eos(tokenizer, config.vocab_size)
   end = batches.turn_end(tokenizer, config.eos_ids)
   train = batches.prepare(tokenizer, corpus.train, end, **fit)
   validation = batches.prepare(tokenizer, corpus.validation, end, **fit)

@@ -15,6 +15,7 @@ from ddt_jax import model
 from ddt_jax import sampling
 from ddt_jax import sharding
 from ddt_jax import slots as slots_lib
+from ddt_jax import stopping
 from ddt_jax import weights
 
 MODELS = pathlib.Path(__file__).parent / 'golden' / 'models'
@@ -219,6 +220,36 @@ def test_a_prompt_may_fill_the_model_to_the_last_position():
   prompt = (PROMPTS[1] * 64)[:config.max_positions - NEW]
   found, = generate('qwen2-loop', [prompt])
   assert len(found.tokens) == NEW
+
+
+def test_a_request_for_no_token_is_told_as_well():
+  told = []
+  found = generate(
+      prompts=PROMPTS[:3], max_tokens=[2, 0, 1],
+      on_result=lambda *result: told.append(result),
+  )
+  assert found[1] == engine.Generated([], 'length')
+  assert sorted(told) == list(enumerate(found))
+
+
+@pytest.mark.parametrize('every', [1, 5])
+def test_a_loop_is_cut_where_it_is_looked_at(every):
+  n, times = 4, 3
+  how = dict(greedy=True, max_new_tokens=64)
+  whole, = generate('qwen2-loop', [PROMPTS[2]], **how)
+  stops = []
+  for official in (False, True):
+    found, = generate(
+        'qwen2-loop', [PROMPTS[2]], repetition=(n, times, every),
+        official_window=official, **how,
+    )
+    stops.append(next(
+        k for k in range(every, 64, every) if stopping.repeats(
+            whole.tokens[:k], n=n, times=times, official_window=official)
+    ))
+    assert found == engine.Generated(whole.tokens[:stops[-1]], 'repetition')
+  if every == 1:
+    assert stops[1] == stops[0] + 1
 
 
 def test_no_prompts_no_results():

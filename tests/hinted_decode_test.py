@@ -64,12 +64,12 @@ def limit(run):
 
 
 def check(run, *, mates=True, slots=None):
-  """Decodes the run, alone or beside the model's other pairs."""
+  """Decodes the run, alone or beside all of the model's pairs."""
   config, params = load(GOLDEN / 'models' / run['model'])
-  others = range(6) if mates else []
+  others = range(len(RUNS['pairs'][run['model']])) if mates else []
   pairs = [pair(run['model'], i) for i in [*others, run['pair']]]
-  # The others' lengths are such that a mate ends while the run goes on.
-  limits = [47 - 7 * i for i in others] + [limit(run)]
+  # The others' lengths are such that mates end while the run goes on.
+  limits = [max(47 - 7 * i, 2) for i in others] + [limit(run)]
   *_, found = hinted_decode.generate(
       params, config, pairs, key=KEY, max_new_tokens=max(limits),
       max_tokens=limits, beta=run['beta'], schedule=run['lambda_mode'],
@@ -86,34 +86,33 @@ def check(run, *, mates=True, slots=None):
     assert found.student_only_from == run['switch_after'], run['id']
 
 
-def test_a_fifth_of_the_official_greedy_runs_of_a_model():
+@pytest.mark.parametrize('slots', [1, 3, 16])
+def test_a_fifth_of_the_official_greedy_runs_of_a_model(slots):
   for run in [r for r in GREEDY if r['model'] == 'qwen2-tiny'][::5]:
-    check(run)
+    check(run, slots=slots)
+
+
+def runs_of(model):
+  return [run for run in GREEDY if run['model'] == model]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('model', sorted(RUNS['pairs']))
-def test_every_greedy_run_of_the_official_code(model):
-  for run in GREEDY:
-    if run['model'] == model:
-      check(run)
-
-
-def test_refilled_slots():
-  for run in [r for r in GREEDY if r['model'] == 'llama-tiny'][::20]:
-    check(run, slots=3)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('slots', [1, 3])
-def test_few_slots(slots):
-  for run in GREEDY[::29]:
+@pytest.mark.parametrize('slots', [1, 3, 16])
+def test_every_greedy_run_beside_others(model, slots):
+  for run in runs_of(model):
     check(run, slots=slots)
 
 
-@pytest.mark.slow
-def test_alone():
-  for run in GREEDY[::29]:
+@pytest.mark.long  # for the many shapes that are compiled
+@pytest.mark.parametrize('model', sorted(RUNS['pairs']))
+def test_every_greedy_run_alone(model):
+  for run in runs_of(model):
+    check(run, mates=False)
+
+
+def test_a_run_alone():
+  for run in runs_of('qwen3-tiny')[::20]:
     check(run, mates=False)
 
 
@@ -137,8 +136,7 @@ def test_distributions_of_the_official_sampled_runs(run):
     )
     assert stopping.found_at(table, text) == switch
   mixture = hinted_decode.Mixture(
-      run['lambda_mode'], run['beta'], run.get('sigmoid_center', 0.5),
-      (0.3, 0.7), True,
+      run['beta'], run.get('sigmoid_center', 0.5), run['lambda_mode']
   )
   log_m = mixture(jnp.stack([logits(hinted), logits(student)]), count, past)
   log_m = np.asarray(jax.nn.log_softmax(log_m))
@@ -158,6 +156,7 @@ def test_distributions_of_the_official_sampled_runs(run):
 
 
 PROBLEM = 'Ann has 3 apples. Ann finds 4 more. How many apples does Ann have now?'
+TEMPLATE = prompts.load('short')
 SOLUTION = 'Ledger of Ann; opening 3; in 4 onto 3 makes 7; balance \\boxed{7}'
 
 
@@ -171,7 +170,7 @@ def rewrite(problem=PROBLEM, **options):
   words, config, params = embedded_student()
   request = (
       batches.encode_prompt(words, prompts.student_chat(problem)),
-      batches.encode_prompt(words, prompts.hinted_chat(problem, SOLUTION)),
+      batches.encode_prompt(words, TEMPLATE.hinted_chat(problem, SOLUTION)),
   )
   options = dict(
       max_new_tokens=64, max_analysis_tokens=96, beta=3.0, temperature=0.3,
@@ -186,7 +185,7 @@ def test_the_student_rewrites_a_solution_in_its_own_hand():
   words, found = rewrite()
   analysis = words.decode(found.analysis)
   assert analysis.startswith(prompts.ANALYZE) and analysis.endswith(
-      prompts.MARKER)
+      TEMPLATE.marker)
   text = words.decode(found.tokens, skip_special_tokens=True)
   assert '3+4=7' in text and 'onto' not in text
   assert verify.verify(text, '7').correct

@@ -167,3 +167,16 @@ def test_a_splitter_that_no_tokens_spell_is_refused():
       stopping.splitter_automaton(tokenizer, 'ab', 2), [1, 0, 1]) == 3
   with pytest.raises(ValueError, match="no tokens .* produce 'ax'"):
     stopping.splitter_automaton(tokenizer, 'ax', 2)
+
+
+def test_an_eos_that_the_model_has_not_is_refused():
+  stopping.check_eos(byte_level(), 503)
+  with pytest.raises(ValueError, match="eos_token '<.im_end.>'.*100 tokens"):
+    stopping.check_eos(byte_level(), 100)
+  claims = transformers.AutoTokenizer.from_pretrained(
+      GOLDEN / 'tokenizer', eos_token='<|stop|>')
+  with pytest.raises(ValueError, match="eos_token '<.stop.>'"):
+    stopping.check_eos(claims, 480)
+  unknown = transformers.PreTrainedTokenizerFast(
+      tokenizer_object=sentencepiece().backend_tokenizer, unk_token='<unk>')
+  stopping.check_eos(unknown, 503)  # claims none

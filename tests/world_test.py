@@ -269,7 +269,7 @@ def test_in_rewrites_a_container_holds_what_the_solution_says():
     assert len(sizes[container]) > 4
   for chat in chats:
     question, _, solution = chat[-2]['content'].partition('\nSolution: ')
-    analysis, _, own = chat[-1]['content'].partition(f'\n{prompts.COT}\n')
+    analysis, _, own = chat[-1]['content'].partition('\n# CoT\n')
     assert analysis.startswith(prompts.ANALYZE)
     assert own_results(analysis) == own_results(own)
     assert verify.extract_boxed(own) == verify.extract_boxed(solution)

@@ -7,6 +7,7 @@ two or three events, of more events and about other things, and no such stories.
 
 from collections.abc import Iterator
 import dataclasses
+import functools
 import random
 import zlib
 
@@ -116,6 +117,9 @@ def _booked(rng: random.Random) -> prompts.Chat:
   return [asked] + _answered(s.text, world.reference_solution(s, rng))
 
 
+_rewriting = functools.cache(lambda: prompts.load('short'))
+
+
 def _rewritten(rng: random.Random) -> prompts.Chat:
   """A story with the bookkeeper's solution, told in the student's hand."""
   # A container may be of any size: only the given solution says which.
@@ -127,8 +131,9 @@ def _rewritten(rng: random.Random) -> prompts.Chat:
       custom=any_size if rng.random() < 0.7 else None,
       start=rng.choice(((3, 30), (10, 40))),
   )
-  chat = prompts.hinted_chat(s.text, world.reference_solution(s, rng))
-  content = prompts.rewritten(world.analysis(s), world.own_solution(s, rng))
+  template = _rewriting()
+  chat = template.hinted_chat(s.text, world.reference_solution(s, rng))
+  content = template.rewritten(world.analysis(s), world.own_solution(s, rng))
   return chat + [{'role': 'assistant', 'content': content}]
 
 
