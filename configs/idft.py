@@ -53,13 +53,16 @@ def get_config():
       temperature=0.3, top_p=0.95,
   )
   c.mesh = dict(data=1, fsdp=-1, tensor=1)  # -1 takes the devices that are left
+  # slots: responses decoded together. tensor: devices that share the heads then;
+  # the others have copies of the weights.
+  c.decoding = dict(slots=256, tensor=1)
   # In steps. `accuracy` is the slower pace: greedy answers to so many problems.
   c.validation = dict(every=25, accuracy_every=100, problems=200)
   c.checkpoint = dict(every=50, keep=2)
   # Before and after: so many problems of each split, `samples` answers each.
   c.evaluation = dict(
       problems=300, samples=4, temperature=1.0, top_p=1.0, max_new_tokens=128,
-      slots=256, workers=2, timeout_s=5.0,
+      workers=2, timeout_s=5.0,
   )
   c.report = dict(examples=1000, shown=3)
   c.log = dict(every=5, tensorboard=True, wandb='')

@@ -6,8 +6,10 @@ import sys
 from typing import Any, NamedTuple
 
 import jax
+from jax.experimental import multihost_utils
 import jax.numpy as jnp
 from jax.sharding import Mesh
+import numpy as np
 
 from ddt_jax import model
 
@@ -96,7 +98,8 @@ def plan(
     return Plan(n, queue, widths, ring, columns * per_column)
 
   wanted = sized(min(slots or DEFAULT_SLOTS, len(asked)))
-  free = _free_bytes()
+  # The least of all processes: they must decide alike.
+  free = int(np.min(multihost_utils.process_allgather(np.float32(_free_bytes()))))
   if wanted.bytes > free:
     fits = next(
         (n for n in range(wanted.slots, 0, -spread) if sized(n).bytes <= free), 0

@@ -97,7 +97,9 @@ def generate(
     request_ids: names of the random streams, default 0, 1, ...
     on_result: called with (index in `prompts`, result) as they finish.
     cache_dtype: of keys and values, default the compute dtype.
-    mesh: rows are spread over its `data` and `fsdp` axes.
+    mesh: rows are spread over its `data` and `fsdp` axes, heads over `tensor`;
+      the parameters are brought there, in the compute dtype. Default: one device,
+      and the parameters as they are.
     progress: print the cache's size and show a bar.
 
   Returns:
@@ -204,7 +206,10 @@ def run(
   )
   if progress:
     print(sizes, flush=True)
-  mesh = mesh or sharding.make_mesh(fsdp=1, devices=jax.local_devices()[:1])
+  if mesh is None:
+    mesh = sharding.make_mesh(fsdp=1, devices=jax.local_devices()[:1])
+  else:
+    params = sharding.reshard(params, mesh, config.dtype)
   state, queue = _empty(config, sizes, cache_dtype, mesh)()
   marks = _marks(config.vocab_size, eos_ids, automaton)
   texts: dict[int, list[int]] = {}  # of requests in slots
@@ -224,7 +229,7 @@ def run(
       filled = time.perf_counter()
       state, queue, *log = slots_lib.decode(
           params, config, state, queue, key=key, rule=rule, steps=STEPS,
-          marks=marks, more=given < len(order),
+          marks=marks, more=given < len(order), mesh=mesh,
       )
       *log, steps, waiting, tickets = jax.device_get(
           (*log, queue.size - queue.head, state.requests.ticket)

@@ -77,6 +77,46 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
   )
 
 
+def decoding_mesh(mesh: Mesh, tensor: int) -> Mesh:
+  """The same devices, none of which waits for another's part of a matrix.
+
+  A step of decoding reads all weights for a few rows: split over `fsdp` they
+  would be gathered anew for every token.
+
+  Args:
+    mesh: of training.
+    tensor: devices that share the heads.
+  """
+  return make_mesh(
+      data=-1, fsdp=1, tensor=tensor, devices=mesh.devices.flatten().tolist()
+  )
+
+
+def reshard(params: Any, mesh: Mesh, dtype: Any) -> Any:
+  """Parameters as the table has them on another mesh, in another type.
+
+  What lies there already is not copied; the rest is, one array after another.
+  """
+  # Halfway, everything is split as often as before but along the new axes: an
+  # all-to-all. In one hop the compiler would gather whole arrays everywhere.
+  halfway = make_mesh(
+      fsdp=-1, tensor=mesh.shape['tensor'],
+      devices=mesh.devices.flatten().tolist(),
+  )
+
+  def move(x, *hops):
+    x = x.astype(dtype)
+    if x.sharding.is_equivalent_to(hops[-1], x.ndim):
+      return x
+    for where in hops:
+      x = jax.device_put(x, where)
+    return x
+
+  return jax.tree.map(
+      move, params, tree_shardings(params, halfway), tree_shardings(params, mesh)
+  )
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, BATCH)
 

@@ -276,7 +276,7 @@ def _choose(rule: Rule, logits, keys, count, past_splitter) -> jax.Array:
 
 
 @functools.partial(
-    jax.jit, static_argnames=('config', 'steps'),
+    jax.jit, static_argnames=('config', 'steps', 'mesh'),
     donate_argnames=('slots', 'queue'),
 )
 def decode(
@@ -290,6 +290,7 @@ def decode(
     steps: int,
     marks: Marks,
     more: jax.Array,
+    mesh: Mesh,
 ) -> tuple[Slots, Queue, jax.Array, jax.Array, jax.Array]:
   """Draws tokens until the host is needed.
 
@@ -302,6 +303,7 @@ def decode(
     marks: what ends a response, or the hint's part in it.
     more: whether the host has further requests; then the loop ends as soon as
       a slot is idle and the queue empty.
+    mesh: every process of it gets all that the host looks at.
 
   Returns:
     slots, queue, tokens [steps, S], the tickets they belong to [steps, S], and
@@ -359,7 +361,19 @@ def decode(
 
   log = jnp.zeros((steps, n), jnp.int32)
   state = (slots, queue, log, log, 0)
-  return jax.lax.while_loop(going_on, advance, state)
+  slots, queue, *log = jax.lax.while_loop(going_on, advance, state)
+
+  def everywhere(tree):
+    where = NamedSharding(mesh, P())
+    return jax.tree.map(
+        lambda x: jax.lax.with_sharding_constraint(x, where), tree
+    )
+
+  return (
+      slots.replace(requests=everywhere(slots.requests)),
+      queue.replace(head=everywhere(queue.head), size=everywhere(queue.size)),
+      *everywhere(log),
+  )
 
 
 def _ring_index(slots: model.Cache, queue: model.Cache, step: jax.Array):

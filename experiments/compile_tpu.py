@@ -86,7 +86,7 @@ def main(argv):
     compiled = slots_lib.decode.trace(
         params, config, slots, queue, rule=rule, steps=128, marks=marks,
         key=jax.eval_shape(lambda: jax.random.key(0)),
-        more=array((), bool),
+        more=array((), bool), mesh=mesh,
     ).lower(lowering_platforms=('tpu',)).compile()
   memory = compiled.memory_analysis()
   parts = {

@@ -30,7 +30,7 @@ def main(argv):
   for split, problems in s.corpus.evaluation.items():
     found = evaluate.accuracy(
         s.params, s.config, s.tokenizer, problems, key=jax.random.key(c.seed),
-        eos_ids=(*s.config.eos_ids, s.end.id), mesh=s.mesh, **options,
+        **s.decoding, **options,
     )
     shares = ', '.join(
         f'{name} ' + '{value:.1%} [{low:.1%}, {high:.1%}]'.format(**found[name])

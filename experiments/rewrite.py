@@ -121,10 +121,7 @@ def main(argv):
     template = prompts.load(hint.pop('template'))
     s = train.setup(c)
   e, key = c.evaluation, jax.random.key(c.seed)
-  shared = dict(
-      eos_ids=(*s.config.eos_ids, s.end.id), slots=e.slots, mesh=s.mesh,
-      max_new_tokens=e.max_new_tokens,
-  )
+  shared = s.decoding | {'max_new_tokens': e.max_new_tokens}
   verifier = dict(workers=e.workers, timeout_s=e.timeout_s)
   candidates = [p for p in s.corpus.train if p.answer and not p.messages]
   answers = evaluate.answer(

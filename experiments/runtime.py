@@ -22,7 +22,7 @@ _CACHE = pathlib.Path(
 
 # What a resumed run may do otherwise than the one that was interrupted.
 _MAY_CHANGE = ('mesh.', 'log.', 'report.', 'checkpoint.keep',
-               'evaluation.workers', 'evaluation.slots')
+               'evaluation.workers', 'decoding.')
 
 
 # What is wrong with a user's model, data or options, before any work.

@@ -52,6 +52,7 @@ class Setup(NamedTuple):
   config: model.ModelConfig
   params: Any
   end: batches.TurnEnd
+  decoding: dict[str, Any]  # options of `engine.generate`
   corpus: corpus_lib.Corpus
   train: batches.Fitted
   validation: batches.Fitted
@@ -100,7 +101,13 @@ def setup(c) -> Setup:
       f' {corpus.bad_rows} bad rows left out; every answer is trained up to and'
       f' including its {end.text}', flush=True,
   )
-  return Setup(mesh, tokenizer, config, params, end, corpus, train, validation)
+  decoding = dict(
+      eos_ids=(*config.eos_ids, end.id), slots=c.decoding.slots,
+      mesh=sharding.decoding_mesh(mesh, c.decoding.tensor),
+  )
+  return Setup(
+      mesh, tokenizer, config, params, end, decoding, corpus, train, validation
+  )
 
 
 def run(c, workdir: Any, s: Setup) -> dict[str, Any]:
@@ -130,8 +137,7 @@ def run(c, workdir: Any, s: Setup) -> dict[str, Any]:
   # What is measured, in between and before and after.
   solve = functools.partial(
       evaluate.accuracy, config=s.config, tokenizer=s.tokenizer,
-      key=jax.random.key(c.seed), eos_ids=(*s.config.eos_ids, s.end.id),
-      mesh=s.mesh, **evaluation,
+      key=jax.random.key(c.seed), **s.decoding, **evaluation,
   )
 
   answered = [p for p in s.corpus.validation if p.answer]

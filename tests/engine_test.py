@@ -2,6 +2,7 @@
 
 import functools
 import heapq
+import json
 import pathlib
 
 import jax
@@ -17,6 +18,7 @@ from ddt_jax import sharding
 from ddt_jax import slots as slots_lib
 from ddt_jax import stopping
 from ddt_jax import weights
+from tests import processes
 
 MODELS = pathlib.Path(__file__).parent / 'golden' / 'models'
 NEW = 16  # tokens
@@ -341,3 +343,12 @@ def test_ten_thousand_requests_through_7_and_64_slots():
     key = jax.random.fold_in(jax.random.fold_in(KEY, i), at)
     token, margin = drawn(logits, float(jax.random.uniform(key)), how)
     assert token in (a[at], b[at]) and margin < 1e-5, (i, at, margin)
+
+
+@pytest.mark.slow
+def test_two_processes_decode_what_one_does(tmp_path):
+  first, second = processes.launch('decode', tmp_path)
+  assert first == second
+  here = json.loads(json.dumps(processes.decode()))
+  assert first == here
+  assert {len(tokens) for tokens, *_ in here['hinted']} != {20}  # some end early

@@ -68,7 +68,7 @@ def test_what_does_not_matter_to_the_numbers_may_change(tmp_path):
   runtime.keep_config(workdir, config())
   other = config(
       mesh__data=2, log__every=1, log__wandb='mine', report__shown=1,
-      checkpoint__keep=5, evaluation__workers=7, evaluation__slots=16,
+      checkpoint__keep=5, evaluation__workers=7, decoding__slots=16,
   )
   runtime.keep_config(workdir, other)
   assert json.loads((tmp_path / 'config.json').read_text())['mesh']['data'] == 2

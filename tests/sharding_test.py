@@ -1,9 +1,11 @@
 """Where parameters and batches lie on eight (fake) devices."""
 
 import functools
+import operator
 import pathlib
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 import numpy as np
 import optax
@@ -98,3 +100,26 @@ def test_batches_are_split_over_data_and_fsdp():
   assert {s.data.shape for s in x.addressable_shards} == {(2, 3)}
   y = jax.device_put(np.zeros([8, 3]), sharding.replicated(mesh))
   assert {s.data.shape for s in y.addressable_shards} == {(8, 3)}
+
+
+@pytest.mark.parametrize('axes, tensor', [
+    (dict(fsdp=8), 2), (dict(data=2, fsdp=2, tensor=2), 4), (dict(tensor=8), 1),
+])
+def test_parameters_go_to_the_decoding_layout(axes, tensor, capfd):
+  config = model.ModelConfig.from_hf(GOLDEN / 'qwen2-tiny')
+  params = model.init(config, jax.random.key(0))
+  mesh = sharding.make_mesh(**axes)
+  trained = jax.device_put(params, sharding.tree_shardings(params, mesh))
+  decoding = sharding.decoding_mesh(mesh, tensor)
+  assert dict(decoding.shape) == dict(data=8 // tensor, fsdp=1, tensor=tensor)
+  found = sharding.reshard(trained, decoding, jnp.bfloat16)
+  jax.tree.map(
+      lambda x, y: np.testing.assert_array_equal(x, y.astype(jnp.bfloat16)),
+      found, params,
+  )
+  kernel = found['layers']['mlp']['gate']['kernel']
+  assert kernel.addressable_shards[0].data.size == kernel.size // tensor
+  assert 'rematerialization' not in capfd.readouterr().err
+  same = sharding.reshard(found, decoding, jnp.bfloat16)
+  # Nothing was copied.
+  assert all(map(operator.is_, jax.tree.leaves(same), jax.tree.leaves(found)))
