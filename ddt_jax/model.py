@@ -74,9 +74,14 @@ class Linear(nnx.Module):
     return y.reshape(*x.shape[:-1], -1)
 
 
+def _wide(dtype: Any) -> jnp.dtype:
+  """In which sums are taken: float32, or float64 where that is asked for."""
+  return jnp.promote_types(dtype, jnp.float32)
+
+
 def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
   """x / sqrt(mean x^2 + eps) * scale over the last axis, in float32 inside."""
-  y = x.astype(jnp.float32)
+  y = x.astype(_wide(x.dtype))
   y *= jax.lax.rsqrt(jnp.mean(y**2, -1, keepdims=True) + eps)
   return y.astype(x.dtype) * scale.astype(x.dtype)
 
@@ -200,7 +205,7 @@ def logits(params: dict[str, Any], hidden: jax.Array) -> jax.Array:
   """hidden [..., D] -> logits [..., V], float32."""
   return jnp.einsum(
       '...d,vd->...v', hidden, head(params).astype(hidden.dtype),
-      preferred_element_type=jnp.float32,
+      preferred_element_type=_wide(hidden.dtype),
   )
 
 
@@ -223,7 +228,7 @@ def inverse_frequencies(config: ModelConfig) -> np.ndarray:
 def rotate(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
   """Rotates [B, T, heads, H] by (cos, sin) [B, T, 1, H / 2], halves paired."""
   cos, sin = rope
-  a, b = jnp.split(x.astype(jnp.float32), 2, -1)
+  a, b = jnp.split(x.astype(_wide(x.dtype)), 2, -1)
   return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(
       x.dtype
   )
@@ -248,7 +253,7 @@ def attend(
   q = q.reshape(batch, time, -1, groups, dim).transpose(0, 2, 3, 1, 4)
   # Heads of a group share their keys: one matrix product for all of them.
   q = q.reshape(batch, -1, groups * time, dim) * dim**-0.5
-  scores = jnp.einsum('bkth,bksh->bkts', q, k, preferred_element_type=jnp.float32)
+  scores = jnp.einsum('bkth,bksh->bkts', q, k, preferred_element_type=_wide(q.dtype))
   scores = scores.reshape(batch, -1, groups, time, k.shape[2])
   # A finite floor: a row of -inf would make the softmax and its gradient NaN.
   scores = jnp.where(mask[:, None, None], scores, -1e30)
@@ -311,7 +316,8 @@ def forward(
   if segment_ids is not None:
     masks[0] &= segment_ids[:, None] == segment_ids[..., None]
 
-  angle = positions[..., None, None] * inverse_frequencies(config)
+  angle = positions[..., None, None].astype(_wide(config.dtype))
+  angle *= inverse_frequencies(config)
   rope = jnp.cos(angle), jnp.sin(angle)
   graph = _block_graph(config)
 

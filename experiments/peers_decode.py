@@ -6,6 +6,7 @@ first, and decodes `new` tokens a pair. Only their speed is of interest.
 
 from collections.abc import Callable, Sequence
 import functools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ Pairs = Sequence[tuple[list[int], list[int]]]
 
 
 def load_torch(folder: str) -> torch.nn.Module:
-  torch.set_num_threads(jax.local_device_count() * 2)
+  torch.set_num_threads(os.cpu_count())  # as XLA does
   return transformers.AutoModelForCausalLM.from_pretrained(
       folder, dtype=torch.float32
   ).eval()

@@ -1,5 +1,6 @@
 """Sampling against the uncached forward; batch mates, stops, refusals."""
 
+import dataclasses
 import functools
 import heapq
 import json
@@ -320,6 +321,24 @@ def drawn(logits, u, how):
   return int(np.argmax(borders > u)), margin
 
 
+def exact_logits(config, params, ids):
+  """Of the token after `ids`, in float64."""
+  with jax.enable_x64(True):
+    exact = jax.tree.map(lambda x: jnp.asarray(np.float64(x)), params)
+    config = dataclasses.replace(config, dtype='float64')
+    logits = np.asarray(model.forward(exact, config, ids)[0][0, -1])
+  assert logits.dtype == np.float64
+  return logits
+
+
+def test_float64_is_float32_but_for_rounding():
+  config, params = load(MODELS / 'qwen2-tiny')
+  ids = np.array([PROMPTS[1]])
+  exact = exact_logits(config, params, ids)
+  rounded = np.asarray(model.forward(params, config, ids)[0][0, -1])
+  assert 0 < np.abs(exact - rounded).max() < 1e-4
+
+
 @pytest.mark.slow
 def test_ten_thousand_requests_through_7_and_64_slots():
   rng = np.random.default_rng(11)
@@ -339,9 +358,9 @@ def test_ten_thousand_requests_through_7_and_64_slots():
     a, b = narrow[i].tokens, wide[i].tokens
     at = next(t for t in range(24) if a[t: t + 1] != b[t: t + 1])
     ids = np.array([prompts[i] + a[:at]])
-    logits = np.asarray(model.forward(params, config, ids)[0][0, -1])
     key = jax.random.fold_in(jax.random.fold_in(KEY, i), at)
-    token, margin = drawn(logits, float(jax.random.uniform(key)), how)
+    u = float(jax.random.uniform(key))
+    token, margin = drawn(exact_logits(config, params, ids), u, how)
     assert token in (a[at], b[at]) and margin < 1e-5, (i, at, margin)
 
 
