@@ -19,6 +19,8 @@ from ddt_jax import sharding
 from ddt_jax import slots as slots_lib
 from ddt_jax import stopping
 
+_unstacked = jax.jit(model.unstacked)
+
 STEPS = 128  # between two visits of the host, at most
 
 
@@ -210,6 +212,7 @@ def run(
     mesh = sharding.make_mesh(fsdp=1, devices=jax.local_devices()[:1])
   else:
     params = sharding.reshard(params, mesh, config.dtype)
+  params = _unstacked(params)
   state, queue = _empty(config, sizes, cache_dtype, mesh)()
   marks = _marks(config.vocab_size, eos_ids, automaton)
   texts: dict[int, list[int]] = {}  # of requests in slots

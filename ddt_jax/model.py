@@ -30,8 +30,9 @@ class Cache:
   are padded with tokens at position -1, which no query attends to.
 
   Attributes:
-    k, v: of each layer [B, K, S, H]; apart, so that a decoding loop updates
-      every one in place instead of copying it out of a stack.
+    k, v: of each layer [B, K, H, S] and [B, K, S, H], as the two products of
+      attention read them; layers apart, so that a decoding loop updates every one
+      in place instead of copying it out of a stack.
     positions: [B, S]; -1 where nothing has been written.
     index: scalar, the next column.
   """
@@ -46,12 +47,13 @@ def init_cache(
     config: ModelConfig, batch: int, size: int, dtype: Any = None
 ) -> Cache:
   """An empty cache of `size` columns for `batch` rows."""
-  shape = (batch, config.num_kv_heads, size, config.head_dim)
-  zeros = (jnp.zeros(shape, dtype or config.dtype),) * config.num_layers
-  return Cache(
-      zeros, zeros, jnp.full((batch, size), PADDING, jnp.int32),
-      jnp.zeros((), jnp.int32),
+  rows, dim = (batch, config.num_kv_heads), config.head_dim
+  k, v = (
+      (jnp.zeros(shape, dtype or config.dtype),) * config.num_layers
+      for shape in ((*rows, dim, size), (*rows, size, dim))
   )
+  positions = jnp.full((batch, size), PADDING, jnp.int32)
+  return Cache(k, v, positions, jnp.zeros((), jnp.int32))
 
 
 class Linear(nnx.Module):
@@ -120,7 +122,7 @@ class Attention(nnx.Module):
     if c.qk_norm:
       q, k = self.q_norm(q), self.k_norm(k)
     q, k = rotate(q, rope), rotate(k, rope)
-    k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)  # [B, K, T, H]
+    k, v = k.transpose(0, 2, 3, 1), v.swapaxes(1, 2)  # as in a Cache
     if caches is None:
       y = attend(q, k, v, *masks)
     else:
@@ -132,8 +134,8 @@ class Attention(nnx.Module):
           rows, masks, caches, indices, strict=True
       ):
         k, v = (
-            jax.lax.dynamic_update_slice_in_dim(o, n.astype(o.dtype), index, 2)
-            for o, n in zip(old, new, strict=True)
+            jax.lax.dynamic_update_slice_in_dim(o, n.astype(o.dtype), index, axis)
+            for o, n, axis in zip(old, new, (3, 2), strict=True)
         )
         updated.append((k, v))
         parts.append(attend(q, k.astype(x.dtype), v.astype(x.dtype), mask))
@@ -194,6 +196,22 @@ def init(config: ModelConfig, key: jax.Array) -> dict[str, Any]:
   return params
 
 
+def unstacked(params: dict[str, Any]) -> dict[str, Any]:
+  """The same parameters with `layers` as a tuple, for forwards with a cache.
+
+  A loop over tokens would cut every layer out of the stack at each step.
+  """
+  depth = len(jax.tree.leaves(params['layers'])[0])
+  return params | {'layers': tuple(_layer(params, i) for i in range(depth))}
+
+
+def _layer(params, i):
+  layers = params['layers']
+  if isinstance(layers, tuple):
+    return layers[i]
+  return jax.tree.map(lambda p: p[i], layers)
+
+
 def head(params: dict[str, Any]) -> jax.Array:
   """The vocabulary head [V, D]: its own, or the embedding where tied."""
   if 'head' in params:
@@ -241,7 +259,7 @@ def attend(
 
   Args:
     q: [B, T, N, H].
-    k, v: [B, K, S, H]; query head n reads kv head n // (N / K).
+    k, v: [B, K, H, S], [B, K, S, H]; query head n reads kv head n // (N / K).
     mask: [B, T, S], true where a query sees a key. A query that sees none
       (padding) gets a mean of all values, which nobody reads.
 
@@ -249,16 +267,16 @@ def attend(
     [B, T, N, H].
   """
   batch, time, heads, dim = q.shape
-  groups = heads // k.shape[1]
+  groups, keys = heads // k.shape[1], k.shape[3]
   q = q.reshape(batch, time, -1, groups, dim).transpose(0, 2, 3, 1, 4)
   # Heads of a group share their keys: one matrix product for all of them.
   q = q.reshape(batch, -1, groups * time, dim) * dim**-0.5
-  scores = jnp.einsum('bkth,bksh->bkts', q, k, preferred_element_type=_wide(q.dtype))
-  scores = scores.reshape(batch, -1, groups, time, k.shape[2])
+  scores = jnp.matmul(q, k, preferred_element_type=_wide(q.dtype))
+  scores = scores.reshape(batch, -1, groups, time, keys)
   # A finite floor: a row of -inf would make the softmax and its gradient NaN.
   scores = jnp.where(mask[:, None, None], scores, -1e30)
   p = jax.nn.softmax(scores).astype(v.dtype)
-  y = p.reshape(batch, -1, groups * time, k.shape[2]) @ v
+  y = p.reshape(batch, -1, groups * time, keys) @ v
   y = y.reshape(batch, -1, groups, time, dim).transpose(0, 3, 1, 2, 4)
   return y.reshape(batch, time, heads, dim)
 
@@ -276,7 +294,7 @@ def forward(
   """Logits (or final hidden states) of a decoder, and the cache after them.
 
   Args:
-    params: as made by `init` or `weights.load`.
+    params: as made by `init` or `weights.load`; with a cache also `unstacked`.
     config: the model's shape.
     tokens: [B, T].
     positions: [B, T], rising in each row; -1 marks padding, which nothing
@@ -335,8 +353,8 @@ def forward(
   else:
     indices, layers = [c.index for c in caches], []
     for i in range(config.num_layers):
-      weights = jax.tree.map(lambda p, i=i: p[i], params['layers'])
-      x, kv = block(x, weights, [(c.k[i], c.v[i]) for c in caches], indices)
+      kv = [(c.k[i], c.v[i]) for c in caches]
+      x, kv = block(x, _layer(params, i), kv, indices)
       layers.append(kv)
     caches = tuple(
         Cache(*zip(*kv, strict=True), keys[i], index + time)

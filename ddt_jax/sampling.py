@@ -34,8 +34,8 @@ def nucleus(p: jax.Array, top_p: float) -> jax.Array:
   t = jax.lax.bitcast_convert_type(low, jnp.float32)
   above, tied = bits > low, bits == low
   mass = jnp.sum(jnp.where(above, p, 0), -1, keepdims=True)
-  before = mass + (jnp.cumsum(tied, -1) - 1) * t
-  return above | (tied & (before <= top_p))
+  last = _first_beyond(jnp.where(tied, t, 0), (top_p - mass)[..., 0])
+  return above | (tied & (jnp.arange(p.shape[-1]) <= last[..., None]))
 
 
 def distribution(
@@ -75,6 +75,35 @@ def draw(keys: jax.Array, p: jax.Array) -> jax.Array:
   Returns:
     tokens [B], int32.
   """
-  cumulative = jnp.cumsum(p, -1)
-  u = jax.vmap(jax.random.uniform)(keys)[:, None] * cumulative[:, -1:]
-  return jnp.argmax(cumulative > u, -1).astype(jnp.int32)
+  u = jax.vmap(jax.random.uniform)(keys)
+  return _first_beyond(p, u * jnp.sum(p, -1))
+
+
+def _first_beyond(x: jax.Array, bound: jax.Array) -> jax.Array:
+  """Where the running sum of x [..., V] >= 0 first exceeds bound [...], int32.
+
+  Where it never does, the last place at which it grows. Sums of blocks find the
+  block, and one block is summed up: a cumulative sum of all would take longer
+  than the forward pass of a small model.
+  """
+  width = 128
+  blocks = -(-x.shape[-1] // width)
+  unused = blocks * width - x.shape[-1]
+  x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, unused)])
+  x = x.reshape(*x.shape[:-1], blocks, width)
+
+  def first(sums, bound):
+    # Below the last, so that rounding cannot put the bound beyond it.
+    reached = jnp.minimum(bound, jnp.nextafter(sums[..., -1], -jnp.inf))
+    return jnp.argmax(sums > reached[..., None], -1)
+
+  sums = jnp.cumsum(x.sum(-1), -1)
+  block = first(sums, bound)
+  before = jnp.where(
+      block > 0,
+      jnp.take_along_axis(sums, jnp.maximum(block - 1, 0)[..., None], -1)[..., 0],
+      0.0,
+  )
+  inside = jnp.take_along_axis(x, block[..., None, None], -2)[..., 0, :]
+  place = first(jnp.cumsum(inside, -1), bound - before)
+  return (block * width + place).astype(jnp.int32)

@@ -175,7 +175,7 @@ def shardings(made: tuple[Slots, Queue], mesh: Mesh) -> tuple[Slots, Queue]:
     def leaf(x):
       if x.ndim < 4:
         return NamedSharding(mesh, P())
-      # Keys and values [n, K, columns, H].
+      # Keys and values, [n, K, ...].
       tensor = None if x.shape[1] % mesh.shape['tensor'] else used('tensor')
       spec = (rows, tensor) if tensor else (rows,) if rows else ()
       return NamedSharding(mesh, P(*spec))
@@ -216,7 +216,8 @@ def prefill(
   )
 
   def put(old, new):
-    return old.at[places, :, :bucket].set(new, mode='drop')
+    within = tuple(map(slice, new.shape[1:]))
+    return old.at[(places, *within)].set(new, mode='drop')
 
   unused = cache.positions.shape[1] - bucket
   rows = jnp.pad(positions, ((0, 0), (0, unused)), constant_values=model.PADDING)

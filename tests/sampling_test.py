@@ -131,3 +131,33 @@ def test_a_row_s_draw_depends_on_its_key_alone():
   together = sampling.draw(keys, p)
   apart = [sampling.draw(keys[i:i + 1], p[i:i + 1])[0] for i in range(5)]
   np.testing.assert_array_equal(together, apart)
+
+
+@pytest.mark.parametrize('vocab', [1, 127, 128, 129, 503, 4000])
+def test_a_draw_is_the_first_id_whose_cumulative_mass_passes_u(vocab):
+  rng = np.random.default_rng(vocab)
+  p = rng.dirichlet(np.full(vocab, 0.1), 300).astype(np.float32)
+  p *= rng.random((300, vocab)) < 0.5  # holes, and rows that do not sum to 1
+  p[:, vocab // 2] += 1e-3
+  keys = jax.random.split(jax.random.key(0), 300)
+  found = np.asarray(sampling.draw(keys, p))
+  u = np.asarray(jax.vmap(jax.random.uniform)(keys), np.float64)
+  exact = np.float64(p)
+  sums = exact.cumsum(-1)
+  u *= sums[:, -1]
+  here = sums[np.arange(300), found]
+  assert (exact[np.arange(300), found] > 0).all()
+  assert (here > u - 1e-6).all()
+  assert (here - exact[np.arange(300), found] <= u + 1e-6).all()
+
+
+@pytest.mark.parametrize('u', [0.0, 1 - 2**-24])
+def test_the_ends_of_the_interval_draw_tokens_that_can_be(u, monkeypatch):
+  monkeypatch.setattr(jax.random, 'uniform', lambda key: jnp.float32(u))
+  p = np.zeros((40, 1000), np.float32)
+  rng = np.random.default_rng(0)
+  for row in p:
+    row[rng.integers(100, 900, 30)] = rng.random(30)
+  found = np.asarray(sampling.draw(jax.random.split(jax.random.key(0), 40), p))
+  ends = [np.flatnonzero(row)[0 if u == 0 else -1] for row in p]
+  np.testing.assert_array_equal(found, ends)
