@@ -46,7 +46,10 @@ setuptools.setup(
         'cuda': ['jax[cuda12]'],
         'gcs': ['gcsfs>=2025.3'],
         'wandb': ['wandb>=0.19'],
-        'test': ['hypothesis>=6.100', 'pillow>=10', 'pytest>=8', 'ruff>=0.12'],
+        'test': [
+            'datasets>=3', 'hypothesis>=6.100', 'pillow>=10', 'pytest>=8',
+            'ruff>=0.12',
+        ],
         # Exactly this one: golden numbers were made with it.
         'parity': ['torch==2.13.0'],
     },

@@ -1,12 +1,12 @@
-r"""DFT on the embedded student: idft.py with another token weight.
+r"""DFT on the reference solutions: reference.py with another token weight.
 
 python -m experiments.train --config configs/dft.py --workdir DIR
 """
 
-from configs import idft
+from configs import reference
 
 
 def get_config():
-  c = idft.get_config()
+  c = reference.get_config()
   c.name = c.loss.name = 'dft'
   return c

@@ -30,6 +30,19 @@ def get_config():
       question='{problem}', marker='\\boxed{', kind='math', bad_rows='error',
       max_tokens=256, overlong='truncate', mask_mode='correct',
   )
+  # Each round makes its own data with the model as it is. problems: fresh, a
+  # slice of them for each round, or epochs, all of them in each; per_round: at
+  # most so many, 0 for all. samples: own
+  # answers to each, of which `keep` right ones are trained on. Problems without
+  # any go to Hinted Decoding (below). fallback, for the rest: drop | reference |
+  # reference_if_phi_above. What has a mean phi below min_phi, and the share
+  # drop_lowest, is left out. shard: problems that a kill can cost.
+  c.rounds = 2
+  c.curate = dict(
+      problems='fresh', per_round=0, samples=2, keep=1, temperature=1.0, top_p=1.0,
+      max_new_tokens=128, fallback='reference', min_phi=-1e9, drop_lowest=0.0,
+      shard=250,
+  )
   # The paper's. denominator: tokens | kept; weight_grad: stop | through.
   c.loss = dict(
       name='idft', beta=1.0, gamma_min=0.1, gamma_max=2.0,
@@ -44,12 +57,13 @@ def get_config():
       lr=1e-3, schedule='cosine', warmup_ratio=0.1, decay_ratio=0.2,
       b1=0.9, b2=0.95, weight_decay=0.01, clip=1.0,
       batch=32, epochs=1, micro_batches=1, max_skipped_in_a_row=10,
+      across_rounds='restart',  # or continue: moments, schedule and curriculum
   )
   # Hinted Decoding. template: short | worked_example | your TOML file;
   # schedule: linear | sigmoid | piecewise. The nucleus comes before the
   # temperature, as in the paper.
   c.hint = dict(
-      template='short', max_analysis_tokens=256, schedule='linear', beta=3.0,
+      enabled=True, template='short', max_analysis_tokens=256, schedule='linear', beta=3.0,
       temperature=0.3, top_p=0.95,
   )
   c.mesh = dict(data=1, fsdp=-1, tensor=1)  # -1 takes the devices that are left

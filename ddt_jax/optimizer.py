@@ -16,13 +16,27 @@ def make(
     schedule: str = 'cosine',
     warmup_ratio: float = 0.1,
     decay_ratio: float = 0.2,
+    first_step: int = 0,
+    updates: int = 0,
     **adamw: Any,
 ) -> tuple[Callable[[jax.Array], jax.Array], optax.GradientTransformation]:
-  """The schedule and the optimizer that follows it; see the two below."""
-  rate = make_schedule(
+  """The schedule and the optimizer that follows it; see the two below.
+
+  Args:
+    first_step: of the schedule, for an optimizer that has made `updates` already
+      and goes on with another schedule; the rate is one of its count of updates.
+    updates: see first_step.
+    total_steps, lr, schedule, warmup_ratio, decay_ratio: see `make_schedule`.
+    **adamw: see `make_optimizer`.
+  """
+  whole = make_schedule(
       total_steps=total_steps, lr=lr, schedule=schedule,
       warmup_ratio=warmup_ratio, decay_ratio=decay_ratio,
   )
+
+  def rate(count):
+    return whole(count + first_step - updates)
+
   return rate, make_optimizer(rate, **adamw)
 
 

@@ -53,11 +53,13 @@ class Response:
     problem_id: the `Problem.id` it answers.
     tokens: the ids as sampled, the end of the turn included.
     text: the same, decoded for the verifier and the reader.
-    finish: 'eos', 'length' or 'repetition'.
-    source: who wrote it, 'own' for the model by itself.
+    finish: 'eos', 'length', 'repetition' or 'skipped'.
+    source: who wrote it: 'own', the model by itself; 'hinted', by Hinted
+      Decoding; 'reference'.
     correct: the verdict; None where the verifier abstained or was not asked.
     extracted: the answer the verifier found in the text.
     reason: the verdict in words.
+    phi: its mean, where it was scored.
   """
   problem_id: str
   tokens: tuple[int, ...]
@@ -67,6 +69,7 @@ class Response:
   correct: bool | None = None
   extracted: str | None = None
   reason: str = ''
+  phi: float | None = None
 
 
 Record = TypeVar('Record', Problem, Response)

@@ -20,8 +20,11 @@ _TOKENS = 8  # of an example that the Markdown shows
 _CAPTIONS = {  # of a plot: its heading and what the curves are
     'accuracy': ('Accuracy before and after training',
                  'Dots: share of problems solved. Bars: 95 % intervals.'),
-    'phi_histogram': ('phi of the training data',
-                      'Tokens of the training data by phi, under the model '
+    'rounds': ('Accuracy by round',
+               'Share of problems solved by the greedy answer, with 95 % '
+               'intervals, before training and after each round.'),
+    'phi_histogram': ('phi of the reference solutions',
+                      'Tokens of the reference solutions by phi, under the model '
                       'before and after training.'),
     'loss': ('Learning curves',
              'Above: negative log-likelihood, comparable between objectives. '
@@ -59,6 +62,8 @@ def write(workdir) -> str:
                                          results['corpus']),
       'loss': functools.partial(report_plots.loss, lines, best_step),
   }
+  if summary.progress_table(results) and len(results['rounds']) > 1:
+    drawers['rounds'] = functools.partial(report_plots.rounds, results)
   if not summary.comparisons(results):
     del drawers['accuracy']
   plots = {}
@@ -82,8 +87,8 @@ def terminal(config: dict, results: dict) -> str:
       f'{training["tokens"]:,} tokens in {summary.duration(training["seconds"])}',
       summary.verdict(results)]
   blocks = [textwrap.fill(block, _COLUMNS) for block in blocks]
-  for table in (summary.accuracy_table(results), summary.corpus_table(results)):
-    if table:
+  for heading, table in summary.tables(results):
+    if heading not in ('Accuracy by round', 'Answers'):
       blocks.append(_aligned(table))
   blocks.append(textwrap.fill(summary.NOTES, _COLUMNS))
   return '\n\n'.join(blocks) + '\n'
@@ -103,11 +108,8 @@ def _aligned(table: summary.Table) -> str:
 def _markdown(config: dict, results: dict, plots: list[str]) -> str:
   parts = [f'# Report of the run {_escape(results["name"])}',
            f'**{_escape(summary.verdict(results))}**']
-  for heading, table in (('Accuracy', summary.accuracy_table(results)),
-                         ('Answers', summary.answers_table(results)),
-                         ('Training data', summary.corpus_table(results))):
-    if table:
-      parts += [f'## {heading}', _markdown_table(table)]
+  for heading, table in summary.tables(results):
+    parts += [f'## {heading}', _markdown_table(table)]
   parts += [summary.NOTES, '## What phi is', summary.ABOUT_PHI]
   for name in plots:
     heading, caption = _CAPTIONS[name]

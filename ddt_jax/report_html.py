@@ -69,11 +69,8 @@ def page(*, config: dict, results: dict,
   title = f'Report of the run {results["name"]}'
   parts = [_HEAD.format(title=_text(title)), f'<h1>{_text(title)}</h1>',
            f'<p class="verdict">{_text(summary.verdict(results))}</p>']
-  for heading, table in (('Accuracy', summary.accuracy_table(results)),
-                         ('Answers', summary.answers_table(results)),
-                         ('Training data', summary.corpus_table(results))):
-    if table:
-      parts += [f'<h2>{heading}</h2>', _table(table)]
+  for heading, table in summary.tables(results):
+    parts += [f'<h2>{heading}</h2>', _table(table)]
   parts += [f'<p class="note">{_text(summary.NOTES)}</p>',
             '<h2>What phi is</h2>', f'<p>{_text(summary.ABOUT_PHI)}</p>']
   parts += [_plot(heading, *plot) for heading, plot in plots.items()]

@@ -70,10 +70,10 @@ def _draw_validation(axes, rows, best_step, theme: Theme) -> None:
 
 
 def phi_histogram(corpus: dict, theme: Theme) -> bytes:
-  """Share of the training data's tokens by phi, before and after training."""
+  """Share of the reference solutions' tokens by phi, before and after training."""
   before, after = corpus['before']['phi'], corpus['after']['phi']
   closer = 'closer to' if abs(after) < abs(before) else 'not closer to'
-  title = (f'Mean phi of the training data went from {before:+.2f} to '
+  title = (f'Mean phi of the reference solutions went from {before:+.2f} to '
            f'{after:+.2f} nats: {closer} 0, the value of the model\'s own text')
   histogram = corpus['histogram']
   edges = np.asarray(histogram['edges'], float)
@@ -126,6 +126,36 @@ def accuracy(results: dict, theme: Theme) -> bytes:
   axes.set_xlim(0, 112)  # Room for the number beside an interval ending at 100.
   axes.set_xticks(range(0, 101, 20))
   axes.set_xlabel('problems solved (%), with 95 % intervals', color=theme.ink)
+  return _png(fig)
+
+
+def rounds(results: dict, theme: Theme) -> bytes:
+  """pass@1 of each split after each round, with 95 % intervals."""
+  measured = summary.measured(results)
+  fig = _figure(theme, 'Accuracy round by round', 3.4)
+  axes = fig.subplots()
+  _style(axes, theme, 'pass@1 (%)')
+  colors = theme.after, theme.before, theme.ink
+  ends = []
+  for i, split in enumerate(measured[0]):
+    color = colors[i % len(colors)]
+    values, lows, highs = (
+        np.array([100 * m[split]['pass@1'][k] for m in measured])
+        for k in ('value', 'low', 'high')
+    )
+    x = np.arange(len(measured)) + 0.02 * i  # so that bars do not hide bars
+    axes.errorbar(x, values, [values - lows, highs - values], color=color,
+                  marker='o', lw=1.5, elinewidth=1, alpha=0.9)
+    ends.append((values[-1], split, color))
+  lowest = -np.inf
+  for value, split, color in sorted(ends):
+    lowest = max(value, lowest + 6)  # labels do not overlap
+    axes.annotate(f'{split} {value:.1f}', (len(measured) - 0.9, lowest),
+                  color=color, fontsize=9, va='center')
+  axes.set_xticks(range(len(measured)), ['before', *(
+      f'after round {i}' for i in range(1, len(measured)))])
+  axes.set_xlim(-0.2, len(measured) - 0.2)
+  axes.set_ylim(0, 105)
   return _png(fig)
 
 

@@ -21,7 +21,9 @@ NOTES = (
     'pass@1: share of problems solved by the greedy answer, in %. avg@k: mean '
     'over k sampled answers, in %. [low, high]: 95 % interval over the '
     'problems; another seed may move the numbers further. Change: in '
-    'percentage points; "within noise" where the intervals overlap. NLL '
+    'percentage points; "within noise" where the intervals overlap. Rounds: '
+    'by whom problems were solved; skipped for want of an analysis to rewrite '
+    'from; not judged by the verifier. NLL '
     '(negative log-likelihood) and phi: per token, in nats. phi near 0 means '
     'the text is natural to the model, below 0 that it is foreign.')
 
@@ -66,7 +68,7 @@ class Comparison:
 
 def check(config: dict, results: dict) -> None:
   """Raises ValueError in words if something the report needs is missing."""
-  for part in ('name', 'seed', 'timings', 'examples', *_NEEDED):
+  for part in ('name', 'seed', 'timings', 'examples', 'rounds', *_NEEDED):
     if part not in results:
       raise ValueError(f'results.json has no {part!r}')
   for part, names in _NEEDED.items():
@@ -160,7 +162,74 @@ def corpus_table(results: dict) -> Table:
           for label, k in (('mean NLL (nats per token)', 'nll'),
                            ('mean phi (nats per token)', 'phi'),
                            ('mean token weight', 'weight'))]
-  return Table(['training data', 'before', 'after', 'change'], rows)
+  return Table(['reference solutions', 'before', 'after', 'change'], rows)
+
+
+def rounds_table(results: dict) -> Table:
+  """Where the problems of each round got their solutions from.
+
+  Skipped: rewriting failed for want of an analysis. Not judged: the verifier
+  abstained.
+  """
+  rows = []
+  for i, r in enumerate(results['rounds'], 1):
+    solved = r['solved']
+    rest = r['problems'] - sum(solved.values())
+    rows.append([str(i), *(f'{n:,}' for n in (
+        r['problems'], solved['own'], solved['hinted'], solved['reference'], rest,
+        r['skipped'], r['own']['abstained'] + r['hinted']['abstained'],
+        r['own']['tokens'] + r['hinted']['tokens'],
+    ))])
+  return Table(['round', 'problems', 'by itself', 'by hinting', 'references',
+                'not at all', 'skipped', 'not judged', 'tokens drawn'], rows)
+
+
+def sources_table(results: dict) -> Table:
+  """What each round trained on, by who wrote it."""
+  names = {'own': 'its own', 'hinted': 'rewritten', 'reference': 'references'}
+  rows = []
+  for i, r in enumerate(results['rounds'], 1):
+    for source, found in r['sources'].items():
+      if found['examples']:
+        rows.append([
+            f'round {i}: {names[source]}', f'{found["examples"]:,}',
+            f'{found["phi"]:+.3f}', f'{found["tokens"]:.1f}',
+        ])
+  return Table(['trained on', 'examples', 'mean phi (nats per token)',
+                'tokens per answer'], rows)
+
+
+def measured(results: dict) -> list[dict]:
+  """The evaluation before training and after each round."""
+  return [results['evaluation']['before'],
+          *(r['evaluation'] for r in results['rounds'])]
+
+
+def progress_table(results: dict) -> Table | None:
+  """pass@1 of every split after every round; None without an evaluation."""
+  if not results.get('evaluation'):
+    return None
+  measures = measured(results)
+  rows = [
+      [split, *(_interval(m[split]['pass@1']) for m in measures)]
+      for split in measures[0]
+  ]
+  return Table(['pass@1', 'before', *(
+      f'after round {i}' for i in range(1, len(measures)))], rows)
+
+
+def tables(results: dict) -> list[tuple[str, Table]]:
+  """The tables of a report with their headings; those that say something."""
+  several = len(results['rounds']) > 1
+  found = [
+      ('Accuracy', accuracy_table(results)),
+      ('Accuracy by round', progress_table(results) if several else None),
+      ('Answers', answers_table(results)),
+      ('Rounds', rounds_table(results)),
+      ('What was trained on', sources_table(results)),
+      ('Reference solutions', corpus_table(results)),
+  ]
+  return [(heading, table) for heading, table in found if table]
 
 
 def facts_table(config: dict, results: dict) -> Table:
@@ -223,7 +292,7 @@ def _outcomes(compared: list[Comparison]) -> str:
 
 def _corpus_sentence(results: dict) -> str:
   before, after = results['corpus']['before'], results['corpus']['after']
-  return ('On the training data NLL went from '
+  return ('On the reference solutions NLL went from '
           f'{before["nll"]:.3f} to {after["nll"]:.3f} and phi from '
           f'{before["phi"]:+.3f} to {after["phi"]:+.3f} nats per token.')
 

@@ -28,6 +28,7 @@ def token_stats(
     *,
     batch: int,
     mesh: jax.sharding.Mesh,
+    time: int | None = None,
 ) -> Iterator[ddt.TokenStats]:
   """Statistics of the supervised tokens of each example, in order.
 
@@ -36,11 +37,12 @@ def token_stats(
     examples: tokenised.
     batch: rows scored together.
     mesh: the rows are spread over it.
+    time: length of the rows, default what holds them all.
 
   Yields:
     TokenStats of numpy arrays [supervised tokens].
   """
-  for rows in batches.in_order(examples, batch=batch):
+  for rows in batches.in_order(examples, batch=batch, time=time):
     stats = _stats(params, config, batches.place(rows, mesh))
     stats = jax.tree.map(np.asarray, stats)
     for i in range(batch):

@@ -65,6 +65,8 @@ def make_train_step(
     name: str,
     micro_batches: int = 1,
     total_steps: int | None = None,
+    first_step: int = 0,
+    steps_before: int = 0,
     warmup_ratio: float = 0.0,
     transition_ratio: float = 0.0,
     **loss: Any,
@@ -81,6 +83,9 @@ def make_train_step(
     name: objective.
     micro_batches: must divide the batch.
     total_steps, warmup_ratio, transition_ratio: of the curriculum.
+    first_step: of the curriculum, for a state that has taken `steps_before`
+      steps already.
+    steps_before: see first_step.
     **loss: options of `objectives.token_loss`.
   """
 
@@ -93,7 +98,7 @@ def make_train_step(
 
   def step(state, batch):
     extras = {'curriculum': objectives.curriculum(
-        state.step, total_steps,
+        state.step + first_step - steps_before, total_steps,
         warmup_ratio=warmup_ratio, transition_ratio=transition_ratio,
     )}
     if micro_batches == 1:

@@ -19,10 +19,11 @@ from ddt_jax import metrics
 from ddt_jax import report
 from ddt_jax import storage
 from experiments import runtime
+from experiments import setup
 from experiments import train
 
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/compare', 'Folder of the runs.')
-_CONFIGS = flags.DEFINE_list('configs', ['sft', 'dft', 'idft'], 'configs/*.py')
+_CONFIGS = flags.DEFINE_list('configs', ['sft', 'dft', 'reference'], 'configs/*.py')
 _RATES = flags.DEFINE_list(
     'rates', ['3e-5', '1e-4', '3e-4', '1e-3', '3e-3'], 'optim.lr'
 )
@@ -49,7 +50,7 @@ def finished(stage: str, name: str, rate: str, seed: int) -> dict:
     print(f'--- {stage}: {workdir.name}', flush=True)
     with storage.lock(workdir):
       runtime.keep_config(workdir, c)
-      train.run(c, workdir, train.setup(c))
+      train.run(c, workdir, setup.make(c))
       report.write(workdir)
   lines = metrics.read(workdir, 'validation')
   results = json.loads(file.read_text())
@@ -83,16 +84,17 @@ def main(argv):
   runtime.start()
   rows, grid = [], []
   for name in _CONFIGS.value:
+    label = importlib.import_module(f'configs.{name}').get_config().loss.name
     tried = {rate: finished('grid', name, rate, 0) for rate in _RATES.value}
     accuracy = {rate: r['validation'] for rate, r in tried.items()}
     best = max(_RATES.value, key=lambda rate: (accuracy[rate], -float(rate)))
-    grid.append(f'{name}: ' + ', '.join(
+    grid.append(f'{label}: ' + ', '.join(
         f'{rate} {100 * a:.1f} %' for rate, a in accuracy.items()
     ) + f' -> {best}')
     runs = [finished('final', name, best, seed) for seed in range(_SEEDS.value)]
     if not rows:
       rows.append(row('untouched', '', runs, 'before'))
-    rows.append(row(name, best, runs, 'after'))
+    rows.append(row(label, best, runs, 'after'))
   measures = [f'{s}, {m}' for m in ('pass@1', 'avg@k') for s in SPLITS]
   head = ['objective', 'lr', *measures, 'NLL', 'phi']
   table = '\n'.join([

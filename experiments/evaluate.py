@@ -10,7 +10,7 @@ from ml_collections import config_flags
 
 from ddt_jax import evaluate
 from experiments import runtime
-from experiments import train
+from experiments import setup
 
 
 def main(argv):
@@ -19,7 +19,7 @@ def main(argv):
   runtime.start()
   c = flags.FLAGS.config
   with runtime.explained_errors(*runtime.INPUT_ERRORS):
-    s = train.setup(c)
+    s = setup.make(c)
     if not s.corpus.evaluation:
       raise ValueError(
           'nothing to evaluate on: data.evaluation is 0, or no held-out problem'

@@ -9,7 +9,6 @@ for the references themselves and for the model's own samples stand beside them.
 """
 
 from collections.abc import Sequence
-import re
 
 from absl import app
 from absl import flags
@@ -18,6 +17,7 @@ from ml_collections import config_flags
 import numpy as np
 
 from ddt_jax import batches
+from ddt_jax import curate
 from ddt_jax import engine
 from ddt_jax import evaluate
 from ddt_jax import hinted_decode
@@ -25,16 +25,12 @@ from ddt_jax import prompts
 from ddt_jax import score
 from ddt_jax import verify
 from experiments import runtime
-from experiments import train
+from experiments import setup
 
 _PROBLEMS = flags.DEFINE_integer('problems', 500, 'Failed problems, at most.')
 _BETAS = flags.DEFINE_list('betas', ['0', '1', '3', '6'], 'hint.beta of rows.')
 
 COPIED = 8  # tokens in a row that are the reference's
-MENTION = re.compile(
-    r'\b(given|provided|reference) (solution|answer)|\baccording to the (given|'
-    r'solution)', re.IGNORECASE,
-)
 
 
 def leaks(text: str, tokens: Sequence[int], reference: Sequence[int]) -> bool:
@@ -45,13 +41,13 @@ def leaks(text: str, tokens: Sequence[int], reference: Sequence[int]) -> bool:
       tuple(tokens[i: i + COPIED]) in runs
       for i in range(len(tokens) - COPIED + 1)
   )
-  return copied or bool(MENTION.search(text))
+  return copied or bool(curate.MENTION.search(text))
 
 
 class Table:
   """Rows of texts for the same problems."""
 
-  def __init__(self, s: train.Setup, problems, workers: int, timeout_s: float):
+  def __init__(self, s: setup.Setup, problems, workers: int, timeout_s: float):
     self.s, self.problems = s, problems
     self.verifier = dict(workers=workers, timeout_s=timeout_s)
     self.students = [
@@ -118,8 +114,9 @@ def main(argv):
   c = flags.FLAGS.config
   with runtime.explained_errors(*runtime.INPUT_ERRORS):
     hint = c.hint.to_dict()
+    hint.pop('enabled')
     template = prompts.load(hint.pop('template'))
-    s = train.setup(c)
+    s = setup.make(c)
   e, key = c.evaluation, jax.random.key(c.seed)
   shared = s.decoding | {'max_new_tokens': e.max_new_tokens}
   verifier = dict(workers=e.workers, timeout_s=e.timeout_s)

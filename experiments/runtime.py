@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator
 import contextlib
+import errno
+import hashlib
 import json
 import logging as python_logging
 import os
 import pathlib
+import signal
 import sys
+import threading
 from typing import Any
 import warnings
 
@@ -25,8 +29,14 @@ _MAY_CHANGE = ('mesh.', 'log.', 'report.', 'checkpoint.keep',
                'evaluation.workers', 'decoding.')
 
 
+NO_SPACE = os.strerror(errno.ENOSPC)
 # What is wrong with a user's model, data or options, before any work.
 INPUT_ERRORS = (ValueError, OSError, ImportError, storage.Locked)
+
+
+RESUME = 75  # exit status: stopped from outside; the same command resumes
+FULL = 74  # exit status: no room to write in
+_stopped = threading.Event()
 
 
 def start() -> None:
@@ -39,6 +49,44 @@ def start() -> None:
   # The defaults skip programs as small as the embedded student's.
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+def stop_requested() -> bool:
+  """Whether SIGTERM has come, within `resumable`."""
+  return _stopped.is_set()
+
+
+def check_stop() -> None:
+  """Ends the process if SIGTERM has come; call where everything is saved."""
+  if stop_requested():
+    print('stopped; the same command resumes', file=sys.stderr)
+    sys.exit(RESUME)
+
+
+@contextlib.contextmanager
+def resumable(workdir: Any) -> Iterator[None]:
+  """SIGTERM asks for a stop, and a full disk ends in words, not a traceback."""
+  _stopped.clear()
+  before = signal.signal(signal.SIGTERM, lambda *_: _stopped.set())
+  try:
+    yield
+  except Exception as e:
+    # What Orbax writes with raises errors of its own.
+    if getattr(e, 'errno', None) != errno.ENOSPC and NO_SPACE not in str(e):
+      raise
+    print(
+        f'error: no space is left for {workdir}: make room, and the same command'
+        ' resumes', file=sys.stderr,
+    )
+    sys.exit(FULL)
+  finally:
+    signal.signal(signal.SIGTERM, before)
+
+
+def config_hash(c: Any) -> str:
+  """Of everything that may not change when a run is resumed."""
+  flat = json.dumps(_flat(json.loads(c.to_json())), sort_keys=True)
+  return hashlib.sha256(flat.encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import datasets
 import jax
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from ddt_jax import optimizer
 from ddt_jax import sharding
 from ddt_jax import train_step
 from ddt_jax import weights
+from ddt_jax.datasets import readers
 from ddt_jax.datasets import word_problems
 from ddt_jax.embedded import problems
 
@@ -101,7 +103,7 @@ def test_a_bad_row_is_named_before_any_work(tmp_path, rows, options, said):
   assert done.returncode == 2
   assert said in done.stderr, done.stderr[-1000:]
   assert 'Traceback' not in done.stderr
-  assert not (tmp_path / 'run' / 'before.json').exists()
+  assert not (tmp_path / 'run' / 'measured').exists()
 
 
 def test_splits_of_the_embedded_world_share_no_problem(tmp_path):
@@ -159,51 +161,133 @@ def test_1_2_and_8_devices_agree():
     ]
 
 
-def _digest(workdir):
-  return hashlib.sha256(
-      (workdir / 'model' / 'model.safetensors').read_bytes()
-  ).hexdigest()
+# Two rounds of a few seconds.
+TWO_ROUNDS = {
+    'curate.per_round': 24, 'curate.shard': 8, 'curate.samples': 1,
+    'evaluation.problems': 4, 'checkpoint.every': 2,
+}
 
 
-def _untimed(workdir):
-  return [
-      {k: v for k, v in line.items() if k not in metrics.TIME_FIELDS}
-      for line in metrics.read(workdir)
-  ]
+def produced(workdir):
+  """All that a run made, without the times."""
+  def untimed(file):
+    found = json.loads(file.read_text())
+    return {k: v for k, v in found.items() if k not in ('seconds', 'timings')}
+
+  return {
+      'parameters': hashlib.sha256(
+          (workdir / 'model' / 'model.safetensors').read_bytes()).hexdigest(),
+      'metrics': [
+          {k: v for k, v in line.items() if k not in metrics.TIME_FIELDS}
+          for line in metrics.read(workdir)],
+      'measured': [untimed(f) for f in sorted(workdir.glob('measured/*.json'))],
+      'summaries': [
+          untimed(f) for f in sorted(workdir.glob('rounds/*/summary.json'))],
+      'corpora': [
+          f.read_text() for f in sorted(workdir.glob('rounds/*/corpus.jsonl'))],
+      'responses': {
+          str(f.relative_to(workdir)): f.read_text().split('\n')[2:]
+          for f in sorted(workdir.glob('rounds/*/*/0*.jsonl'))},
+  }
 
 
-# A run has come so far once this is in its folder.
-STAGES = (
-    'config.json', 'before.json', 'checkpoints/00000004',
-    'checkpoints/00000016/progress.json', 'checkpoints/00000028',
-    'model/config.json',
-)
+def kill_at_random(workdir, kills, rng, options):
+  """Starts the command so many times and kills its group while it works."""
+  for _ in range(kills):
+    process = subprocess.Popen(
+        command(workdir, **options), cwd=ROOT, env=ENV, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )
+    # Some bar is shown once the work begins.
+    while (byte := process.stderr.read(1)) not in (b'|', b''):
+      pass
+    if byte:
+      time.sleep(rng.uniform(0.0, 5.0))
+    if process.poll() is not None:
+      assert process.returncode == 0, process.stderr.read()[-2000:]
+      continue
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+
+
+def check_killed(tmp_path, kills, options):
+  whole = call(tmp_path / 'whole', **options)
+  assert whole.returncode == 0, whole.stderr[-2000:]
+  workdir = tmp_path / 'killed'
+  kill_at_random(workdir, kills, random.Random(0), options)
+  done = call(workdir, **options)
+  assert done.returncode == 0, done.stderr[-2000:]
+  found, expected = produced(workdir), produced(tmp_path / 'whole')
+  assert found.keys() == expected.keys()
+  for name, value in expected.items():
+    assert found[name] == value, name
+  for file, lines in found['responses'].items():
+    made = [json.loads(line) for line in lines[:-1]]
+    assert not any('timeout' in r['reason'] for r in made), file  # by a time limit
+    if '/sample/' in file:
+      ids = [r['problem_id'] for r in made]
+      assert len(ids) == len(set(ids)) * options['curate.samples'], file
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_any_point_ends_the_same(tmp_path):
-  """SIGKILL to the process group, a random moment after each stage."""
-  options = {'optim.batch': 128, 'evaluation.problems': 4}
+def test_two_rounds_killed_at_random_moments_end_the_same(tmp_path):
+  check_killed(tmp_path, 8, TWO_ROUNDS)
+
+
+@pytest.mark.long
+def test_two_rounds_killed_thirty_times_end_the_same(tmp_path):
+  check_killed(tmp_path, 30, TWO_ROUNDS | {
+      'curate.per_round': 250, 'curate.shard': 50, 'curate.samples': 2,
+      'evaluation.problems': 50, 'optim.batch': 16,
+  })
+
+
+@pytest.mark.slow
+def test_a_run_that_is_asked_to_stop_saves_and_resumes(tmp_path):
+  options = TWO_ROUNDS | {'checkpoint.every': 1000}
   whole = call(tmp_path / 'whole', **options)
   assert whole.returncode == 0, whole.stderr[-2000:]
-
-  rng, workdir = random.Random(0), tmp_path / 'killed'
-  for stage in STAGES:
+  workdir = tmp_path / 'stopped'
+  stops = 0
+  for place in ('measured/0.json', 'rounds/0/summary.json'):
     process = subprocess.Popen(
-        command(workdir, **options), cwd=ROOT, env=ENV, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        command(workdir, **options), cwd=ROOT, env=ENV,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )
-    while not (workdir / stage).exists():
-      assert process.poll() is None, stage
+    while not (workdir / place).exists():
+      assert process.poll() is None
       time.sleep(0.01)
-    time.sleep(rng.uniform(0.0, 0.5))
-    os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, stage
+    process.terminate()
+    asked = time.monotonic()
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - asked < 30
+    assert process.returncode == 75, said[-2000:]
+    assert 'the same command resumes' in said
+    stops += 1
+  assert stops == 2
   done = call(workdir, **options)
   assert done.returncode == 0, done.stderr[-2000:]
-  assert _digest(workdir) == _digest(tmp_path / 'whole')
-  assert _untimed(workdir) == _untimed(tmp_path / 'whole')
-  assert (
-      json.loads((workdir / 'results.json').read_text())['evaluation']
-      == json.loads((tmp_path / 'whole/results.json').read_text())['evaluation']
+  assert produced(workdir)['parameters'] == produced(tmp_path / 'whole')['parameters']
+
+
+def test_the_curate_command_writes_chats_that_others_read(tmp_path):
+  out = tmp_path / 'corpus.jsonl'
+  done = subprocess.run(
+      [sys.executable, '-m', 'experiments.curate', '--config',
+       'configs/idft.py', f'--out={out}', '--config.curate.per_round=12'],
+      cwd=ROOT, env=ENV, text=True, capture_output=True, timeout=300,
   )
+  assert done.returncode == 0, done.stderr[-2000:]
+  rows = [json.loads(line) for line in out.read_text().splitlines()]
+  assert len(rows) == 12
+  assert f'{out}: 12 of 12 problems' in done.stdout
+  for row in rows:
+    assert [t['role'] for t in row['messages']] == ['user', 'assistant']
+    assert '\\boxed{' in row['messages'][1]['content']
+  table = datasets.load_dataset(
+      'json', data_files=str(out), cache_dir=str(tmp_path), split='train')
+  assert table['messages'][0] == rows[0]['messages']
+  problems, bad = readers.read(str(out))
+  assert len(problems) == 12 and not bad
+  assert [p.id for p in problems] == [row['id'] for row in rows]

@@ -26,6 +26,24 @@ def _measures(n, k, greedy, sampled):
           'unfinished': 3}
 
 
+def _round(evaluation, own, hinted):
+  def count(n):
+    return {'responses': n, 'accepted': n, 'correct': n, 'abstained': 1,
+            'mentions': 0, 'tokens': 57 * n}
+
+  return {
+      'problems': 2000, 'unanswerable': 0, 'own': count(own),
+      'hinted': count(hinted), 'skipped': 13, 'dropped': {},
+      'solved': {'own': own, 'hinted': hinted, 'reference': 0},
+      'sources': {
+          'own': {'examples': own, 'phi': 0.0034, 'tokens': 57.25},
+          'hinted': {'examples': hinted, 'phi': -0.0411, 'tokens': 58.5},
+          'reference': {'examples': 0, 'phi': None, 'tokens': None}},
+      'timings': {'sample': 20.0, 'rewrite': 35.0, 'score': 5.0},
+      'evaluation': evaluation,
+  }
+
+
 def _results():
   edges = [i / 4 for i in range(-40, 17)]
 
@@ -38,15 +56,17 @@ def _results():
             _HOSTILE, '|', '<|im_end|>']
   before = [min(chance.gauss(-0.6, 1.6), 1.8) for _ in tokens]
   before[9], before[18], before[21] = -4.0, -7.5, -9.0  # newline, box, script
+  evaluation = {
+      'before': {'target': _measures(200, 4, 0.41, 0.405),
+                 'generalisation': _measures(200, 4, 0.325, 0.31),
+                 'retained': _measures(200, 4, 0.92, 0.9)},
+      'after': {'target': _measures(200, 4, 0.635, 0.62),
+                'generalisation': _measures(200, 4, 0.365, 0.4275),
+                'retained': _measures(200, 4, 0.915, 0.8975)}}
   return {
-      'name': 'idft', 'seed': 0,
-      'evaluation': {
-          'before': {'target': _measures(200, 4, 0.41, 0.405),
-                     'generalisation': _measures(200, 4, 0.325, 0.31),
-                     'retained': _measures(200, 4, 0.92, 0.9)},
-          'after': {'target': _measures(200, 4, 0.635, 0.62),
-                    'generalisation': _measures(200, 4, 0.365, 0.4275),
-                    'retained': _measures(200, 4, 0.915, 0.8975)}},
+      'name': 'idft', 'seed': 0, 'evaluation': evaluation,
+      'rounds': [_round(evaluation['before'], 1107, 847),
+                 _round(evaluation['after'], 1403, 134)],
       'corpus': {
           'before': {'nll': 0.8123, 'phi': -0.3127, 'weight': 0.61,
                      'tokens': 98304, 'examples': 2000},
@@ -110,7 +130,7 @@ class _Page(html.parser.HTMLParser):
 
 def test_pictures_decode(run):
   folder, _ = run
-  for name in ('loss', 'phi_histogram', 'accuracy'):
+  for name in ('loss', 'phi_histogram', 'accuracy', 'rounds'):
     data = (folder / 'plots' / f'{name}.png').read_bytes()
     assert f'(plots/{name}.png)' in (folder / 'report.md').read_text()
     with Image.open(io.BytesIO(data)) as image:
@@ -130,8 +150,8 @@ def test_markdown_runs_no_text_of_the_model(run):
   assert '<script' not in text and '<|' not in text
   rows = [line for line in text.splitlines() if line.startswith('|')]
   assert any('boxed' in row for row in rows) and any('alert' in row for row in rows)
-  # A bar in a token would add a column to the tables of 2, 3, 4 or 7 columns.
-  assert {row.count('|') - 1 for row in rows} == {2, 3, 4, 7}
+  # A bar in a token would add a column to the tables of 2, 3, 4, 7 or 9 columns.
+  assert {row.count('|') - 1 for row in rows} == {2, 3, 4, 7, 9}
 
 
 def test_numbers_are_those_of_the_results(run):
@@ -150,6 +170,8 @@ def test_numbers_are_those_of_the_results(run):
         assert cell in table and cell in page
         assert cell in text.replace('&#91;', '[').replace('&#93;', ']')
   for number in ('0.812', '0.551', '-0.261', '-0.313', '-0.092', '+0.221'):
+    assert number in table and number in page and number in text
+  for number in ('1,107', '847', '1,403', '+0.003', '-0.041', '57.2', '58.5'):
     assert number in table and number in page and number in text
   for fact in ('1,180,416', '1,234,567', '4 min 12 s', 'step 250', '2,000'):
     assert fact in page and fact in text
@@ -221,6 +243,8 @@ def test_one_split_alone(tmp_path):
   results = _results()
   results['evaluation'] = {when: {'evaluation': part['target']}
                            for when, part in results['evaluation'].items()}
+  for r in results['rounds']:
+    r['evaluation'] = {'evaluation': r['evaluation']['target']}
   assert 'rose on evaluation (+22.5 points)' in report.write(_workdir(tmp_path, results))
 
 
@@ -233,6 +257,7 @@ def test_diverged_loss_is_drawn(tmp_path):
 
 @pytest.mark.parametrize('damage, message', [
     (lambda r: r.pop('training'), "no 'training'"),
+    (lambda r: r.pop('rounds'), "no 'rounds'"),
     (lambda r: r['corpus'].pop('after'), "'corpus' has no 'after'"),
     (lambda r: r['evaluation']['after'].pop('target'), 'same splits'),
     (lambda r: r['corpus']['histogram']['after'].pop(), 'one count'),
