@@ -54,7 +54,7 @@ def get_config():
   # many; the numbers stay the same. A run ends after so many updates in a row
   # were skipped for a gradient that was not finite.
   c.optim = dict(
-      lr=1e-3, schedule='cosine', warmup_ratio=0.1, decay_ratio=0.2,
+      lr=3e-4, schedule='cosine', warmup_ratio=0.1, decay_ratio=0.2,
       b1=0.9, b2=0.95, weight_decay=0.01, clip=1.0,
       batch=32, epochs=1, micro_batches=1, max_skipped_in_a_row=10,
       across_rounds='restart',  # or continue: moments, schedule and curriculum

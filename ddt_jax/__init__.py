@@ -15,7 +15,8 @@ Where things live; a module imports only modules above it:
   storage      the one place that touches files: append, publish, digest, lock
                (its parts: object_store for gs://, locks)
   records      Problem, Response; JSONL
-  prompts      chats for answering and for rewriting
+  shards       a stage's output: whole, checked and never made twice
+  prompts      chats for answering and for rewriting; templates of these
   verify       boxed answers: extract, compare, in killable workers
                (its parts: verify_algebra, verify_math, verify_worker)
   sharding     mesh; (parameter path, PartitionSpec) rules
@@ -33,6 +34,7 @@ Where things live; a module imports only modules above it:
   checkpoint   Orbax: state + data iterator + progress
   metrics      scalars to JSONL, TensorBoard, W&B
   evaluate     accuracy on held-out problems
+  curate       one round's corpus: sample, verify, rewrite, verify, score, filter
   report       a run's folder -> Markdown, HTML and PNG
                (its parts: report_summary, report_plots, report_html)
 """

@@ -133,8 +133,9 @@ def curate(
     shards = shards_lib.Shards(
         folder / name, {'stage': name, 'problems': len(problems), **made_from}
     )
-    bar = tqdm.tqdm(total=len(items), desc=f'{title}{name}', unit=' problems')
-    with bar:
+    with tqdm.tqdm(
+        total=len(items), desc=f'{title}{name}', disable=not items,
+    ) as bar:
       for made, spent in shards.map(make, items, records.Response, size=size):
         found += made
         seconds[name] += spent
