@@ -87,9 +87,28 @@ def decoding_mesh(mesh: Mesh, tensor: int) -> Mesh:
     mesh: of training.
     tensor: devices that share the heads.
   """
-  return make_mesh(
-      data=-1, fsdp=1, tensor=tensor, devices=mesh.devices.flatten().tolist()
+  if tensor < 1 or mesh.size % tensor:
+    raise ValueError(
+        f'decoding.tensor={tensor} does not divide the {mesh.size} device(s)'
+    )
+  return _reshaped(mesh, (mesh.size // tensor, 1, tensor))
+
+
+def _reshaped(mesh: Mesh, sizes: tuple[int, int, int]) -> Mesh:
+  """The same devices in the same order, or arrays could not be resharded."""
+  return Mesh(
+      mesh.devices.reshape(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES)
   )
+
+
+def halfway(mesh: Mesh) -> Mesh:
+  """Where parameters stop on their way to `mesh`.
+
+  Everything is split as often as in training, but along the new axes already: an
+  all-to-all. In one hop the compiler would gather whole arrays on every device.
+  """
+  tensor = mesh.shape['tensor']
+  return _reshaped(mesh, (1, mesh.size // tensor, tensor))
 
 
 def reshard(params: Any, mesh: Mesh, dtype: Any) -> Any:
@@ -97,13 +116,6 @@ def reshard(params: Any, mesh: Mesh, dtype: Any) -> Any:
 
   What lies there already is not copied; the rest is, one array after another.
   """
-  # Halfway, everything is split as often as before but along the new axes: an
-  # all-to-all. In one hop the compiler would gather whole arrays everywhere.
-  halfway = make_mesh(
-      fsdp=-1, tensor=mesh.shape['tensor'],
-      devices=mesh.devices.flatten().tolist(),
-  )
-
   def move(x, *hops):
     x = x.astype(dtype)
     if x.sharding.is_equivalent_to(hops[-1], x.ndim):
@@ -113,7 +125,8 @@ def reshard(params: Any, mesh: Mesh, dtype: Any) -> Any:
     return x
 
   return jax.tree.map(
-      move, params, tree_shardings(params, halfway), tree_shardings(params, mesh)
+      move, params, tree_shardings(params, halfway(mesh)),
+      tree_shardings(params, mesh),
   )
 
 

@@ -1,12 +1,13 @@
 r"""Compiles the decoding loop for a TPU topology, without a TPU.
 
-python -m experiments.compile_tpu --topology=v5e:2x4 --data=2 --tensor=4
+python -m experiments.compile_tpu --topology=v5e:2x4 --tensor=4
 
 Needs the extra [tpu]. Prints the memory that a chip needs, by the compiler.
 """
 
 import dataclasses
 import os
+import re
 
 # Before JAX is imported: this machine need not have a TPU.
 os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
@@ -24,8 +25,7 @@ from ddt_jax import sharding  # noqa: E402
 from ddt_jax import slots as slots_lib  # noqa: E402
 
 _TOPOLOGY = flags.DEFINE_string('topology', 'v5e:2x4', 'Of the slice.')
-_DATA = flags.DEFINE_integer('data', 2, 'Mesh axis.')
-_TENSOR = flags.DEFINE_integer('tensor', 4, 'Mesh axis.')
+_TENSOR = flags.DEFINE_integer('tensor', 4, 'Chips that share the heads.')
 _SLOTS = flags.DEFINE_integer('slots', 64, 'Requests decoded together.')
 _CONTEXT = flags.DEFINE_integer('context', 8192, 'Tokens a stream may have.')
 _NEW = flags.DEFINE_integer('new', 2048, 'New tokens among them.')
@@ -40,15 +40,56 @@ QWEN2_5_7B = dict(
 )
 
 
+def print_resharding(params, training, decoding, dtype) -> None:
+  """What bringing parameters from one layout to the other costs a chip.
+
+  Args:
+    params: abstract, as in training.
+    training, decoding: meshes of the same chips.
+    dtype: of decoding.
+  """
+  halfway = sharding.halfway(decoding)
+  names, received, temporary = set(), 0, 0
+  done = {}
+  for path, x in jax.tree_util.tree_leaves_with_path(params):
+    name = sharding.path_name(path)
+    at = [
+        jax.sharding.NamedSharding(mesh, sharding.spec(name, x.shape, mesh))
+        for mesh in (training, halfway, decoding)
+    ]
+    kind = x.shape, *(where.spec for where in at)
+    if kind not in done:
+      spent = 0
+      for source, target in zip(at, at[1:], strict=False):
+        compiled = jax.jit(lambda x: x, out_shardings=target).lower(
+            jax.ShapeDtypeStruct(x.shape, dtype, sharding=source)
+        ).compile()
+        found = re.findall(
+            r' (all-to-all|all-gather|collective-permute|all-reduce)',
+            compiled.as_text(),
+        )
+        names.update(found)
+        memory = compiled.memory_analysis()
+        temporary = max(temporary, memory.temp_size_in_bytes)
+        if found:
+          spent += memory.output_size_in_bytes
+      done[kind] = spent
+    received += done[kind]
+  print(
+      f'From training with fsdp={training.shape["fsdp"]}: a chip receives at most'
+      f' {received / 2**30:.2f} GiB ({", ".join(sorted(names))}), and needs'
+      f' {temporary / 2**30:.2f} GiB beside them'
+  )
+
+
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'unknown argument {argv[1]!r}')
   devices = topologies.get_topology_desc(
       platform='tpu', topology_name=_TOPOLOGY.value
   ).devices
-  mesh = sharding.make_mesh(
-      data=_DATA.value, fsdp=1, tensor=_TENSOR.value, devices=devices
-  )
+  training = sharding.make_mesh(devices=devices)
+  mesh = sharding.decoding_mesh(training, _TENSOR.value)
   config = dataclasses.replace(
       model.ModelConfig.from_hf(QWEN2_5_7B), dtype='bfloat16'
   )
@@ -63,6 +104,8 @@ def main(argv):
   params = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16), params
   )
+  print_resharding(params, training, mesh, jnp.bfloat16)
+  params = jax.eval_shape(model.unstacked, params)
   params = place(params, sharding.tree_shardings(params, mesh))
   width = _CONTEXT.value - _NEW.value
   made = jax.eval_shape(lambda: slots_lib.empty(
@@ -95,7 +138,7 @@ def main(argv):
       'new outputs': memory.output_size_in_bytes - memory.alias_size_in_bytes,
   }
   print(
-      f'Qwen2.5-7B, {_TOPOLOGY.value}, data={_DATA.value},'
+      f'Qwen2.5-7B, {_TOPOLOGY.value}, data={mesh.shape["data"]},'
       f' tensor={_TENSOR.value}: {_SLOTS.value} slots x 2 streams of'
       f' {_CONTEXT.value} tokens, bfloat16'
   )

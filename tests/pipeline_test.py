@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from ddt_jax import evaluate
 from ddt_jax import metrics
 from ddt_jax import optimizer
 from ddt_jax import sharding
+from ddt_jax import storage
 from ddt_jax import train_step
 from ddt_jax import weights
 from ddt_jax.datasets import readers
@@ -291,3 +293,47 @@ def test_the_curate_command_writes_chats_that_others_read(tmp_path):
   problems, bad = readers.read(str(out))
   assert len(problems) == 12 and not bad
   assert [p.id for p in problems] == [row['id'] for row in rows]
+
+
+def losses(workdir):
+  return {line['step']: line['loss'] for line in metrics.read(workdir, 'train')}
+
+
+@pytest.mark.slow
+def test_a_run_of_8_devices_resumes_on_2_and_on_1(tmp_path):
+  options = {
+      'optim.batch': 8, 'curate.per_round': 160, 'curate.samples': 0,
+      'hint.enabled': False, 'rounds': 1, 'evaluation.problems': 0,
+      'validation.every': 1000, 'checkpoint.every': 10, 'log.every': 1,
+  }
+
+  def start(workdir, devices):
+    flags = f'--xla_force_host_platform_device_count={devices}'
+    return subprocess.Popen(
+        command(workdir, **options), cwd=ROOT, env=ENV | {'XLA_FLAGS': flags},
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )
+
+  whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+  process = start(whole, 8)
+  saved = whole / 'checkpoints' / '00000010' / storage.SEAL
+  while not saved.exists():
+    assert process.poll() is None
+    time.sleep(0.01)
+  os.killpg(process.pid, signal.SIGSTOP)  # the folder holds still
+  shutil.copytree(whole, cut)
+  os.killpg(process.pid, signal.SIGCONT)
+  assert process.wait(timeout=300) == 0, process.stderr.read()[-2000:]
+  expected = losses(whole)
+  assert len(expected) == 20
+  for devices in (2, 1):
+    workdir = tmp_path / str(devices)
+    shutil.copytree(cut, workdir)
+    process = start(workdir, devices)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said[-2000:]
+    found = losses(workdir)
+    assert found.keys() == expected.keys()
+    for step in range(11, 21):
+      assert found[step] == pytest.approx(expected[step], rel=1e-5), step

@@ -110,7 +110,7 @@ def results():
   before = score.describe([stats], name='sft')
   after = score.describe(scored(), name='sft')
   return {
-      'name': 'idft', 'seed': 0, 'timings': {'train': 1.0},
+      'name': 'idft', 'seed': 0, 'rounds': [], 'timings': {'train': 1.0},
       'corpus': score.compare(before, after),
       'data': {'train': 6, 'validation': 0, 'bad_rows': 0, 'truncated': 0,
                'dropped': 0, 'turn_end': end.text},
