@@ -8,7 +8,6 @@ was sampled on the way, wrong answers too, stays in the folder beside it, from
 which an interrupted call goes on.
 """
 
-import contextlib
 import json
 
 from absl import app
@@ -32,12 +31,7 @@ def main(argv):
   c.rounds = 1  # of all problems
   out = storage.path(_OUT.value)
   folder = out.parent / f'{out.name}.shards'
-  with contextlib.ExitStack() as stack:
-    with runtime.explained_errors(*runtime.INPUT_ERRORS):
-      s = setup.make(c)
-      stack.enter_context(storage.lock(folder))
-      runtime.keep_config(folder, c)
-    stack.enter_context(runtime.resumable(folder))
+  with setup.owned(c, folder) as s:
     corpus = stages.curated(c, s, 0, s.params, folder, step=0)
     storage.publish(out, ''.join(
         json.dumps(curate.to_chat(*pair)) + '\n'

@@ -1,5 +1,7 @@
 """What commands start from: model and data of a config, checked before any work."""
 
+from collections.abc import Iterator
+import contextlib
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +17,7 @@ from ddt_jax import optimizer
 from ddt_jax import prompts
 from ddt_jax import sharding
 from ddt_jax import stopping
+from ddt_jax import storage
 from ddt_jax import weights
 from ddt_jax.datasets import corpus as corpus_lib
 from experiments import runtime
@@ -105,3 +108,19 @@ def make(c) -> Setup:
   return Setup(
       mesh, tokenizer, config, params, end, decoding, corpus, train, validation
   )
+
+
+@contextlib.contextmanager
+def owned(c, workdir: Any) -> Iterator[Setup]:
+  """A run's start, in a folder that is this process's while it works there.
+
+  What is wrong with config, model or data ends the process in words, and so does
+  a folder that another run has; see `runtime.resumable` for what else does.
+  """
+  with contextlib.ExitStack() as stack:
+    with runtime.explained_errors(*runtime.INPUT_ERRORS):
+      ready = make(c)
+      stack.enter_context(storage.lock(workdir))
+      runtime.keep_config(workdir, c)
+    stack.enter_context(runtime.resumable(workdir))
+    yield ready

@@ -8,7 +8,6 @@ report.md, report.html and plots/ are in the workdir, the fine-tuned model in
 its folder `model`.
 """
 
-import contextlib
 import functools
 import json
 from typing import Any
@@ -146,12 +145,7 @@ def main(argv):
   runtime.start()
   c = flags.FLAGS.config
   workdir = storage.path(flags.FLAGS.workdir or f'runs/{c.name}')
-  with contextlib.ExitStack() as stack:
-    with runtime.explained_errors(*runtime.INPUT_ERRORS):
-      ready = setup.make(c)
-      stack.enter_context(storage.lock(workdir))
-      runtime.keep_config(workdir, c)
-    stack.enter_context(runtime.resumable(workdir))
+  with setup.owned(c, workdir) as ready:
     with runtime.explained_errors(FloatingPointError):
       run(c, workdir, ready)
     print(report.write(workdir))
