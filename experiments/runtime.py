@@ -44,6 +44,10 @@ def start() -> None:
   logging.set_verbosity(logging.WARNING)
   python_logging.getLogger('orbax').setLevel(python_logging.ERROR)
   warnings.filterwarnings('ignore', module='orbax')
+  if '--xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', ''):
+    # XLA starts one thread for each fake device; collectives that are in flight
+    # together would now and then wait for each other for ever.
+    os.environ.setdefault('PJRT_NPROC', '32')
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', str(_CACHE / 'xla'))
   # The defaults skip programs as small as the embedded student's.

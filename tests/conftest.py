@@ -12,6 +12,9 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 if DEVICES not in os.environ.get('XLA_FLAGS', ''):
   flags = [os.environ.get('XLA_FLAGS', ''), f'{DEVICES}=8']
   os.environ['XLA_FLAGS'] = ' '.join(flags).strip()
+# With XLA's own choice of a thread per fake device, collectives that are in
+# flight together wait for each other now and then, and the process is aborted.
+os.environ.setdefault('PJRT_NPROC', '16')
 os.environ.setdefault(
     'JAX_COMPILATION_CACHE_DIR',
     str(pathlib.Path.home() / '.cache' / 'ddt_jax' / 'tests'),
