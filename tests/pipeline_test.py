@@ -32,6 +32,7 @@ from ddt_jax.embedded import problems
 ROOT = pathlib.Path(__file__).parents[1]
 # One CPU device, whatever the tests' own process has.
 ENV = os.environ | {'XLA_FLAGS': '', 'PYTHONPATH': str(ROOT)}
+ENV.pop('PJRT_NPROC', None)
 
 ROWS = [
     {'problem': 'What is 2 + 3?', 'solution': r'2+3=5. Answer: \boxed{5}.',
