@@ -18,6 +18,7 @@ from ddt_jax import batches
 from ddt_jax import evaluate
 from ddt_jax import hinted_decode
 from ddt_jax import model
+from ddt_jax import processes
 from ddt_jax import prompts
 from ddt_jax import records
 from ddt_jax import score
@@ -233,7 +234,8 @@ def curate(
   scored = stage('score', add_phi, candidates)
   kept, dropped = _filter(scored, fallback, min_phi, drop_lowest)
   dropped['too long'] = len(made) - len(candidates)
-  records.write_jsonl(folder / 'corpus.jsonl', kept)
+  processes.from_first(
+      lambda: records.write_jsonl(folder / 'corpus.jsonl', kept))
   examples = [made[dataclasses.replace(r, phi=None)] for r in kept]
   return Corpus([by_id[r.problem_id] for r in kept], kept, examples, {
       'problems': len(problems), 'unanswerable': len(problems) - len(answerable),

@@ -9,6 +9,7 @@ import math
 import time
 import uuid
 
+from ddt_jax import processes
 from ddt_jax import storage
 
 FILE = 'metrics.jsonl'
@@ -33,6 +34,8 @@ class Writer:
   already (same step, kind and names) is not written again; so the file of an
   interrupted run equals that of an unbroken one, apart from `TIME_FIELDS`.
 
+  Of several processes the first writes; the others' calls do nothing.
+
   Example:
     >>> with Writer(workdir) as writer:
     ...   writer.write(1, 'train', {'loss': 0.5})
@@ -51,9 +54,12 @@ class Writer:
       ImportError: W&B is asked for and not installed.
     """
     self._workdir = storage.path(workdir)
-    self._workdir.mkdir(parents=True, exist_ok=True)
     self._file = self._workdir / FILE
     self._buffer: list[str] = []
+    self._wandb = self._tensorboard = None
+    if not processes.is_first():
+      return
+    self._workdir.mkdir(parents=True, exist_ok=True)
     is_remote = '://' in str(self._workdir)
     self._interval = _FLUSH_SECONDS_REMOTE if is_remote else _FLUSH_SECONDS
     self._flushed_at = time.monotonic()
@@ -73,6 +79,8 @@ class Writer:
     Raises:
       ValueError: a scalar is called 'step', 'kind' or 'time'.
     """
+    if not processes.is_first():
+      return
     taken = sorted(set(scalars) & set(_RESERVED))
     if taken:
       raise ValueError(f'a scalar cannot be called {taken[0]!r}: every line of '

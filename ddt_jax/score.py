@@ -11,6 +11,7 @@ from ddt_jax import batches
 from ddt_jax import ddt
 from ddt_jax import model
 from ddt_jax import objectives
+from ddt_jax import processes
 
 
 @functools.partial(jax.jit, static_argnames='config')
@@ -44,7 +45,7 @@ def token_stats(
   """
   for rows in batches.in_order(examples, batch=batch, time=time):
     stats = _stats(params, config, batches.place(rows, mesh))
-    stats = jax.tree.map(np.asarray, stats)
+    stats = jax.tree.map(processes.to_host, stats)
     for i in range(batch):
       if (where := rows.mask[i] > 0).any():
         yield stats.map(lambda x, i=i, where=where: x[i, where])

@@ -2,10 +2,12 @@
 
 A shard is a file of JSON lines. Its first line is the digest of the rest, its
 second says what it was made from. It is published at once, so that after a kill
-it is there or not; one that was damaged since is named and made again.
+it is there or not; one that was damaged since is named and made again. What is
+passed on is always what the file says.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+import functools
 import hashlib
 import json
 import time
@@ -13,6 +15,7 @@ from typing import Any, TypeVar
 
 from absl import logging
 
+from ddt_jax import processes
 from ddt_jax import records
 from ddt_jax import storage
 
@@ -52,43 +55,51 @@ class Shards:
     counts, total = [], 0.0
     for first in range(0, len(items), size):
       file = self._folder / f'{first // size:05d}.jsonl'
-      found = self._read(file, cls)
-      if found is None:
+      text = processes.from_first(functools.partial(self._read, file))
+      if text is None:
         began = time.monotonic()
-        made = list(make(first, items[first: first + size]))
-        found = made, time.monotonic() - began
-        self._write(file, *found)
-      counts.append(len(found[0]))
-      total += found[1]
-      yield found
-    storage.publish(self._folder / MANIFEST, json.dumps({
+        made = make(first, items[first: first + size])
+        seconds = time.monotonic() - began
+        write = functools.partial(self._write, file, made, seconds)
+        text = processes.from_first(write)
+      # Not splitlines(): JSON strings may hold what it takes for an end.
+      head, *lines = text.split('\n')[:-1]
+      seconds = json.loads(head)['seconds']
+      counts.append(len(lines))
+      total += seconds
+      yield [records.from_json(line, cls) for line in lines], seconds
+    manifest = json.dumps({
         'made_from': self._made_from, 'items': len(items), 'records': counts,
         'seconds': total,
-    }, indent=2) + '\n')
+    }, indent=2) + '\n'
+    processes.from_first(
+        lambda: storage.publish(self._folder / MANIFEST, manifest))
 
-  def _write(self, file, found, seconds) -> None:
+  def _write(self, file, found, seconds) -> str:
+    """Publishes a shard; returns what is under its digest."""
     head = {'made_from': self._made_from, 'seconds': seconds}
     rest = ''.join(
         line + '\n' for line in (json.dumps(head), *map(records.to_json, found))
     )
     storage.publish(file, f'{_digest(rest.encode())}\n{rest}')
+    return rest
 
-  def _read(self, file, cls) -> tuple[list[Any], float] | None:
+  def _read(self, file) -> str | None:
+    """What is under the digest of a shard; None if it has to be made."""
     if not file.exists():
       return None
     digest, _, rest = file.read_bytes().partition(b'\n')
     if digest != _digest(rest).encode():
       logging.warning('%s is damaged and is made again.', file)
       return None
-    # Not splitlines(): JSON strings may hold what it takes for an end.
-    head, *lines = rest.decode().split('\n')[:-1]
-    head = json.loads(head)
-    if head['made_from'] != self._made_from:
+    rest = rest.decode()
+    made_from = json.loads(rest.partition('\n')[0])['made_from']
+    if made_from != self._made_from:
       raise ValueError(
-          f'{file} was made from {head["made_from"]}, not from {self._made_from};'
+          f'{file} was made from {made_from}, not from {self._made_from};'
           ' choose another --workdir, or delete the folder'
       )
-    return [records.from_json(line, cls) for line in lines], head['seconds']
+    return rest
 
 
 def _digest(data: bytes) -> str:

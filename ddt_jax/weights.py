@@ -18,6 +18,7 @@ import safetensors
 import safetensors.numpy
 
 from ddt_jax import model
+from ddt_jax import processes
 from ddt_jax import sharding
 from ddt_jax import storage
 
@@ -200,9 +201,12 @@ def save(
   shards, size = [{}], 0
   for key_path, leaf in jax.tree_util.tree_leaves_with_path(params):
     name = sharding.path_name(key_path)
-    stacked = np.asarray(leaf.astype(jnp.dtype(dtype)))
-    layers = stacked if name.startswith('layers/') else stacked[None]
-    for hf_name, x in zip(names[name], layers, strict=True):
+    stacked = name.startswith('layers/')
+    for i, hf_name in enumerate(names[name]):
+      x = leaf[i] if stacked else leaf
+      x = processes.to_host(x.astype(jnp.dtype(dtype)))
+      if not processes.is_first():
+        continue  # and does not keep it
       if size + x.nbytes > SHARD_BYTES and shards[-1]:
         shards.append({})
         size = 0
@@ -210,16 +214,20 @@ def save(
           x.T if _transposed(name) else x
       )
       size += x.nbytes
-  folder.mkdir(parents=True, exist_ok=True)
-  _write_shards(folder, shards)
-  storage.publish(
-      folder / 'config.json', json.dumps(_hf_fields(config, dtype), indent=2)
-  )
-  if tokenizer is not None:
-    with tempfile.TemporaryDirectory() as local:  # it cannot write to gs://
-      tokenizer.save_pretrained(local)
-      for file in epath.Path(local).iterdir():
-        storage.publish(folder / file.name, file.read_bytes())
+
+  def write():
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_shards(folder, shards)
+    storage.publish(
+        folder / 'config.json', json.dumps(_hf_fields(config, dtype), indent=2)
+    )
+    if tokenizer is not None:
+      with tempfile.TemporaryDirectory() as local:  # it cannot write to gs://
+        tokenizer.save_pretrained(local)
+        for file in epath.Path(local).iterdir():
+          storage.publish(folder / file.name, file.read_bytes())
+
+  processes.from_first(write)
 
 
 def _write_shards(folder: epath.Path, shards: list[dict[str, Any]]) -> None:

@@ -15,6 +15,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from ddt_jax import curate
+from ddt_jax import processes
 from ddt_jax import storage
 from experiments import runtime
 from experiments import setup
@@ -33,10 +34,9 @@ def main(argv):
   folder = out.parent / f'{out.name}.shards'
   with setup.owned(c, folder) as s:
     corpus = stages.curated(c, s, 0, s.params, folder, step=0)
-    storage.publish(out, ''.join(
-        json.dumps(curate.to_chat(*pair)) + '\n'
-        for pair in zip(corpus.responses, corpus.problems, strict=True)
-    ))
+    rows = zip(corpus.responses, corpus.problems, strict=True)
+    lines = [json.dumps(curate.to_chat(*row)) + '\n' for row in rows]
+    processes.from_first(lambda: storage.publish(out, ''.join(lines)))
   solved = corpus.summary['solved']
   print(
       f'{out}: {len(corpus.responses)} of {corpus.summary["problems"]} problems;'

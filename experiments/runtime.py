@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import logging as python_logging
 import os
@@ -16,8 +17,10 @@ import warnings
 
 from absl import logging
 import jax
+from jax.experimental import multihost_utils
 
 from ddt_jax import embedded
+from ddt_jax import processes
 from ddt_jax import storage
 
 _CACHE = pathlib.Path(
@@ -31,16 +34,23 @@ _MAY_CHANGE = ('mesh.', 'log.', 'report.', 'checkpoint.keep',
 
 NO_SPACE = os.strerror(errno.ENOSPC)
 # What is wrong with a user's model, data or options, before any work.
-INPUT_ERRORS = (ValueError, OSError, ImportError, storage.Locked)
+INPUT_ERRORS = (
+    ValueError, OSError, ImportError, storage.Locked, processes.FirstFailed
+)
 
 
 RESUME = 75  # exit status: stopped from outside; the same command resumes
 FULL = 74  # exit status: no room to write in
 _stopped = threading.Event()
+_asked = itertools.count()  # how often a stop has been asked for
 
 
 def start() -> None:
-  """Call once, before anything is compiled."""
+  """Call once, before anything is compiled.
+
+  One of several processes is told so by JAX_COORDINATOR_ADDRESS (host:port of
+  the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+  """
   logging.set_verbosity(logging.WARNING)
   python_logging.getLogger('orbax').setLevel(python_logging.ERROR)
   warnings.filterwarnings('ignore', module='orbax')
@@ -48,6 +58,11 @@ def start() -> None:
     # XLA starts one thread for each fake device; collectives that are in flight
     # together would now and then wait for each other for ever.
     os.environ.setdefault('PJRT_NPROC', '32')
+  if address := os.environ.get('JAX_COORDINATOR_ADDRESS'):
+    jax.distributed.initialize(
+        address, int(os.environ['JAX_NUM_PROCESSES']),
+        int(os.environ['JAX_PROCESS_ID']),
+    )
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', str(_CACHE / 'xla'))
   # The defaults skip programs as small as the embedded student's.
@@ -56,7 +71,15 @@ def start() -> None:
 
 
 def stop_requested() -> bool:
-  """Whether SIGTERM has come, within `resumable`."""
+  """Whether SIGTERM has come, within `resumable`.
+
+  Several processes ask together: it may have come to any of them, and all get
+  the same answer.
+  """
+  if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(
+      next(_asked)
+  ):
+    _stopped.set()
   return _stopped.is_set()
 
 
@@ -71,7 +94,9 @@ def check_stop() -> None:
 def resumable(workdir: Any) -> Iterator[None]:
   """SIGTERM asks for a stop, and a full disk ends in words, not a traceback."""
   _stopped.clear()
-  before = signal.signal(signal.SIGTERM, lambda *_: _stopped.set())
+  alone = jax.process_count() == 1  # of several, JAX waits for the signal
+  if alone:
+    before = signal.signal(signal.SIGTERM, lambda *_: _stopped.set())
   try:
     yield
   except Exception as e:
@@ -84,7 +109,8 @@ def resumable(workdir: Any) -> Iterator[None]:
     )
     sys.exit(FULL)
   finally:
-    signal.signal(signal.SIGTERM, before)
+    if alone:
+      signal.signal(signal.SIGTERM, before)
 
 
 def config_hash(c: Any) -> str:

@@ -14,6 +14,7 @@ from ddt_jax import ddt
 from ddt_jax import model
 from ddt_jax import objectives
 from ddt_jax import optimizer
+from ddt_jax import processes
 from ddt_jax import prompts
 from ddt_jax import sharding
 from ddt_jax import stopping
@@ -118,9 +119,12 @@ def owned(c, workdir: Any) -> Iterator[Setup]:
   a folder that another run has; see `runtime.resumable` for what else does.
   """
   with contextlib.ExitStack() as stack:
-    with runtime.explained_errors(*runtime.INPUT_ERRORS):
-      ready = make(c)
+    def own():
       stack.enter_context(storage.lock(workdir))
       runtime.keep_config(workdir, c)
+
+    with runtime.explained_errors(*runtime.INPUT_ERRORS):
+      ready = make(c)
+      processes.from_first(own)
     stack.enter_context(runtime.resumable(workdir))
     yield ready

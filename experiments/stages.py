@@ -14,11 +14,17 @@ from ddt_jax import curate
 from ddt_jax import evaluate
 from ddt_jax import metrics as metrics_lib
 from ddt_jax import objectives
+from ddt_jax import processes
 from ddt_jax import score
+from ddt_jax import sharding
 from ddt_jax import storage
 from ddt_jax import train_step
 from experiments import runtime
 from experiments import setup
+
+
+class NothingAccepted(RuntimeError):
+  """A round is without examples."""
 
 
 def rewriting(c) -> dict[str, Any] | None:
@@ -61,18 +67,22 @@ class Stages:
     answered = [p for p in s.corpus.validation if p.answer]
     self._validated = answered[:c.validation.problems]
     self._eval_fn = jax.jit(
-        train_step.make_eval_step(s.config, **c.loss.to_dict())
+        train_step.make_eval_step(s.config, **c.loss.to_dict()),
+        out_shardings=sharding.replicated(s.mesh),
     )
 
   def _once(self, name: str, make: Callable[[], dict]) -> dict[str, Any]:
     """The content of a file of the run, made if it is not there."""
     file = self._workdir / f'{name}.json'
-    if not file.exists():
+    if not processes.from_first(file.exists):
       began = time.monotonic()
-      storage.publish(
-          file, json.dumps(make() | {'seconds': time.monotonic() - began})
-      )
-    return json.loads(file.read_text())
+      made = make() | {'seconds': time.monotonic() - began}
+      processes.from_first(lambda: storage.publish(file, json.dumps(made)))
+    return self._read(name)
+
+  def _read(self, name: str) -> dict[str, Any]:
+    file = self._workdir / f'{name}.json'
+    return processes.from_first(lambda: json.loads(file.read_text()))
 
   def measure(self, r: int, params: Any) -> dict[str, Any]:
     """Accuracy and token statistics after r rounds."""
@@ -104,9 +114,9 @@ class Stages:
         c, self._s, r, params, self._workdir / 'rounds' / str(r), step
     )
     if not corpus.examples:
-      raise ValueError(
-          f'round {r + 1} has nothing to train on: no response was accepted;'
-          ' curate.fallback=reference trains on the solutions that are given'
+      raise NothingAccepted(
+          f'round {r + 1} has nothing to train on: no response was accepted. With'
+          ' curate.fallback=reference the solutions that are given are trained on'
       )
     fitted = batches.fit(
         corpus.examples, c.data.max_tokens, overlong=c.data.overlong
@@ -130,10 +140,7 @@ class Stages:
     """What the report is made of; all stages have been run."""
     c, s = self._c, self._s
     measured = [self.measure(r, params) for r in range(c.rounds + 1)]
-    rounds = [
-        json.loads((self._workdir / f'rounds/{r}/summary.json').read_text())
-        for r in range(c.rounds)
-    ]
+    rounds = [self._read(f'rounds/{r}/summary') for r in range(c.rounds)]
     before, after = measured[0], measured[-1]
     evaluated = {'evaluation': {
         'before': before['evaluation'], 'after': after['evaluation'],

@@ -22,6 +22,7 @@ from ddt_jax import batches
 from ddt_jax import checkpoint
 from ddt_jax import metrics as metrics_lib
 from ddt_jax import optimizer
+from ddt_jax import processes
 from ddt_jax import report
 from ddt_jax import sharding
 from ddt_jax import storage
@@ -97,7 +98,7 @@ def run(c, workdir: Any, s: setup.Setup) -> dict[str, Any]:
           ),
           donate_argnums=0,
           in_shardings=(where, sharding.batch_sharding(s.mesh)),
-          out_shardings=(where, None),
+          out_shardings=(where, sharding.replicated(s.mesh)),
       )
       log = stages_lib.Log(
           writer, progress, schedule, updates=updates, patience=patience
@@ -135,7 +136,8 @@ def run(c, workdir: Any, s: setup.Setup) -> dict[str, Any]:
   stages.measure(c.rounds, params)
   weights.save(workdir / 'model', s.config, params, tokenizer=s.tokenizer)
   results = stages.results(progress, params)
-  storage.publish(workdir / 'results.json', json.dumps(results))
+  processes.from_first(
+      lambda: storage.publish(workdir / 'results.json', json.dumps(results)))
   return results
 
 
@@ -146,9 +148,11 @@ def main(argv):
   c = flags.FLAGS.config
   workdir = storage.path(flags.FLAGS.workdir or f'runs/{c.name}')
   with setup.owned(c, workdir) as ready:
-    with runtime.explained_errors(FloatingPointError):
+    with runtime.explained_errors(
+        FloatingPointError, stages_lib.NothingAccepted
+    ):
       run(c, workdir, ready)
-    print(report.write(workdir))
+    print(processes.from_first(lambda: report.write(workdir)))
 
 
 if __name__ == '__main__':  # other commands import this one and have their own

@@ -1,5 +1,6 @@
 """The commands a user types, end to end, as real processes where it matters."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -7,6 +8,7 @@ import pathlib
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -294,6 +296,115 @@ def test_the_curate_command_writes_chats_that_others_read(tmp_path):
   problems, bad = readers.read(str(out))
   assert len(problems) == 12 and not bad
   assert [p.id for p in problems] == [row['id'] for row in rows]
+
+
+def free_port():
+  with socket.socket() as s:
+    s.bind(('127.0.0.1', 0))
+    return s.getsockname()[1]
+
+
+def start_together(workdir, options, *, processes=2):
+  """One run by several processes."""
+  together = ENV | {
+      'JAX_COORDINATOR_ADDRESS': f'127.0.0.1:{free_port()}',
+      'JAX_NUM_PROCESSES': str(processes),
+  }
+  return [
+      subprocess.Popen(
+          command(workdir, **options), cwd=ROOT, start_new_session=True,
+          env=together | {'JAX_PROCESS_ID': str(i)}, text=True,
+          stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+      ) for i in range(processes)
+  ]
+
+
+def finish(started, timeout=300):
+  """What each of the processes printed, and how it ended."""
+  try:
+    return [(p.communicate(timeout=timeout)[0], p.returncode) for p in started]
+  finally:
+    for p in started:
+      p.kill()
+
+
+def test_a_round_without_any_accepted_response_is_explained(tmp_path):
+  rows = [row | {'answer': '1000001'} for row in ROWS]
+  data = write_rows(tmp_path / 'mine.jsonl', rows)
+  done = call(tmp_path / 'run', data, **{
+      'hint.enabled': False, 'curate.fallback': 'drop', 'rounds': 1,
+  })
+  assert done.returncode == 2
+  assert 'round 1 has nothing to train on' in done.stderr
+  assert 'Traceback' not in done.stderr
+
+
+@contextlib.contextmanager
+def small_disk(folder, megabytes):
+  """A file system of its own."""
+  folder.mkdir()
+  mounted = subprocess.run(
+      ['mount', '-t', 'tmpfs', '-o', f'size={megabytes}m', 'tmpfs', str(folder)],
+      capture_output=True, text=True,
+  )
+  if mounted.returncode:
+    pytest.skip(f'no file system can be mounted here: {mounted.stderr.strip()}')
+  try:
+    yield
+  finally:
+    subprocess.run(['umount', '-l', str(folder)], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_in_words_and_the_run_resumes_with_room(tmp_path):
+  whole = call(tmp_path / 'whole', **TWO_ROUNDS)
+  assert whole.returncode == 0, whole.stderr[-2000:]
+  disk = tmp_path / 'disk'
+  with small_disk(disk, 1):  # a checkpoint takes more
+    for megabytes in (1, 8, 16):
+      grown = f'remount,size={megabytes}m'
+      subprocess.run(['mount', '-o', grown, str(disk)], check=True)
+      done = call(disk / 'run', **TWO_ROUNDS)
+      assert done.returncode == 74, (megabytes, done.stderr[-2000:])
+      assert 'no space is left' in done.stderr
+      assert 'Traceback' not in done.stderr
+    subprocess.run(['mount', '-o', 'remount,size=200m', str(disk)], check=True)
+    done = call(disk / 'run', **TWO_ROUNDS)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert produced(disk / 'run') == produced(tmp_path / 'whole')
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_is_killed_stopped_and_resumes(tmp_path):
+  whole, workdir = tmp_path / 'whole', tmp_path / 'cut'
+  for said, status in finish(start_together(whole, TWO_ROUNDS)):
+    assert status == 0, said[-2000:]
+  for place, how, expected in [
+      ('rounds/0/sample/00000.jsonl', signal.SIGKILL, -signal.SIGKILL),
+      (f'checkpoints/00000002/{storage.SEAL}', signal.SIGKILL, -signal.SIGKILL),
+      ('rounds/1/sample/00001.jsonl', signal.SIGTERM, 75),
+  ]:
+    started = start_together(workdir, TWO_ROUNDS)
+    while not (workdir / place).exists():
+      assert {p.poll() for p in started} == {None}
+      time.sleep(0.01)
+    if how == signal.SIGKILL:
+      for p in started:
+        os.killpg(p.pid, how)
+    else:
+      started[1].send_signal(how)  # to one of them
+    for said, status in finish(started):
+      assert status == expected, said[-2000:]
+  for said, status in finish(start_together(workdir, TWO_ROUNDS)):
+    assert status == 0, said[-2000:]
+  assert produced(workdir) == produced(whole)
+  # One process takes the same steps.
+  alone = call(tmp_path / 'alone', **TWO_ROUNDS)
+  assert alone.returncode == 0, alone.stderr[-2000:]
+  one, two = losses(tmp_path / 'alone'), losses(whole)
+  assert one.keys() == two.keys()
+  for step, loss in one.items():
+    assert two[step] == pytest.approx(loss, rel=1e-5), step
 
 
 def losses(workdir):
