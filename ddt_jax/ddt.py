@@ -24,14 +24,15 @@ class TokenStats:
   Attributes:
     log_p: log p(x), nats.
     entropy: H = -sum_v p_v log p_v, nats.
-    varentropy: V = sum_v p_v (log p_v + H)^2, nats^2; the variance of phi.
-    collision: sum_v p_v^2, the probability that two draws agree.
+    varentropy: V = sum_v p_v (log p_v + H)^2, nats^2; the variance of phi. None
+      where only what training needs was computed.
+    collision: sum_v p_v^2, the probability that two draws agree; likewise.
   """
 
   log_p: jax.Array
   entropy: jax.Array
-  varentropy: jax.Array
-  collision: jax.Array
+  varentropy: jax.Array | None = None
+  collision: jax.Array | None = None
 
   @property
   def phi(self) -> jax.Array:

@@ -122,6 +122,40 @@ def token_weights(
   return WEIGHTS[name](stats, **options)
 
 
+def constant_weights(
+    name: str, *, weight_grad: str = 'stop', denominator: str = 'tokens',
+    **options: Any,
+) -> Callable[..., tuple[jax.Array, jax.Array]]:
+  r"""What `vocab_head.weighted_nll` asks for: (w, v) of a token's statistics.
+
+  .. math:: v_t = -\partial (-w_t \log p_t) / \partial \log p_t
+
+  which is w where it is taken as a constant, and w (1 + gamma log p) for
+  p^gamma under weight_grad='through'.
+
+  Args:
+    name, weight_grad, **options: as in `token_loss`.
+    denominator: of no concern here.
+
+  Returns:
+    A function of (stats, extras); extras are further options, traced.
+  """
+  del denominator
+
+  def weights(stats, extras):
+    def of(log_p):
+      return token_weights(
+          name, stats.replace(log_p=log_p), **options, **(extras or {}))
+
+    w = of(stats.log_p)
+    if weight_grad == 'stop':
+      return w, w
+    through = jax.grad(lambda log_p: jnp.sum(of(log_p) * log_p))
+    return w, through(stats.log_p)
+
+  return weights
+
+
 def token_loss(
     name: str,
     stats: ddt.TokenStats,

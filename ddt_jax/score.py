@@ -12,14 +12,17 @@ from ddt_jax import ddt
 from ddt_jax import model
 from ddt_jax import objectives
 from ddt_jax import processes
+from ddt_jax import vocab_head
 
 
-@functools.partial(jax.jit, static_argnames='config')
-def _stats(params, config, batch):
-  logits, _ = model.forward(
-      params, config, batch.tokens, positions=batch.positions
+@functools.partial(jax.jit, static_argnames=('config', 'mesh'))
+def _stats(params, config, mesh, batch):
+  hidden, _ = model.forward(
+      params, config, batch.tokens, positions=batch.positions,
+      return_hidden=True,
   )
-  return ddt.token_stats(logits, batch.targets)
+  return vocab_head.supervised_stats(
+      hidden, model.head(params), batch.targets, batch.mask, mesh=mesh)
 
 
 def token_stats(
@@ -44,7 +47,7 @@ def token_stats(
     TokenStats of numpy arrays [supervised tokens].
   """
   for rows in batches.in_order(examples, batch=batch, time=time):
-    stats = _stats(params, config, batches.place(rows, mesh))
+    stats = _stats(params, config, mesh, batches.place(rows, mesh))
     stats = jax.tree.map(processes.to_host, stats)
     for i in range(batch):
       if (where := rows.mask[i] > 0).any():
