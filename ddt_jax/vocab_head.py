@@ -132,12 +132,9 @@ class _Sums:
     top = jnp.max(z, -1)
     u = z - top[:, None]
     e = jnp.exp(u)
-    inside = (targets >= 0) & (targets < z.shape[1])
-    column = jnp.where(inside, targets, 0)[:, None]
     return cls(
         top, jnp.sum(e, -1), jnp.sum(e * u, -1), jnp.sum(e * u * u, -1),
-        jnp.sum(e * e, -1),
-        jnp.where(inside, jnp.take_along_axis(z, column, 1)[:, 0], 0.0),
+        jnp.sum(e * e, -1), _at(z, targets),
     )
 
   def moved(self, top: jax.Array) -> '_Sums':
@@ -309,16 +306,11 @@ def _tiled_forward(how, hidden, head, targets, mask, extras):
     leaves, tree = jax.tree.flatten(extras)
     cut = [_per_token(x, targets) for x in leaves]
 
-    def tile(i):
+    def tile(i, dw):
+      """Adds to dW; also returns the loss and what there is of each token."""
       here = tiles.rows(i)
       h, y, weight = (tiles.take(x, here) for x in (rows, ids, m))
-      z = _logits(h, head)
-      top = jnp.max(z, -1, keepdims=True)
-      lse = top + jnp.log(jnp.sum(jnp.exp(z - top), -1, keepdims=True))
-      log_p = (jnp.take_along_axis(z, y[:, None], 1) - lse)[:, 0]
-      dz = jnp.exp(z - lse) - (jnp.arange(z.shape[1]) == y[:, None])
-      dz = dz.astype(h.dtype)
-      g = _product('tv,vd->td', dz, head.astype(h.dtype))
+      log_p, g, dz = _tile_gradient(h, head, y)
       phi = -jnp.sum(h * g, -1)
       stats = ddt.TokenStats(log_p, phi - log_p)
       of_loss, of_gradient = weights_fn(stats, jax.tree.unflatten(tree, [
@@ -326,17 +318,17 @@ def _tiled_forward(how, hidden, head, targets, mask, extras):
           for x, c in zip(leaves, cut, strict=True)
       ]))
       v = jnp.where(weight > 0, weight * of_gradient, 0.0)[:, None]
-      dw = _product('tv,td->vd', dz, (v * h).astype(h.dtype))
+      dw = _add_to_head(dw, dz, (v * h).astype(h.dtype))
       loss = -jnp.sum(jnp.where(weight > 0, weight * of_loss * log_p, 0.0))
       return loss, dw, (stats, (v * g).astype(h.dtype))
 
     def step(i, carry):
       loss, dw, out = carry
-      more, dw_i, of_rows = tile(i)
-      return loss + more, dw + dw_i, tiles.put(out, of_rows, i)
+      more, dw, of_rows = tile(i, dw)
+      return loss + more, dw, tiles.put(out, of_rows, i)
 
     # The first tile is apart: most often it is the only one.
-    loss, dw, of_rows = tile(0)
+    loss, dw, of_rows = tile(0, None)
     out = tiles.put(
         jax.tree.map(lambda x: tiles.empty(x.dtype, *x.shape[1:]), of_rows),
         of_rows, 0)
@@ -356,6 +348,59 @@ def _tiled_forward(how, hidden, head, targets, mask, extras):
       (P(), _ROWS, _ROWS, _table(mesh, head)),
   )(hidden, _gathered(mesh, head, hidden.dtype), targets, mask, extras)
   return (loss, stats), (dh, dw.astype(head.dtype))
+
+
+def _tile_gradient(h, head, y):
+  """log p [T], its negative's gradient by h [T, D] and by the logits [T, V].
+
+  Goes over the vocabulary a part at a time: what one product leaves, the next
+  operation finds in the cache.
+  """
+  size = _chunk(None, h)
+  column = jnp.zeros((len(y), 1), jnp.float32)
+
+  def forward(carry, start, size):
+    z, top, mass, target = carry
+    new = _logits(h, _part(head, start, size))
+    higher = jnp.maximum(top, jnp.max(new, -1, keepdims=True))
+    mass = mass * jnp.exp(top - higher) + jnp.sum(
+        jnp.exp(new - higher), -1, keepdims=True)
+    z = jax.lax.dynamic_update_slice_in_dim(z, new, start, 1)
+    return z, higher, mass, target + _at(new, y - start)[:, None]
+
+  z = jax.lax.empty((len(y), len(head)), jnp.float32)
+  z, top, mass, target = _over_chunks(
+      forward, (z, column + _NOTHING, column, column), head, size)
+  lse = top + jnp.log(mass)
+
+  def backward(carry, start, size):
+    z, g = carry
+    part = jax.lax.dynamic_slice_in_dim(z, start, size, 1)
+    realised = jnp.arange(size) == (y - start)[:, None]
+    dz = (jnp.exp(part - lse) - realised).astype(h.dtype)
+    g += _product('tv,vd->td', dz, _part(head, start, size).astype(h.dtype))
+    z = jax.lax.dynamic_update_slice_in_dim(z, dz.astype(z.dtype), start, 1)
+    return z, g
+
+  g = jnp.zeros(h.shape, jnp.float32)
+  dz, g = _over_chunks(backward, (z, g), head, size)
+  return (target - lse)[:, 0], g, dz
+
+
+def _add_to_head(dw, dz, h):
+  """dW + dz^T h; None stands for a dW of nothing."""
+
+  def step(carry, start, size):
+    part = jax.lax.dynamic_slice_in_dim(dz, start, size, 1).astype(h.dtype)
+    new = _product('tv,td->vd', part, h)
+    if dw is not None:
+      new += _part(carry, start, size)
+    return jax.lax.dynamic_update_slice_in_dim(carry, new, start, 0)
+
+  start = dw
+  if dw is None:
+    start = jax.lax.empty((dz.shape[1], h.shape[1]), jnp.float32)
+  return _over_chunks(step, start, start, _chunk(None, h))
 
 
 def _tiled_backward(how, saved, g):
@@ -435,6 +480,13 @@ def _logits(rows, head, temperature=1.0):
 
 def _product(how, a, b):
   return jnp.einsum(how, a, b, preferred_element_type=jnp.float32)
+
+
+def _at(z, ids):
+  """z of the ids that are columns of it, 0 for others."""
+  inside = (ids >= 0) & (ids < z.shape[1])
+  column = jnp.where(inside, ids, 0)[:, None]
+  return jnp.where(inside, jnp.take_along_axis(z, column, 1)[:, 0], 0.0)
 
 
 def _part(head, start, size):
