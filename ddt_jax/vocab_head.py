@@ -310,7 +310,7 @@ def _tiled_forward(how, hidden, head, targets, mask, extras):
       """Adds to dW; also returns the loss and what there is of each token."""
       here = tiles.rows(i)
       h, y, weight = (tiles.take(x, here) for x in (rows, ids, m))
-      log_p, g, dz = _tile_gradient(h, head, y)
+      log_p, g, dz_part = _tile_gradient(h, head, y)
       phi = -jnp.sum(h * g, -1)
       stats = ddt.TokenStats(log_p, phi - log_p)
       of_loss, of_gradient = weights_fn(stats, jax.tree.unflatten(tree, [
@@ -318,7 +318,7 @@ def _tiled_forward(how, hidden, head, targets, mask, extras):
           for x, c in zip(leaves, cut, strict=True)
       ]))
       v = jnp.where(weight > 0, weight * of_gradient, 0.0)[:, None]
-      dw = _add_to_head(dw, dz, (v * h).astype(h.dtype))
+      dw = _add_to_head(dw, dz_part, (v * h).astype(h.dtype), len(head))
       loss = -jnp.sum(jnp.where(weight > 0, weight * of_loss * log_p, 0.0))
       return loss, dw, (stats, (v * g).astype(h.dtype))
 
@@ -327,13 +327,15 @@ def _tiled_forward(how, hidden, head, targets, mask, extras):
       more, dw, of_rows = tile(i, dw)
       return loss + more, dw, tiles.put(out, of_rows, i)
 
-    # The first tile is apart: most often it is the only one.
-    loss, dw, of_rows = tile(0, None)
-    out = tiles.put(
-        jax.tree.map(lambda x: tiles.empty(x.dtype, *x.shape[1:]), of_rows),
-        of_rows, 0)
-    if tiles.most > 1:
-      loss, dw, out = jax.lax.fori_loop(1, tiles.count, step, (loss, dw, out))
+    if tiles.most == 1:
+      loss, dw, out = tile(0, None)
+    else:
+      _, dw, of_rows = jax.eval_shape(tile, 0, None)
+      zeros = jax.tree.map(
+          lambda x: tiles.empty(x.dtype, *x.shape[1:]), of_rows)
+      loss, dw, out = jax.lax.fori_loop(
+          0, tiles.count, step,
+          (jnp.float32(0), jnp.zeros(dw.shape, dw.dtype), zeros))
     stats, dh = jax.tree.map(tiles.back, out)
     stats = jax.tree.map(
         lambda x: jnp.where(mask > 0, x.reshape(mask.shape), 0.0), stats)
@@ -351,10 +353,10 @@ def _tiled_forward(how, hidden, head, targets, mask, extras):
 
 
 def _tile_gradient(h, head, y):
-  """log p [T], its negative's gradient by h [T, D] and by the logits [T, V].
+  """log p [T], its negative's gradient g by h [T, D], and that by the logits.
 
-  Goes over the vocabulary a part at a time: what one product leaves, the next
-  operation finds in the cache.
+  The last is a function (start, size) -> [T, size]. All goes over the vocabulary
+  a part at a time: what one product leaves, the next operation finds in the cache.
   """
   size = _chunk(None, h)
   column = jnp.zeros((len(y), 1), jnp.float32)
@@ -373,33 +375,31 @@ def _tile_gradient(h, head, y):
       forward, (z, column + _NOTHING, column, column), head, size)
   lse = top + jnp.log(mass)
 
-  def backward(carry, start, size):
-    z, g = carry
+  def dz_part(start, size):
     part = jax.lax.dynamic_slice_in_dim(z, start, size, 1)
     realised = jnp.arange(size) == (y - start)[:, None]
-    dz = (jnp.exp(part - lse) - realised).astype(h.dtype)
-    g += _product('tv,vd->td', dz, _part(head, start, size).astype(h.dtype))
-    z = jax.lax.dynamic_update_slice_in_dim(z, dz.astype(z.dtype), start, 1)
-    return z, g
+    return (jnp.exp(part - lse) - realised).astype(h.dtype)
 
-  g = jnp.zeros(h.shape, jnp.float32)
-  dz, g = _over_chunks(backward, (z, g), head, size)
-  return (target - lse)[:, 0], g, dz
+  def backward(g, start, size):
+    part = _part(head, start, size).astype(h.dtype)
+    return g + _product('tv,vd->td', dz_part(start, size), part)
+
+  g = _over_chunks(backward, jnp.zeros(h.shape, jnp.float32), head, size)
+  return (target - lse)[:, 0], g, dz_part
 
 
-def _add_to_head(dw, dz, h):
+def _add_to_head(dw, dz_part, h, vocab):
   """dW + dz^T h; None stands for a dW of nothing."""
 
   def step(carry, start, size):
-    part = jax.lax.dynamic_slice_in_dim(dz, start, size, 1).astype(h.dtype)
-    new = _product('tv,td->vd', part, h)
+    new = _product('tv,td->vd', dz_part(start, size), h)
     if dw is not None:
       new += _part(carry, start, size)
     return jax.lax.dynamic_update_slice_in_dim(carry, new, start, 0)
 
   start = dw
   if dw is None:
-    start = jax.lax.empty((dz.shape[1], h.shape[1]), jnp.float32)
+    start = jax.lax.empty((vocab, h.shape[1]), jnp.float32)
   return _over_chunks(step, start, start, _chunk(None, h))
 
 
