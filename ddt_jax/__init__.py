@@ -14,12 +14,14 @@ Where things live; a module imports only modules above it:
   stopping     repetition, a splitter's automaton over tokens
   storage      the one place that touches files: append, publish, digest, lock
                (its parts: object_store for gs://, locks)
+  processes    several on one run: what the first decides and writes
   records      Problem, Response; JSONL
   shards       a stage's output: whole, checked and never made twice
   prompts      chats for answering and for rewriting; templates of these
   verify       boxed answers: extract, compare, in killable workers
                (its parts: verify_algebra, verify_math, verify_worker)
   sharding     mesh; (parameter path, PartitionSpec) rules
+  vocab_head   hidden states -> token statistics, without the logits
   model        the decoder and its pure `forward` (its shape: model_config)
   weights      Hugging Face safetensors <-> params
   engine       batched sampling: slots that are refilled on the device

@@ -179,8 +179,10 @@ def rewrite(
   """Lets the model analyse each solution greedily, then rewrite it.
 
   What it wrote is cut, in token space, after the last marker; from there on the
-  hinted stream goes on as in `generate`. Without a marker, or where what is
-  left of the context is too short, a request is skipped and says why.
+  hinted stream goes on as in `generate`. Its context is read again: reading is
+  many times as fast as decoding, and a slot that kept its cache until all
+  analyses are written would stand idle. Without a marker, or where what is left
+  of the context is too short, a request is skipped and says why.
 
   Args:
     params, config: the model.

@@ -197,7 +197,11 @@ def produced(workdir):
 
 
 def kill_at_random(workdir, kills, rng, options):
-  """Starts the command so many times and kills its group while it works."""
+  """Starts the command so many times and kills its group while it works.
+
+  Returns the results that were there at each kill.
+  """
+  found = []
   for _ in range(kills):
     process = subprocess.Popen(
         command(workdir, **options), cwd=ROOT, env=ENV, start_new_session=True,
@@ -214,13 +218,18 @@ def kill_at_random(workdir, kills, rng, options):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     process.stderr.close()
+    found.append(len(list(workdir.rglob('*.json*'))))
+  return found
 
 
 def check_killed(tmp_path, kills, options):
   whole = call(tmp_path / 'whole', **options)
   assert whole.returncode == 0, whole.stderr[-2000:]
   workdir = tmp_path / 'killed'
-  kill_at_random(workdir, kills, random.Random(0), options)
+  hits = kill_at_random(workdir, kills, random.Random(0), options)
+  print(f'{len(hits)} of {kills} kills met the run at work; files: {hits}')
+  # Most came before its end, and not all at one place.
+  assert len(hits) > kills / 2 and len(set(hits)) > kills / 4
   done = call(workdir, **options)
   assert done.returncode == 0, done.stderr[-2000:]
   found, expected = produced(workdir), produced(tmp_path / 'whole')
