@@ -145,12 +145,16 @@ def truncate(file):
   file.write_bytes(data[:len(data) // 2])
 
 
+def empty(file):
+  file.write_bytes(b'')
+
+
 def add(file):
   (file.parent / 'more').touch()
 
 
 @pytest.mark.parametrize(
-    'damage', [flip, truncate, pathlib.Path.unlink, add],
+    'damage', [flip, truncate, empty, pathlib.Path.unlink, add],
     ids=lambda f: f.__name__,
 )
 def test_a_damaged_checkpoint_is_named_and_passed_over(

@@ -8,7 +8,6 @@ import pathlib
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -30,6 +29,7 @@ from ddt_jax import weights
 from ddt_jax.datasets import readers
 from ddt_jax.datasets import word_problems
 from ddt_jax.embedded import problems
+from tests import processes as shared
 
 ROOT = pathlib.Path(__file__).parents[1]
 # One CPU device, whatever the tests' own process has.
@@ -307,16 +307,10 @@ def test_the_curate_command_writes_chats_that_others_read(tmp_path):
   assert [p.id for p in problems] == [row['id'] for row in rows]
 
 
-def free_port():
-  with socket.socket() as s:
-    s.bind(('127.0.0.1', 0))
-    return s.getsockname()[1]
-
-
 def start_together(workdir, options, *, processes=2):
   """One run by several processes."""
   together = ENV | {
-      'JAX_COORDINATOR_ADDRESS': f'127.0.0.1:{free_port()}',
+      'JAX_COORDINATOR_ADDRESS': shared.free_address(),
       'JAX_NUM_PROCESSES': str(processes),
   }
   return [

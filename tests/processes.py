@@ -21,11 +21,16 @@ ROOT = pathlib.Path(__file__).parents[1]
 MODEL = ROOT / 'tests' / 'golden' / 'models' / 'qwen2-tiny'
 
 
-def launch(job, folder, *, processes=2, timeout=300):
-  """What each of the processes found."""
+def free_address():
+  """Where nobody listens yet."""
   with socket.socket() as s:
     s.bind(('127.0.0.1', 0))
-    address = f'127.0.0.1:{s.getsockname()[1]}'
+    return f'127.0.0.1:{s.getsockname()[1]}'
+
+
+def launch(job, folder, *, processes=2, timeout=300):
+  """What each of the processes found."""
+  address = free_address()
   environment = os.environ | {
       'XLA_FLAGS': '--xla_force_host_platform_device_count=4'}
   files = [folder / f'{job}{i}.json' for i in range(processes)]
