@@ -22,6 +22,7 @@ Where things live; a module imports only modules above it:
                (its parts: verify_algebra, verify_math, verify_worker)
   sharding     mesh; (parameter path, PartitionSpec) rules
   vocab_head   hidden states -> token statistics, without the logits
+               (its parts: vocab_parts, vocab_stream, vocab_tiles)
   model        the decoder and its pure `forward` (its shape: model_config)
   weights      Hugging Face safetensors <-> params
   engine       batched sampling: slots that are refilled on the device

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddt_jax import model_config
+from ddt_jax import sharding
 
 ModelConfig = model_config.ModelConfig
 PADDING = -1  # the position of a token that is not there
@@ -227,6 +228,16 @@ def logits(params: dict[str, Any], hidden: jax.Array) -> jax.Array:
   )
 
 
+def _embedded(params, tokens, config, mesh):
+  table = params['embed']['embedding']
+  if mesh is not None:
+    # Gathered over fsdp before the lookup: of looked-up rows whose width is split
+    # the compiler would make whole copies of the batch on every device.
+    table = jax.lax.with_sharding_constraint(
+        table.astype(config.dtype), sharding.gathered(table, mesh))
+  return table[tokens].astype(config.dtype)
+
+
 def inverse_frequencies(config: ModelConfig) -> np.ndarray:
   """Rope's radians per position [H / 2], Llama-3's scaling included."""
   exponent = np.arange(0, config.head_dim, 2, dtype=np.float32)
@@ -290,6 +301,7 @@ def forward(
     segment_ids: jax.Array | None = None,
     cache: Cache | tuple[Cache, ...] | None = None,
     return_hidden: bool = False,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[jax.Array, Cache | tuple[Cache, ...] | None]:
   """Logits (or final hidden states) of a decoder, and the cache after them.
 
@@ -306,6 +318,8 @@ def forward(
       segment_ids.
     return_hidden: the normalised hidden states [B, T, D] instead of logits, for
       a streaming vocabulary head.
+    mesh: the rows stay spread over its `data` and `fsdp` in every layer, whatever
+      the parameters' layout suggests to the compiler.
 
   Returns:
     logits [B, T, V] float32 (or hidden in the compute dtype), cache.
@@ -342,9 +356,14 @@ def forward(
   def block(x, weights, *kv):
     return nnx.merge(graph, weights)(x, rope, masks, *kv)
 
-  x = params['embed']['embedding'][tokens].astype(config.dtype)
+  def spread(x):
+    if mesh is None:
+      return x
+    return jax.lax.with_sharding_constraint(x, sharding.batch_sharding(mesh))
+
+  x = spread(_embedded(params, tokens, config, mesh))
   if caches is None:
-    scanned = lambda x, weights: (block(x, weights)[0], None)
+    scanned = lambda x, weights: (spread(block(x, weights)[0]), None)
     if config.remat != 'none':
       scanned = jax.checkpoint(
           scanned, policy=model_config.REMAT[config.remat], prevent_cse=False

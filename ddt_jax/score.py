@@ -19,7 +19,7 @@ from ddt_jax import vocab_head
 def _stats(params, config, mesh, batch):
   hidden, _ = model.forward(
       params, config, batch.tokens, positions=batch.positions,
-      return_hidden=True,
+      return_hidden=True, mesh=mesh,
   )
   return vocab_head.supervised_stats(
       hidden, model.head(params), batch.targets, batch.mask, mesh=mesh)

@@ -134,5 +134,10 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, BATCH)
 
 
+def gathered(table: jax.Array, mesh: Mesh) -> NamedSharding:
+  """A vocabulary table [V, D] as split over `tensor` alone."""
+  return NamedSharding(mesh, P(spec('embed/embedding', table.shape, mesh)[0]))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, P())

@@ -10,9 +10,9 @@ import numpy as np
 import optax
 
 from ddt_jax import batches
-from ddt_jax import ddt
 from ddt_jax import model
 from ddt_jax import objectives
+from ddt_jax import vocab_head
 
 Metrics = dict[str, jax.Array]
 
@@ -47,14 +47,42 @@ def loss_sums(
     config: model.ModelConfig,
     batch: batches.Batch,
     name: str,
+    extras: dict[str, jax.Array] | None = None,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
     **loss: Any,
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-  """(loss sum, (count, metric sums)) of a batch; see `objectives`."""
-  logits, _ = model.forward(
-      params, config, batch.tokens, positions=batch.positions
+  """(loss sum, (count, metric sums)) of a batch, which has a gradient.
+
+  The head goes through the tokens in tiles, three matrix products instead of
+  four; where it is split over `tensor`, through the vocabulary: a tile would have
+  to be summed up over the devices at every turn.
+
+  Args:
+    params, config: the model.
+    batch: its rows over `data` and `fsdp` of the mesh.
+    name: objective.
+    extras: options of the objective that are traced.
+    mesh: None for one device.
+    **loss: options of `objectives.token_loss`.
+  """
+  extras = extras or {}
+  hidden, _ = model.forward(
+      params, config, batch.tokens, positions=batch.positions,
+      return_hidden=True, mesh=mesh,
   )
-  stats = ddt.token_stats(logits, batch.targets)
-  total, count, metrics = objectives.token_loss(name, stats, batch.mask, **loss)
+  args = hidden, model.head(params), batch.targets
+  if vocab_head.is_split(mesh, args[1]):
+    stats = vocab_head.token_stats(*args, mesh=mesh)
+    total, count, metrics = objectives.token_loss(
+        name, stats, batch.mask, **loss, **extras)
+    return total, (count, metrics)
+  total, _, stats = vocab_head.weighted_nll(
+      *args, batch.mask, objectives.constant_weights(name, **loss), extras,
+      mesh=mesh,
+  )
+  _, count, metrics = objectives.token_loss(
+      name, stats, batch.mask, **loss, **extras)
   return total, (count, metrics)
 
 
@@ -63,6 +91,7 @@ def make_train_step(
     tx: optax.GradientTransformation,
     *,
     name: str,
+    mesh: jax.sharding.Mesh | None = None,
     micro_batches: int = 1,
     total_steps: int | None = None,
     first_step: int = 0,
@@ -81,6 +110,7 @@ def make_train_step(
     config: the model.
     tx: optimizer.
     name: objective.
+    mesh: that the state and the batch lie on; None for one device.
     micro_batches: must divide the batch.
     total_steps, warmup_ratio, transition_ratio: of the curriculum.
     first_step: of the curriculum, for a state that has taken `steps_before`
@@ -92,7 +122,7 @@ def make_train_step(
   def gradient(params, batch, extras):
     grad = jax.value_and_grad(loss_sums, has_aux=True)
     (total, (count, sums)), grads = grad(
-        params, config, batch, name, **loss, **extras
+        params, config, batch, name, extras, mesh=mesh, **loss
     )
     return grads, {'loss': total, 'count': count, **sums}
 
@@ -134,11 +164,13 @@ def make_train_step(
 
 
 def make_eval_step(
-    config: model.ModelConfig, *, name: str, **loss: Any
+    config: model.ModelConfig, *, name: str,
+    mesh: jax.sharding.Mesh | None = None, **loss: Any
 ) -> Callable[[Any, batches.Batch], Metrics]:
   """The pure `step(params, batch) -> metric sums`; options as in training."""
   def step(params, batch):
-    total, (count, sums) = loss_sums(params, config, batch, name, **loss)
+    total, (count, sums) = loss_sums(
+        params, config, batch, name, mesh=mesh, **loss)
     return {'loss': total, 'count': count, **sums}
 
   return step

@@ -67,7 +67,7 @@ class Stages:
     answered = [p for p in s.corpus.validation if p.answer]
     self._validated = answered[:c.validation.problems]
     self._eval_fn = jax.jit(
-        train_step.make_eval_step(s.config, **c.loss.to_dict()),
+        train_step.make_eval_step(s.config, mesh=s.mesh, **c.loss.to_dict()),
         out_shardings=sharding.replicated(s.mesh),
     )
 

@@ -93,8 +93,8 @@ def run(c, workdir: Any, s: setup.Setup) -> dict[str, Any]:
       schedule, tx = optimizer.make(**span, updates=updates, **optim)
       step_fn = jax.jit(
           train_step.make_train_step(
-              s.config, tx, micro_batches=micro_batches, steps_before=steps,
-              **span, **c.curriculum, **c.loss,
+              s.config, tx, mesh=s.mesh, micro_batches=micro_batches,
+              steps_before=steps, **span, **c.curriculum, **c.loss,
           ),
           donate_argnums=0,
           in_shardings=(where, sharding.batch_sharding(s.mesh)),

@@ -139,14 +139,16 @@ def _ten_steps(devices, **mesh):
       params, config, tokenizer, some[:16], mesh=mesh, key=jax.random.key(0),
       max_new_tokens=48, eos_ids=config.eos_ids,
   )
-  step = jax.jit(train_step.make_train_step(config, tx, name='idft'))
+  step = jax.jit(
+      train_step.make_train_step(config, tx, name='idft', mesh=mesh))
   state = train_step.TrainState.create(params, tx)
   losses, first = [], None
   stream = batches.Stream(fitted.examples, batch=16, epochs=2, seed=0)
   for batch in stream:
     batch = batches.place(batch, mesh)
     if first is None:
-      grad = jax.grad(lambda p, b: train_step.loss_sums(p, config, b, 'idft')[0])
+      grad = jax.grad(lambda p, b: train_step.loss_sums(
+          p, config, b, 'idft', mesh=mesh)[0])
       first = jax.device_get(grad(params, batch))
     state, m = step(state, batch)
     losses.append(float(m['loss'] / m['count']))

@@ -11,10 +11,17 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 
+from ddt_jax import batches
 from ddt_jax import engine
 from ddt_jax import hinted_decode
+from ddt_jax import model
+from ddt_jax import optimizer
+from ddt_jax import processes as processes_lib
+from ddt_jax import score
 from ddt_jax import sharding
+from ddt_jax import train_step
 from ddt_jax import weights
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -65,10 +72,58 @@ def decode():
   return {'hinted': hinted, 'plain': plain}
 
 
+def train(mesh=None):
+  """Losses of ten steps, the gradient of the first, and scores of the examples.
+
+  The vocabulary of the model can be split over devices.
+  """
+  mesh = mesh or sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  config = model.ModelConfig.from_hf(dict(
+      model_type='qwen2', vocab_size=512, hidden_size=32, intermediate_size=64,
+      num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+      rms_norm_eps=1e-6, max_position_embeddings=64, initializer_range=0.05,
+  ))
+  _, tx = optimizer.make(total_steps=10, lr=1e-3)
+
+  def create():
+    return train_step.TrainState.create(
+        model.init(config, jax.random.key(0)), tx)
+
+  where = sharding.tree_shardings(jax.eval_shape(create), mesh)
+  state = jax.jit(create, out_shardings=where)()
+  rng = np.random.default_rng(0)
+  examples = [
+      batches.Example(rng.integers(0, 512, n).astype(np.int32), np.arange(n) > n // 2)
+      for n in rng.integers(4, 25, 32)
+  ]
+  placed = sharding.batch_sharding(mesh)
+  step = jax.jit(
+      train_step.make_train_step(
+          config, tx, name='idft', mesh=mesh, micro_batches=2),
+      in_shardings=(where, placed), out_shardings=(where, None),
+  )
+  gradient = jax.jit(
+      jax.grad(lambda p, b: train_step.loss_sums(
+          p, config, b, 'idft', mesh=mesh)[0]),
+      in_shardings=(where.params, placed), out_shardings=where.params,
+  )
+  stats = score.token_stats(state.params, config, examples, batch=16, mesh=mesh)
+  scores = [x for each in stats for x in each.phi.tolist()]
+  losses, first = [], None
+  for batch in batches.Stream(examples, batch=16, epochs=5, seed=0):
+    batch = batches.place(batch, mesh)
+    if first is None:
+      first = jax.tree.map(processes_lib.to_host, gradient(state.params, batch))
+    state, metrics = step(state, batch)
+    losses.append(float(metrics['loss'] / metrics['count']))
+  first = np.concatenate([x.ravel() for x in jax.tree.leaves(first)])
+  return {'losses': losses, 'gradient': first.tolist(), 'phi': scores}
+
+
 def main(job, address, processes, process, out):
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   jax.distributed.initialize(address, int(processes), int(process))
-  found = {'decode': decode}[job]()
+  found = {'decode': decode, 'train': train}[job]()
   pathlib.Path(out).write_text(json.dumps(found))
 
 

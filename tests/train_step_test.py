@@ -16,6 +16,7 @@ from ddt_jax import optimizer
 from ddt_jax import sharding
 from ddt_jax import train_step
 from ddt_jax import weights
+from tests import processes
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 RUNS = json.loads((GOLDEN / 'loss' / 'train.json').read_text())
@@ -180,7 +181,7 @@ def test_rows_of_padding_do_not_matter():
 ])
 def test_eight_devices_compute_what_one_does(mesh, micro_batches):
   mesh = sharding.make_mesh(**mesh)
-  step, state = sgd_step(micro_batches=micro_batches)
+  step, state = sgd_step(micro_batches=micro_batches, mesh=mesh)
   places = sharding.tree_shardings(state, mesh)
   state = jax.device_put(state, places)
   batch = batches.place(batch_of(8), mesh)
@@ -188,12 +189,22 @@ def test_eight_devices_compute_what_one_does(mesh, micro_batches):
       step, donate_argnums=0, out_shardings=(places, None),
       in_shardings=(places, sharding.batch_sharding(mesh)),
   )
-  with jax.set_mesh(mesh):
-    state, metrics = step(state, batch)
+  state, metrics = step(state, batch)
   assert_close(jax.device_get(state.params), reference()[0].params)
   assert_close(jax.device_get(metrics), reference()[1])
   kernel = state.params['layers']['attn']['q']['kernel']
   assert not kernel.is_fully_replicated
+
+
+def test_a_split_vocabulary_and_two_processes_train_as_one_device_does(tmp_path):
+  one = processes.train(sharding.make_mesh(devices=jax.devices()[:1]))
+  assert len(one['losses']) == 10
+  norm = np.linalg.norm(one['gradient'])
+  for many in (processes.train(), *processes.launch('train', tmp_path)):
+    np.testing.assert_allclose(many['losses'], one['losses'], rtol=1e-5)
+    apart = np.subtract(many['gradient'], one['gradient'])
+    assert np.linalg.norm(apart) <= 1e-5 * norm
+    np.testing.assert_allclose(many['phi'], one['phi'], atol=2e-5)
 
 
 def test_a_donated_state_can_be_stepped_on_and_on():

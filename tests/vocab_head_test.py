@@ -14,6 +14,7 @@ from ddt_jax import ddt
 from ddt_jax import objectives
 from ddt_jax import sharding
 from ddt_jax import vocab_head
+from ddt_jax import vocab_tiles
 
 FIELDS = ('log_p', 'entropy', 'varentropy', 'collision')
 
@@ -105,7 +106,7 @@ def test_no_chunk_and_no_tail_changes_the_numbers(rows, vocab, chunk, seed):
 
 
 def test_supervised_tokens_are_scored_and_no_others(monkeypatch):
-  monkeypatch.setattr(vocab_head, '_TILE', 5)
+  monkeypatch.setattr(vocab_tiles, '_TILE', 5)
   hidden, head, targets, mask = data()
   found = jax.jit(vocab_head.supervised_stats)(hidden, head, targets, mask)
   expected = held(hidden, head, targets)
@@ -250,7 +251,9 @@ def test_devices_agree_with_one(axes, vocab):
       sharding.batch_sharding(mesh),
       sharding.tree_shardings({'head': {'kernel': head}}, mesh)['head']['kernel'],
   )
-  for f in (streamed, tiled) if axes['tensor'] == 1 else (streamed,):
+  split = vocab_head.is_split(mesh, head)
+  assert split == (axes['tensor'] > 1 and vocab % 2 == 0)
+  for f in (streamed,) if split else (streamed, tiled):
     one = jax.value_and_grad(f, (0, 1))(hidden, head)
     many = jax.jit(
         jax.value_and_grad(functools.partial(f, mesh=mesh), (0, 1)),
@@ -283,7 +286,7 @@ def test_collectives_stay_outside_the_loop():
 
 
 def test_a_head_that_is_split_takes_the_other_way():
-  hidden, head, targets, mask = data(rows=64)
+  hidden, head, targets, mask = data(rows=64, vocab=204)
   with pytest.raises(ValueError, match='token_stats'):
     vocab_head.weighted_nll(
         hidden, head, targets, mask, ones, mesh=sharding.make_mesh(tensor=2))
@@ -292,10 +295,20 @@ def test_a_head_that_is_split_takes_the_other_way():
 def test_operands_in_bfloat16():
   hidden, head, targets, _ = data(rows=256, width=64, scale=0.3)
   low = jnp.bfloat16(hidden)
-  found = vocab_head.token_stats(low, head, targets)
-  assert found.log_p.dtype == jnp.float32
   # Sums are float32: what is left is the rounding of the operands.
   rounded = exact(
       np.float32(low), np.float32(jnp.bfloat16(head)), targets)
-  np.testing.assert_allclose(found.log_p, rounded.log_p, atol=2e-5)
-  np.testing.assert_allclose(found.entropy, rounded.entropy, atol=2e-5)
+
+  def tiled(hidden):
+    total, _, stats = vocab_head.weighted_nll(
+        hidden, head, targets, jnp.ones(256), ones, chunk=64)
+    return total, stats
+
+  (_, of_tiles), dh = jax.value_and_grad(tiled, has_aux=True)(low)
+  for found in (vocab_head.token_stats(low, head, targets), of_tiles):
+    assert found.log_p.dtype == jnp.float32
+    np.testing.assert_allclose(found.log_p, rounded.log_p, atol=2e-5)
+    np.testing.assert_allclose(found.entropy, rounded.entropy, atol=2e-5)
+  exactly, _ = jax.grad(tiled, has_aux=True)(hidden)
+  assert dh.dtype == jnp.bfloat16
+  assert_close(np.float32(dh), exactly, rtol=0.01)
