@@ -1,6 +1,7 @@
 r"""IDFT on the reference solutions: one round of idft.py, nothing sampled.
 
-python -m experiments.train --config configs/reference.py --workdir DIR
+python -m experiments.train --config configs/reference.py --workdir DIR \
+    [--config.loss.name=sft]
 """
 
 from configs import idft

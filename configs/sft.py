@@ -1,12 +1,12 @@
-r"""SFT on the reference solutions: reference.py with another token weight.
+r"""SFT in rounds: idft.py with another token weight.
 
 python -m experiments.train --config configs/sft.py --workdir DIR
 """
 
-from configs import reference
+from configs import idft
 
 
 def get_config():
-  c = reference.get_config()
+  c = idft.get_config()
   c.name = c.loss.name = 'sft'
   return c

@@ -1,11 +1,12 @@
 r"""Objectives side by side: each at its own learning rate, over several seeds.
 
-python -m experiments.compare [--workdir DIR]
+python -m experiments.compare [--base=idft] [--workdir DIR]
 
-For each config, the first seed is run at every rate of the grid; the rate whose
-last validation accuracy is best (ties: the smaller rate) is run at the other
-seeds. Prints the table as Markdown and writes it to DIR/table.md. Finished runs
-are not run again.
+For each objective, the first seed is run at every rate of the grid; the rate whose
+last validation accuracy is best (ties: the smaller rate) is run at all seeds and
+measured. Prints the table as Markdown and writes it to DIR/table.md. Finished runs
+are not run again. --base=idft has rounds of on-policy data, --base=reference the
+reference solutions.
 """
 
 import importlib
@@ -22,29 +23,37 @@ from experiments import runtime
 from experiments import setup
 from experiments import train
 
-_WORKDIR = flags.DEFINE_string('workdir', 'runs/compare', 'Folder of the runs.')
-_CONFIGS = flags.DEFINE_list('configs', ['sft', 'dft', 'reference'], 'configs/*.py')
-_RATES = flags.DEFINE_list(
-    'rates', ['3e-5', '1e-4', '3e-4', '1e-3', '3e-3'], 'optim.lr'
+_WORKDIR = flags.DEFINE_string(
+    'workdir', '', 'Folder of the runs; default runs/compare/<base>.'
 )
+_BASE = flags.DEFINE_string('base', 'idft', 'The config: a name in configs/.')
+_OBJECTIVES = flags.DEFINE_list(
+    'objectives', ['sft', 'dft', 'idft'], 'loss.name of the rows.'
+)
+_RATES = flags.DEFINE_list('rates', ['1e-4', '3e-4', '1e-3', '3e-3'], 'optim.lr')
 _SEEDS = flags.DEFINE_integer('seeds', 3, 'Runs at the chosen rate.')
 
 SPLITS = ('target', 'generalisation', 'retained')
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t, n - 1 degrees
 
 
-def finished(stage: str, name: str, rate: str, seed: int) -> dict:
+def folder():
+  return storage.path(_WORKDIR.value or f'runs/compare/{_BASE.value}')
+
+
+def finished(stage: str, objective: str, rate: str, seed: int) -> dict:
   """The results of a run, which is made first if need be.
 
   Args:
     stage: 'grid' runs are not evaluated, only validated; 'final' ones are.
-    name, rate, seed: config, learning rate and seed.
+    objective, rate, seed: loss.name, learning rate and seed.
   """
-  c = importlib.import_module(f'configs.{name}').get_config()
+  c = importlib.import_module(f'configs.{_BASE.value}').get_config()
+  c.name = c.loss.name = objective
   c.seed, c.optim.lr = seed, float(rate)
   if stage == 'grid':
     c.evaluation.problems = 0
-  workdir = storage.path(_WORKDIR.value) / stage / f'{name}-{rate}-seed{seed}'
+  workdir = folder() / stage / f'{objective}-{rate}-seed{seed}'
   file = workdir / 'results.json'
   if not file.exists():
     print(f'--- {stage}: {workdir.name}', flush=True)
@@ -83,18 +92,17 @@ def main(argv):
     raise app.UsageError(f'unknown argument {argv[1]!r}')
   runtime.start()
   rows, grid = [], []
-  for name in _CONFIGS.value:
-    label = importlib.import_module(f'configs.{name}').get_config().loss.name
+  for name in _OBJECTIVES.value:
     tried = {rate: finished('grid', name, rate, 0) for rate in _RATES.value}
     accuracy = {rate: r['validation'] for rate, r in tried.items()}
     best = max(_RATES.value, key=lambda rate: (accuracy[rate], -float(rate)))
-    grid.append(f'{label}: ' + ', '.join(
+    grid.append(f'{name}: ' + ', '.join(
         f'{rate} {100 * a:.1f} %' for rate, a in accuracy.items()
     ) + f' -> {best}')
     runs = [finished('final', name, best, seed) for seed in range(_SEEDS.value)]
     if not rows:
       rows.append(row('untouched', '', runs, 'before'))
-    rows.append(row(label, best, runs, 'after'))
+    rows.append(row(name, best, runs, 'after'))
   measures = [f'{s}, {m}' for m in ('pass@1', 'avg@k') for s in SPLITS]
   head = ['objective', 'lr', *measures, 'NLL', 'phi']
   table = '\n'.join([
@@ -104,7 +112,7 @@ def main(argv):
       ' interval. NLL and phi of the training data, nats per token.',
       'Validation accuracy by learning rate, first seed: ' + '; '.join(grid) + '.',
   ])
-  storage.publish(storage.path(_WORKDIR.value) / 'table.md', table + '\n')
+  storage.publish(folder() / 'table.md', table + '\n')
   print(table)
 
 
