@@ -73,7 +73,7 @@ class Stages:
 
   def _once(self, name: str, make: Callable[[], dict]) -> dict[str, Any]:
     """The content of a file of the run, made if it is not there."""
-    file = self._workdir / f'{name}.json'
+    file = self._file(name)
     if not processes.from_first(file.exists):
       began = time.monotonic()
       made = make() | {'seconds': time.monotonic() - began}
@@ -81,8 +81,11 @@ class Stages:
     return self._read(name)
 
   def _read(self, name: str) -> dict[str, Any]:
-    file = self._workdir / f'{name}.json'
+    file = self._file(name)
     return processes.from_first(lambda: json.loads(file.read_text()))
+
+  def _file(self, name: str) -> Any:
+    return self._workdir / f'{name}.json'
 
   def measure(self, r: int, params: Any) -> dict[str, Any]:
     """Accuracy and token statistics after r rounds."""
@@ -137,7 +140,13 @@ class Stages:
     return found
 
   def results(self, progress: dict[str, Any], params: Any) -> dict[str, Any]:
-    """What the report is made of; all stages have been run."""
+    """What the report is made of, into a file too; all stages have been run."""
+    found = self._found(progress, params)
+    processes.from_first(
+        lambda: storage.publish(self._file('results'), json.dumps(found)))
+    return found
+
+  def _found(self, progress: dict[str, Any], params: Any) -> dict[str, Any]:
     c, s = self._c, self._s
     measured = [self.measure(r, params) for r in range(c.rounds + 1)]
     rounds = [self._read(f'rounds/{r}/summary') for r in range(c.rounds)]
@@ -179,12 +188,12 @@ class Log:
 
   def __init__(
       self, writer: metrics_lib.Writer, progress: dict[str, Any],
-      schedule: Callable[[int], Any], *, updates: int, patience: int,
+      rate: Callable[[int], Any], *, patience: int,
   ):
-    """Args: where to, what is carried on, the rate by updates, those made before
-    this round, and how many may be skipped in a row."""
+    """Args: where to, what is carried on, the learning rate by steps of the round,
+    and how many updates may be skipped in a row."""
     self._writer, self._progress = writer, progress
-    self._schedule, self._updates, self._patience = schedule, updates, patience
+    self._rate, self._patience = rate, patience
     self._pending: list[train_step.Metrics] = []
     self.restart_clock()
 
@@ -212,7 +221,7 @@ class Log:
         'loss': sums['loss'] / max(sums['count'], 1.0),
         'grad_norm': sums['grad_norm'] / n,
         'curriculum': sums['curriculum'] / n,
-        'lr': float(self._schedule(self._updates + progress['done'] - 1)),
+        'lr': float(self._rate(progress['done'] - 1)),
         'skipped': progress['skipped'],
         'tokens_per_s': sums['tokens'] / seconds,
     }

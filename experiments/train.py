@@ -9,28 +9,23 @@ its folder `model`.
 """
 
 import functools
-import json
 from typing import Any
 
 from absl import app
 from absl import flags
-import jax
 from ml_collections import config_flags
 import tqdm
 
 from ddt_jax import batches
-from ddt_jax import checkpoint
 from ddt_jax import metrics as metrics_lib
-from ddt_jax import optimizer
 from ddt_jax import processes
 from ddt_jax import report
-from ddt_jax import sharding
 from ddt_jax import storage
-from ddt_jax import train_step
 from ddt_jax import weights
 from experiments import runtime
 from experiments import setup
 from experiments import stages as stages_lib
+from experiments import training as training_lib
 
 
 def _is_due(done: int, total: int, every: int) -> bool:
@@ -39,31 +34,11 @@ def _is_due(done: int, total: int, every: int) -> bool:
 
 def run(c, workdir: Any, s: setup.Setup) -> dict[str, Any]:
   """The run, or what is left of it; returns what results.json holds."""
-  workdir, optim = storage.path(workdir), c.optim.to_dict()
-  rows, epochs, micro_batches, patience, across = (
-      optim.pop(k) for k in setup.TRAINING
-  )
+  workdir = storage.path(workdir)
   stages = stages_lib.Stages(c, workdir, s)
-
-  # Where an earlier call left off.
-  def create(params):
-    _, tx = optimizer.make(total_steps=1, **optim)
-    return train_step.TrainState.create(params, tx)
-
-  abstract = jax.eval_shape(create, s.params)
-  where = sharding.tree_shardings(abstract, s.mesh)
-  create = jax.jit(create, donate_argnums=0, out_shardings=where)
-  latest = checkpoint.Checkpoints(workdir, keep=c.checkpoint.keep)
-  best = checkpoint.Checkpoints(workdir, 'best', keep=1)
-  params, state, progress = s.params, None, {
-      'round': 0, 'done': 0, 'step': 0, 'updates': 0, 'skipped': 0,
-      'skipped_in_a_row': 0, 'tokens': 0, 'seconds': 0.0,
-      'best_step': None, 'best_nll': None,
-  }
-  if restored := latest.restore(checkpoint.abstract(abstract, where)):
-    jax.tree.map(lambda x: x.delete(), s.params)
-    state, progress = restored
-    params = state.params
+  training = training_lib.Training(c, workdir, s)
+  state, progress = training.restore()
+  params = state.params if state else s.params
 
   with metrics_lib.Writer(
       workdir, start_step=progress['step'], tensorboard=c.log.tensorboard,
@@ -74,43 +49,25 @@ def run(c, workdir: Any, s: setup.Setup) -> dict[str, Any]:
       if not progress['done']:
         stages.measure(r, params)
       examples = stages.curate(r, params, began)
-      total = batches.steps(len(examples), rows, epochs)
+      total = batches.steps(len(examples), training.rows, training.epochs)
       stream = batches.Stream(
-          examples, batch=rows, epochs=epochs, seed=c.seed + r,
-          mask_mode=c.data.mask_mode,
+          examples, batch=training.rows, epochs=training.epochs,
+          seed=c.seed + r, mask_mode=c.data.mask_mode,
       )
       if progress['done']:
         stream.set_state(progress['stream'])
-      elif state is None or across == 'restart':
-        state = create(params)
-
-      # The step: one pure function, jitted with shardings over the mesh. What is
-      # continued gives each round an equal share of schedule and curriculum.
-      span, updates, steps = {'total_steps': total}, 0, 0
-      if across == 'continue':
-        span = {'total_steps': c.rounds * total, 'first_step': r * total}
-        updates, steps = progress['updates'], began
-      schedule, tx = optimizer.make(**span, updates=updates, **optim)
-      step_fn = jax.jit(
-          train_step.make_train_step(
-              s.config, tx, mesh=s.mesh, micro_batches=micro_batches,
-              steps_before=steps, **span, **c.curriculum, **c.loss,
-          ),
-          donate_argnums=0,
-          in_shardings=(where, sharding.batch_sharding(s.mesh)),
-          out_shardings=(where, sharding.replicated(s.mesh)),
-      )
-      log = stages_lib.Log(
-          writer, progress, schedule, updates=updates, patience=patience
-      )
+      else:
+        state = training.begin(state, params)
+      step, rate = training.step(r, total, progress)
+      log = stages_lib.Log(writer, progress, rate, patience=training.patience)
       bar = tqdm.tqdm(
           range(progress['done'] + 1, total + 1), f'round {r + 1}, train',
           initial=progress['done'], total=total,
       )
       for done in bar:
-        state, metrics = step_fn(state, batches.place(next(stream), s.mesh))
+        state, metrics = step(state, batches.place(next(stream), s.mesh))
         log.add(metrics)
-        progress['done'], progress['step'] = done, began + done
+        progress |= {'done': done, 'step': began + done}
         stopping = runtime.stop_requested()
         due = functools.partial(_is_due, done, total)
         if due(c.log.every) or due(c.checkpoint.every) or stopping:
@@ -118,27 +75,22 @@ def run(c, workdir: Any, s: setup.Setup) -> dict[str, Any]:
         if s.validation.examples and due(c.validation.every):
           found = stages.validate(state.params, due(c.validation.accuracy_every))
           writer.write(progress['step'], 'validation', found)
-          if progress['best_nll'] is None or found['nll'] < progress['best_nll']:
-            progress |= {'best_step': progress['step'], 'best_nll': found['nll']}
-            best.save(progress['step'], {'params': state.params}, progress)
+          training.keep_best(state, progress, found['nll'])
           log.restart_clock()
         if due(c.checkpoint.every) or stopping:
           writer.flush()  # before the checkpoint that covers these lines
           progress['stream'] = stream.get_state()
           if done == total:
-            progress |= {'round': r + 1, 'done': 0,
-                         'updates': progress['step'] - progress['skipped']}
-          latest.save(progress['step'], state, progress)
+            updates = progress['step'] - progress['skipped']
+            progress |= {'round': r + 1, 'done': 0, 'updates': updates}
+          training.save(state, progress)
           runtime.check_stop()
           log.restart_clock()
       params = state.params
 
   stages.measure(c.rounds, params)
   weights.save(workdir / 'model', s.config, params, tokenizer=s.tokenizer)
-  results = stages.results(progress, params)
-  processes.from_first(
-      lambda: storage.publish(workdir / 'results.json', json.dumps(results)))
-  return results
+  return stages.results(progress, params)
 
 
 def main(argv):
