@@ -26,7 +26,7 @@ Where things live; a module imports only modules above it:
   model        the decoder and its pure `forward` (its shape: model_config)
   weights      Hugging Face safetensors <-> params
   engine       batched sampling: slots that are refilled on the device
-               (its parts: slots, cache_plan)
+               (its parts: slots, cache_plan, ledger)
   hinted_decode  the two-stream loop, and rewriting by it
   optimizer    optax chain and schedules
   train_step   TrainState, make_train_step

@@ -14,28 +14,16 @@ import numpy as np
 import tqdm
 
 from ddt_jax import cache_plan
+from ddt_jax import ledger
 from ddt_jax import model
 from ddt_jax import sharding
 from ddt_jax import slots as slots_lib
-from ddt_jax import stopping
 
 _unstacked = jax.jit(model.unstacked)
 
 STEPS = 128  # between two visits of the host, at most
 
-
-class Generated(NamedTuple):
-  """A finished request.
-
-  Attributes:
-    tokens: at most max_new_tokens ids, the EOS included.
-    finish: 'eos' | 'length' | 'repetition'.
-    student_only_from: tokens after which the student alone decided, if ever.
-  """
-
-  tokens: list[int]
-  finish: str
-  student_only_from: int | None = None
+Generated = ledger.Generated
 
 
 class Visit(NamedTuple):
@@ -193,16 +181,12 @@ def run(
   check(config, asked, rule)
   if bad := [i for i in eos_ids if not 0 <= i < config.vocab_size]:
     raise ValueError(f'EOS ids {bad} are outside the vocabulary')
-  # A request for no token has its answer already.
-  results = [None if r.limit else Generated([], 'length') for r in asked]
-  order = []
-  for i, result in enumerate(results):
-    if result is None:
-      order.append(i)
-    elif on_result is not None:
-      on_result(i, result)
-  if not order:
-    return results
+  book = ledger.Ledger(
+      asked, rule.first_may_end, eos_ids, automaton, repetition, official_window,
+      on_result,
+  )
+  if not book.left:
+    return book.results
   sizes = cache_plan.plan(
       config, asked, slots=slots, cache_dtype=cache_dtype, mesh=mesh
   )
@@ -215,61 +199,36 @@ def run(
   params = _unstacked(params)
   state, queue = _empty(config, sizes, cache_dtype, mesh)()
   marks = _marks(config.vocab_size, eos_ids, automaton)
-  texts: dict[int, list[int]] = {}  # of requests in slots
-  given, waiting = 0, 0  # of `order`, to the device; of these, in the queue
-  with tqdm.tqdm(
-      total=len(order), desc='decode', disable=not progress
-  ) as bar:
-    while given < len(order) or texts or waiting:
+  waiting = 0  # in the queue
+  with tqdm.tqdm(total=book.left, desc='decode', disable=not progress) as bar:
+    while book.left:
       began, read = time.perf_counter(), 0
-      if not waiting and given < len(order):
-        tickets = order[given: given + sizes.queue]
+      if not waiting and (tickets := book.give(sizes.queue)):
         queue = _fill(params, config, queue, asked, tickets)
-        given, waiting = given + len(tickets), len(tickets)
         read = sum(len(p) - 1 for i in tickets for p in asked[i].prompts)
         if on_visit is not None:
           jax.block_until_ready(queue)
       filled = time.perf_counter()
       state, queue, *log = slots_lib.decode(
           params, config, state, queue, key=key, rule=rule, steps=STEPS,
-          marks=marks, more=given < len(order), mesh=mesh,
+          marks=marks, more=bool(book.ungiven), mesh=mesh,
       )
       *log, steps, waiting, tickets = jax.device_get(
           (*log, queue.size - queue.head, state.requests.ticket)
       )
-      new = _by_ticket(*(x[:steps] for x in log))
+      new = ledger.by_ticket(*(x[:steps] for x in log))
       if on_visit is not None:
         on_visit(Visit(
             int(steps), sum(map(len, new.values())),
             time.perf_counter() - filled, read, filled - began,
         ))
-      running = set(tickets[tickets != slots_lib.IDLE].tolist())
-      stopped = []
-      for ticket, tokens in new.items():
-        before = len(texts.setdefault(ticket, []))
-        text = texts[ticket]
-        text += tokens
-        cut = None
-        if repetition is not None:
-          cut = _repetition(
-              text, before, ticket in running, *repetition, official_window
-          )
-        if cut is not None:
-          stopped.append(ticket)
-        elif ticket in running:
-          continue
-        results[ticket] = _finished(
-            text, cut, rule.first_may_end, eos_ids, automaton
-        )
-        del texts[ticket]
-        bar.update()
-        if on_result is not None:
-          on_result(ticket, results[ticket])
-      if running.intersection(stopped):
+      finished, stopped = book.add(new, set(tickets.tolist()))
+      bar.update(finished)
+      if stopped:
         left = np.where(np.isin(tickets, stopped), slots_lib.IDLE, tickets)
         left = _like(left, state.requests.ticket)
         state = state.replace(requests=state.requests.replace(ticket=left))
-  return results
+  return book.results
 
 
 @functools.cache
@@ -324,43 +283,6 @@ def _fill(params, config, queue, asked, tickets):
 def _like(new, old):
   """A host array where an old one lies: another place would be compiled for."""
   return jax.device_put(np.asarray(new, old.dtype), old.sharding)
-
-
-def _by_ticket(tokens, tickets) -> dict[int, list[int]]:
-  """Ticket -> its new tokens, out of a log [steps, S]."""
-  tokens, tickets = tokens.ravel(), tickets.ravel()
-  order = np.argsort(tickets, kind='stable')  # keeps the order of steps
-  order = order[tickets[order] != slots_lib.IDLE]
-  found, starts = np.unique(tickets[order], return_index=True)
-  return {
-      int(ticket): part.tolist() for ticket, part in zip(
-          found, np.split(tokens[order], starts[1:]), strict=True
-      )
-  }
-
-
-def _repetition(
-    text, before, running, n, times, every, official_window
-) -> int | None:
-  """Where a text is to be cut because it repeats itself, or None."""
-  # It is looked at before the next token: a text that has ended is not.
-  last = len(text) if running else len(text) - 1
-  for stop in range((before // every + 1) * every, last + 1, every):
-    if stopping.repeats(
-        text[:stop], n=n, times=times, official_window=official_window
-    ):
-      return stop
-  return None
-
-
-def _finished(text, cut, first_may_end, eos_ids, automaton) -> Generated:
-  if cut is not None:
-    text, finish = text[:cut], 'repetition'
-  elif text[-1] in eos_ids and (first_may_end or len(text) > 1):
-    finish = 'eos'
-  else:
-    finish = 'length'
-  return Generated(text, finish, stopping.found_at(automaton, text))
 
 
 def _marks(vocab_size, eos_ids, automaton) -> slots_lib.Marks:
