@@ -21,6 +21,8 @@ from ddt_jax import sharding
 
 ModelConfig = model_config.ModelConfig
 PADDING = -1  # the position of a token that is not there
+_WHOLE = 1024  # tokens of a row whose attention is computed at once
+_BLOCK = 512  # queries of longer ones that are
 
 
 @struct.dataclass
@@ -125,7 +127,7 @@ class Attention(nnx.Module):
     q, k = rotate(q, rope), rotate(k, rope)
     k, v = k.transpose(0, 2, 3, 1), v.swapaxes(1, 2)  # as in a Cache
     if caches is None:
-      y = attend(q, k, v, *masks)
+      y = attend_in_blocks(q, k, v, *masks)
     else:
       # Only attention tells streams apart: each has its rows, one after another.
       ends = np.cumsum([mask.shape[0] for mask in masks])[:-1]
@@ -290,6 +292,31 @@ def attend(
   y = p.reshape(batch, -1, groups * time, keys) @ v
   y = y.reshape(batch, -1, groups, time, dim).transpose(0, 3, 1, 2, 4)
   return y.reshape(batch, time, heads, dim)
+
+
+def attend_in_blocks(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array
+) -> jax.Array:
+  """`attend` of whole rows, whose long ones never hold their [T, T] scores.
+
+  A block of queries at a time, which leaves out the keys after it; the backward
+  computes a block's scores again.
+
+  Args:
+    q, k, v, mask: see `attend`; S = T, and no query sees a later key.
+  """
+  time = q.shape[1]
+  if time <= _WHOLE:
+    return attend(q, k, v, mask)
+  block = jax.checkpoint(attend)
+  parts = []
+  for start in range(0, time, _BLOCK):
+    end = min(start + _BLOCK, time)
+    parts.append(block(
+        q[:, start:end], k[..., :end], v[..., :end, :],
+        mask[:, start:end, :end],
+    ))
+  return jnp.concatenate(parts, 1)
 
 
 def forward(

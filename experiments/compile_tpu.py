@@ -1,151 +1,180 @@
-r"""Compiles the decoding loop for a TPU topology, without a TPU.
+r"""Compiles a config's programs for a TPU topology, without a TPU.
 
-python -m experiments.compile_tpu --topology=v5e:2x4 --tensor=4
+python -m experiments.compile_tpu --config configs/idft.py --topology v5e:4x8 \
+    --config.model.path=Qwen2.5-7B --config.model.dtype=bfloat16 \
+    --config.model.remat=full --config.data.max_tokens=4096 --config.optim.batch=32
 
-Needs the extra [tpu]. Prints the memory that a chip needs, by the compiler.
+Parts: head (the loss by hidden states and head, alone), train (a step of the
+optimizer), score, decode. model.path: a folder, a config.json, or a name of
+`model_sizes`; no weights are read. Of each part a chip's share: memory by
+category; FLOPs, bytes and collectives with loops multiplied in (see `hlo`); the
+time that no program with these can beat. Needs the extra [tpu].
 """
 
-import dataclasses
+import importlib.util
+import json
+import math
 import os
-import re
+from typing import Any
 
 # Before JAX is imported: this machine need not have a TPU.
 os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
+os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 from absl import app  # noqa: E402
 from absl import flags  # noqa: E402
 import jax  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
+from ml_collections import config_flags  # noqa: E402
 
-from ddt_jax import hinted_decode  # noqa: E402
 from ddt_jax import model  # noqa: E402
 from ddt_jax import sharding  # noqa: E402
-from ddt_jax import slots as slots_lib  # noqa: E402
+from experiments import chips  # noqa: E402
+from experiments import compile_parts  # noqa: E402
+from experiments import hlo  # noqa: E402
+from experiments import model_sizes  # noqa: E402
+from experiments import runtime  # noqa: E402
+from experiments import setup  # noqa: E402
 
-_TOPOLOGY = flags.DEFINE_string('topology', 'v5e:2x4', 'Of the slice.')
-_TENSOR = flags.DEFINE_integer('tensor', 4, 'Chips that share the heads.')
-_SLOTS = flags.DEFINE_integer('slots', 64, 'Requests decoded together.')
-_CONTEXT = flags.DEFINE_integer('context', 8192, 'Tokens a stream may have.')
-_NEW = flags.DEFINE_integer('new', 2048, 'New tokens among them.')
-
-QWEN2_5_7B = dict(
-    architectures=['Qwen2ForCausalLM'], model_type='qwen2', vocab_size=152064,
-    hidden_size=3584, intermediate_size=18944, num_hidden_layers=28,
-    num_attention_heads=28, num_key_value_heads=4, rope_theta=1e6,
-    rms_norm_eps=1e-6, hidden_act='silu', max_position_embeddings=32768,
-    tie_word_embeddings=False, use_sliding_window=False,
-    initializer_range=0.02, eos_token_id=151645,
-)
+PARTS = ('head', 'train', 'score', 'decode')
 
 
-def print_resharding(params, training, decoding, dtype) -> None:
-  """What bringing parameters from one layout to the other costs a chip.
+def devices(topology: str) -> list[Any]:
+  """Of a slice that need not be there.
 
-  Args:
-    params: abstract, as in training.
-    training, decoding: meshes of the same chips.
-    dtype: of decoding.
+  Raises:
+    ImportError: the compiler is not installed.
+    ValueError: there is no such slice.
   """
-  halfway = sharding.halfway(decoding)
-  names, received, temporary = set(), 0, 0
-  done = {}
-  for path, x in jax.tree_util.tree_leaves_with_path(params):
-    name = sharding.path_name(path)
-    at = [
-        jax.sharding.NamedSharding(mesh, sharding.spec(name, x.shape, mesh))
-        for mesh in (training, halfway, decoding)
-    ]
-    kind = x.shape, *(where.spec for where in at)
-    if kind not in done:
-      spent = 0
-      for source, target in zip(at, at[1:], strict=False):
-        compiled = jax.jit(lambda x: x, out_shardings=target).lower(
-            jax.ShapeDtypeStruct(x.shape, dtype, sharding=source)
-        ).compile()
-        found = re.findall(
-            r' (all-to-all|all-gather|collective-permute|all-reduce)',
-            compiled.as_text(),
-        )
-        names.update(found)
-        memory = compiled.memory_analysis()
-        temporary = max(temporary, memory.temp_size_in_bytes)
-        if found:
-          spent += memory.output_size_in_bytes
-      done[kind] = spent
-    received += done[kind]
-  print(
-      f'From training with fsdp={training.shape["fsdp"]}: a chip receives at most'
-      f' {received / 2**30:.2f} GiB ({", ".join(sorted(names))}), and needs'
-      f' {temporary / 2**30:.2f} GiB beside them'
+  bounds = chips.host_bounds(topology)
+  if importlib.util.find_spec('libtpu') is None:
+    raise ImportError(
+        "the TPU compiler is not installed: pip install -e '.[tpu]'")
+  try:
+    return topologies.get_topology_desc(
+        platform='tpu', topology_name=topology, chips_per_host_bounds=bounds,
+    ).devices
+  except jax.errors.JaxRuntimeError as e:
+    raise ValueError(f'topology {topology!r}: {e}') from None
+
+
+def bytes_a_chip(tree: Any) -> int:
+  """Of abstract arrays, by where they lie."""
+  return sum(
+      math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+      for x in jax.tree.leaves(tree)
   )
+
+
+def figures(part: compile_parts.Part, chip: chips.Chip) -> dict[str, Any]:
+  """What the compiler says of a part, for one chip.
+
+  Returns:
+    name, bytes of memory by category, their sum and whether it fits; flops,
+    bytes, seconds; collectives inside loops and outside.
+  """
+  memory = part.compiled.memory_analysis()
+  parts = {k: bytes_a_chip(v) for k, v in part.arguments.items()}
+  parts |= {
+      # Tiles of the memory that arrays do not fill, scalars.
+      'padding': max(memory.argument_size_in_bytes - sum(parts.values()), 0),
+      'temporaries': memory.temp_size_in_bytes,
+      'new outputs': memory.output_size_in_bytes - memory.alias_size_in_bytes,
+      'program': memory.generated_code_size_in_bytes,
+  }
+  total = sum(parts.values())
+  cost = hlo.cost(part.compiled.as_text(), unknown_trips=part.unknown_trips)
+  seconds = {
+      'products': cost.flops / chip.flops, 'memory': cost.bytes / chip.bandwidth}
+
+  def moved(looped):
+    return {
+        kind: {'count': count, 'bytes': size}
+        for (kind, inside), (count, size) in sorted(cost.collectives.items())
+        if inside == looped
+    }
+
+  return {
+      'part': part.name, 'hbm': parts, 'hbm_total': total,
+      'fits': total <= chip.hbm, 'flops': cost.flops, 'bytes': cost.bytes,
+      'roofline': seconds, 'seconds': max(seconds.values()),
+      'in_loops': moved(True), 'outside': moved(False),
+      'loops_by_data': cost.unknown_loops, 'counted_as': part.unknown_trips,
+  }
+
+
+def show(f: dict[str, Any], chip: chips.Chip) -> None:
+  """To read, and a line of JSON."""
+  print(f'\n{f["part"]}')
+  for name, size in f['hbm'].items():
+    print(f'{name:>16}: {size / 2**30:7.3f} GiB')
+  verdict = 'fits' if f['fits'] else 'DOES NOT FIT'
+  print(f'{"in all":>16}: {f["hbm_total"] / 2**30:7.3f} of'
+        f' {chip.hbm / 2**30:.2f} GiB: {verdict}')
+  loops = ''
+  if f['loops_by_data']:
+    loops = (f'; {f["loops_by_data"]} loop(s) whose trips depend on data counted'
+             f' {f["counted_as"]} times')
+  print(f'{"work":>16}: {f["flops"] / 1e12:.3f} TFLOP,'
+        f' {f["bytes"] / 1e9:.2f} GB{loops}')
+  slower = max(f['roofline'], key=f['roofline'].get)
+  print(f'{"at least":>16}: {f["seconds"] * 1e3:.2f} ms, by the {slower} ('
+        + ', '.join(f'{k} {v * 1e3:.2f}' for k, v in f['roofline'].items()) + ')')
+  for where in ('in_loops', 'outside'):
+    listed = '; '.join(
+        f'{kind} {x["count"]:,.0f}, {x["bytes"] / 1e9:.3f} GB'
+        for kind, x in f[where].items())
+    print(f'{where.replace("_", " "):>16}: {listed or "no collectives"}')
+  print(json.dumps(f), flush=True)
+
+
+def run(c, topology: str, parts: list[str], context: int) -> None:
+  """Compiles and shows."""
+  if unknown := [p for p in parts if p not in PARTS]:
+    raise ValueError(f'parts {unknown}: choose from {PARTS}')
+  chip = chips.of(topology)
+  mesh = sharding.make_mesh(**c.mesh, devices=devices(topology))
+  setup.check_options(c, mesh)
+  config = model.ModelConfig.from_hf(
+      model_sizes.fields(c.model.path), dtype=c.model.dtype, remat=c.model.remat)
+  shape = ', '.join(f'{a}={n}' for a, n in mesh.shape.items())
+  print(
+      f'{c.model.path}, {config.dtype}, remat {config.remat}, on {topology}'
+      f' ({shape}): {c.optim.batch} rows of {c.data.max_tokens} tokens in'
+      f' {c.optim.micro_batches} micro-batch(es); a chip\'s share:')
+  made = {
+      'head': lambda: compile_parts.head(c, mesh, config),
+      'train': lambda: compile_parts.train(c, mesh, config),
+      'score': lambda: compile_parts.scorer(c, mesh, config),
+      'decode': lambda: compile_parts.decode(
+          c, mesh, config,
+          context or c.data.max_tokens + c.curate.max_new_tokens),
+  }
+  for name in parts:
+    for part in made[name]():
+      show(figures(part, chip), chip)
+    if name == 'decode':
+      moved = compile_parts.resharding(
+          mesh, sharding.decoding_mesh(mesh, c.decoding.tensor), config)
+      print(f'{"from training":>16}: a chip receives at most'
+            f' {moved.received / 2**30:.2f} GiB ({", ".join(moved.collectives)}),'
+            f' and needs {moved.beside / 2**30:.2f} GiB beside them')
 
 
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'unknown argument {argv[1]!r}')
-  devices = topologies.get_topology_desc(
-      platform='tpu', topology_name=_TOPOLOGY.value
-  ).devices
-  training = sharding.make_mesh(devices=devices)
-  mesh = sharding.decoding_mesh(training, _TENSOR.value)
-  config = dataclasses.replace(
-      model.ModelConfig.from_hf(QWEN2_5_7B), dtype='bfloat16'
-  )
-
-  def place(tree, where):
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-        tree, where,
-    )
-
-  params = jax.eval_shape(lambda: model.init(config, jax.random.key(0)))
-  params = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16), params
-  )
-  print_resharding(params, training, mesh, jnp.bfloat16)
-  params = jax.eval_shape(model.unstacked, params)
-  params = place(params, sharding.tree_shardings(params, mesh))
-  width = _CONTEXT.value - _NEW.value
-  made = jax.eval_shape(lambda: slots_lib.empty(
-      config, (width, width), slots=_SLOTS.value,
-      queue=max(1, 256 * _SLOTS.value // _NEW.value), ring=_NEW.value,
-  ))
-  slots, queue = place(made, slots_lib.shardings(made, mesh))
-  everywhere = sharding.replicated(mesh)
-
-  def array(shape, dtype):
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=everywhere)
-
-  states = 16
-  marks = slots_lib.Marks(
-      array((config.vocab_size,), bool),
-      array((states, config.vocab_size), jnp.int32), array((), jnp.int32),
-  )
-  mixture = hinted_decode.Mixture(beta=3.0)
-  rule = slots_lib.Rule(0.3, 0.95, combine=mixture, first_may_end=False)
-  with jax.set_mesh(mesh):
-    compiled = slots_lib.decode.trace(
-        params, config, slots, queue, rule=rule, steps=128, marks=marks,
-        key=jax.eval_shape(lambda: jax.random.key(0)),
-        more=array((), bool), mesh=mesh,
-    ).lower(lowering_platforms=('tpu',)).compile()
-  memory = compiled.memory_analysis()
-  parts = {
-      'weights, caches': memory.argument_size_in_bytes,
-      'temporary': memory.temp_size_in_bytes,
-      'new outputs': memory.output_size_in_bytes - memory.alias_size_in_bytes,
-  }
-  print(
-      f'Qwen2.5-7B, {_TOPOLOGY.value}, data={mesh.shape["data"]},'
-      f' tensor={_TENSOR.value}: {_SLOTS.value} slots x 2 streams of'
-      f' {_CONTEXT.value} tokens, bfloat16'
-  )
-  for name, size in parts.items():
-    print(f'{name:>16}: {size / 2**30:6.2f} GiB a chip')
-  print(f'{"in all":>16}: {sum(parts.values()) / 2**30:6.2f} GiB a chip')
+  runtime.start()
+  f = flags.FLAGS
+  with runtime.explained_errors(*runtime.INPUT_ERRORS, jax.errors.JaxRuntimeError):
+    run(f.config, f.topology, f.parts, f.context)
 
 
 if __name__ == '__main__':
+  config_flags.DEFINE_config_file('config', 'configs/idft.py')
+  flags.DEFINE_string('topology', 'v5e:2x4', 'Of the slice.')
+  flags.DEFINE_list('parts', list(PARTS), 'What is compiled.')
+  flags.DEFINE_integer(
+      'context', 0, 'Tokens of a stream when decoding; 0: a row and an answer.')
   app.run(main)
