@@ -16,7 +16,7 @@ from ddt_jax import vocab_head
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'mesh'))
-def _stats(params, config, mesh, batch):
+def batch_stats(params, config, mesh, batch):
   hidden, _ = model.forward(
       params, config, batch.tokens, positions=batch.positions,
       return_hidden=True, mesh=mesh,
@@ -47,7 +47,7 @@ def token_stats(
     TokenStats of numpy arrays [supervised tokens].
   """
   for rows in batches.in_order(examples, batch=batch, time=time):
-    stats = _stats(params, config, mesh, batches.place(rows, mesh))
+    stats = batch_stats(params, config, mesh, batches.place(rows, mesh))
     stats = jax.tree.map(processes.to_host, stats)
     for i in range(batch):
       if (where := rows.mask[i] > 0).any():

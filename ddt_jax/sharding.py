@@ -21,8 +21,11 @@ BATCH = P(('data', 'fsdp'))  # every leading batch axis
 
 # The first rule that matches the parameter's path wins. Layers are stacked, so
 # their leading axis is L. Optimizer moments have the same path endings.
+_BY_ROWS = P(('tensor', 'fsdp'))
 RULES = (
-    (r'(embed/embedding|head/kernel)$', P('tensor', 'fsdp')),  # [V, D]
+    # [V, D]; tables are gathered and their gradients scattered whole rows at a
+    # time, which a TPU does without a copy in another layout.
+    (r'(embed/embedding|head/kernel)$', _BY_ROWS),
     (r'(q|k|v|gate|up)/kernel$', P(None, 'fsdp', 'tensor')),  # [L, D, out]
     (r'(o|down)/kernel$', P(None, 'tensor', 'fsdp')),  # [L, in, D]
     (r'(q|k|v)/bias$', P(None, 'tensor')),  # [L, out]
@@ -58,8 +61,16 @@ def path_name(path: tuple[Any, ...]) -> str:
 
 
 def spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
-  """The rule for a parameter; an axis that does not divide is dropped."""
+  """The rule for a parameter; an axis that does not divide is dropped.
+
+  Of a table whose rows do not divide by both axes, `fsdp` takes the columns.
+  """
   rule = next(s for pattern, s in RULES if re.search(pattern, path))
+  ways = mesh.shape['tensor'] * mesh.shape['fsdp']
+  if rule == _BY_ROWS:
+    if shape[0] % ways == 0:
+      return rule
+    rule = P('tensor', 'fsdp')
   rule = tuple(rule)[-len(shape):] if shape else ()
   return P(*(
       axis if axis and size % mesh.shape[axis] == 0 else None
@@ -136,7 +147,8 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 def gathered(table: jax.Array, mesh: Mesh) -> NamedSharding:
   """A vocabulary table [V, D] as split over `tensor` alone."""
-  return NamedSharding(mesh, P(spec('embed/embedding', table.shape, mesh)[0]))
+  whole = len(table) % mesh.shape['tensor']
+  return NamedSharding(mesh, P() if whole else P('tensor'))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -162,11 +162,16 @@ def gathered(mesh, head, dtype):
   return head.astype(dtype)
 
 
-def summed(mesh, dw):
-  """The head's gradient over all rows; each device keeps its part over fsdp."""
+def summed(mesh, dw, lies: P | None):
+  """The head's gradient over all rows; each device keeps its part over fsdp.
+
+  `lies`: as in `table`.
+  """
   if mesh is None:
     return dw
-  if dw.shape[1] % mesh.shape['fsdp']:
+  over_fsdp = [i for i, axes in enumerate(lies) if axes and 'fsdp' in axes]
+  if not over_fsdp:
     return jax.lax.psum(dw, ROWS[0])
-  dw = jax.lax.psum_scatter(dw, 'fsdp', scatter_dimension=1, tiled=True)
+  dw = jax.lax.psum_scatter(
+      dw, 'fsdp', scatter_dimension=over_fsdp[0], tiled=True)
   return jax.lax.psum(dw, 'data')

@@ -84,7 +84,7 @@ def _forward(how, hidden, head, targets):
 def _backward(how, saved, g):
   chunk, temperature, mesh = how
   hidden, head, targets, stats, lse = saved
-  split = parts.split(mesh, head)
+  split, lies = parts.split(mesh, head), parts.table(mesh, head)
 
   def local(hidden, head, targets, stats, lse, g):
     rows = parts.flat(hidden)
@@ -110,10 +110,11 @@ def _backward(how, saved, g):
     dh, dw = parts.over_chunks(step, zeros, head, parts.chunk_size(chunk, rows))
     if split:
       dh = jax.lax.psum(dh, 'tensor')
-    return dh.reshape(hidden.shape).astype(hidden.dtype), parts.summed(mesh, dw)
+    dh = dh.reshape(hidden.shape).astype(hidden.dtype)
+    return dh, parts.summed(mesh, dw, lies)
 
   specs = (parts.ROWS, split, *[parts.ROWS] * 4)
-  dh, dw = parts.on(mesh, local, specs, (parts.ROWS, parts.table(mesh, head)))(
+  dh, dw = parts.on(mesh, local, specs, (parts.ROWS, lies))(
       hidden, parts.gathered(mesh, head, hidden.dtype), targets, stats, lse, g)
   return dh, dw.astype(head.dtype), None
 

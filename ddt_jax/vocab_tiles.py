@@ -15,7 +15,7 @@ from ddt_jax import vocab_stream
 
 WeightsFn = Callable[[ddt.TokenStats, Any], tuple[jax.Array, jax.Array]]
 
-_TILE = 2048  # tokens; the gradient of the head is read and written once a tile
+TILE = 2048  # tokens; the gradient of the head is read and written once a tile
 
 
 def supervised_stats(
@@ -36,7 +36,7 @@ def supervised_stats(
 
   def local(hidden, head, targets, mask):
     rows, ids = parts.flat(hidden), targets.reshape(-1)
-    tiles = _Tiles.of(mask.reshape(-1), _TILE)
+    tiles = _Tiles.of(mask.reshape(-1), TILE)
 
     def step(i, out):
       here = tiles.rows(i)
@@ -112,6 +112,7 @@ def _tiled(how, hidden, head, targets, mask, extras):
 
 def _forward(how, hidden, head, targets, mask, extras):
   weights_fn, chunk, mesh = how
+  lies = parts.table(mesh, head)
   leaves, tree = jax.tree.flatten(extras)
   per_token = [
       jnp.shape(x)[:targets.ndim] == targets.shape and targets.ndim > 0
@@ -120,7 +121,7 @@ def _forward(how, hidden, head, targets, mask, extras):
 
   def local(hidden, head, targets, mask, leaves):
     rows, ids, m = parts.flat(hidden), targets.reshape(-1), mask.reshape(-1)
-    tiles = _Tiles.of(m, chunk or _TILE)
+    tiles = _Tiles.of(m, chunk or TILE)
     leaves = [
         x.reshape(-1, *x.shape[targets.ndim:]) if cut else x
         for x, cut in zip(leaves, per_token, strict=True)
@@ -153,12 +154,12 @@ def _forward(how, hidden, head, targets, mask, extras):
     stats, dh = jax.tree.map(lambda x: tiles.back(x, mask), out)
     if mesh is not None:
       loss = jax.lax.psum(loss, parts.ROWS[0])
-    return loss, stats, dh, parts.summed(mesh, dw)
+    return loss, stats, dh, parts.summed(mesh, dw, lies)
 
   of_leaves = [parts.ROWS if cut else P() for cut in per_token]
   loss, stats, dh, dw = parts.on(
       mesh, local, (parts.ROWS, P(), parts.ROWS, parts.ROWS, of_leaves),
-      (P(), parts.ROWS, parts.ROWS, parts.table(mesh, head)),
+      (P(), parts.ROWS, parts.ROWS, lies),
   )(hidden, parts.gathered(mesh, head, hidden.dtype), targets, mask, leaves)
   return (loss, stats), (dh, dw.astype(head.dtype))
 

@@ -145,6 +145,55 @@ def test_segments_of_a_packed_row_do_not_see_each_other():
   np.testing.assert_allclose(logits[9:], golden['logits_2'], atol=ATOL)
 
 
+@pytest.mark.parametrize('remat', ['none', 'full'])
+@pytest.mark.parametrize('block', [5, 8])
+def test_long_rows_are_attended_to_in_blocks(monkeypatch, block, remat):
+  config, params, golden = load('qwen3-tiny')
+  config = dataclasses.replace(config, remat=remat)
+  tokens = jnp.concatenate([golden['left_ids'], golden['right_ids']])
+  positions = jnp.concatenate(
+      [padded_positions(golden, side) for side in ('left', 'right')])
+  segments = np.where(np.arange(40) < 17, 1, 2) * np.ones((8, 1), int)
+
+  def total(params, segment_ids):
+    logits, _ = model.forward(
+        params, config, tokens, positions=positions, segment_ids=segment_ids)
+    seen = jnp.where((positions >= 0)[..., None], logits, 0.0)
+    return jnp.sum(jnp.sin(seen)), seen
+
+  def run():
+    grad = jax.jit(jax.value_and_grad(total, has_aux=True))
+    return grad(params, None), grad(params, segments)
+
+  whole = run()
+  monkeypatch.setattr(model, '_WHOLE', 16)
+  monkeypatch.setattr(model, '_BLOCK', block)
+  close = functools.partial(np.testing.assert_allclose, atol=ATOL)
+  for ((_, logits), grads), ((_, expected), expected_grads) in zip(
+      run(), whole, strict=True
+  ):
+    close(logits, expected)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(
+            a, b, atol=1e-5 * np.linalg.norm(b)), grads, expected_grads)
+
+
+def test_scores_of_a_long_row_are_never_held_at_once(monkeypatch):
+  config, params, _ = load('qwen2-tiny')
+  tokens = np.zeros((1, 4096), np.int32)
+
+  def temporaries():
+    def total(params):
+      return model.forward(params, config, tokens, return_hidden=True)[0].sum()
+
+    compiled = jax.jit(jax.grad(total)).lower(params).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+  blocks = temporaries()
+  monkeypatch.setattr(model, '_WHOLE', 4096)
+  assert temporaries() > 4 * blocks
+
+
 def test_cache_and_segments_together_are_refused():
   config, params, golden = load('qwen2-loop')
   ids = golden['ids_0'][None]

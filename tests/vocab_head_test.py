@@ -106,7 +106,7 @@ def test_no_chunk_and_no_tail_changes_the_numbers(rows, vocab, chunk, seed):
 
 
 def test_supervised_tokens_are_scored_and_no_others(monkeypatch):
-  monkeypatch.setattr(vocab_tiles, '_TILE', 5)
+  monkeypatch.setattr(vocab_tiles, 'TILE', 5)
   hidden, head, targets, mask = data()
   found = jax.jit(vocab_head.supervised_stats)(hidden, head, targets, mask)
   expected = held(hidden, head, targets)
