@@ -23,7 +23,8 @@ Where things live; a module imports only modules above it:
   sharding     mesh; (parameter path, PartitionSpec) rules
   vocab_head   hidden states -> token statistics, without the logits
                (its parts: vocab_parts, vocab_stream, vocab_tiles)
-  model        the decoder and its pure `forward` (its shape: model_config)
+  model        the decoder and its pure `forward`
+               (its parts: attention, model_config)
   weights      Hugging Face safetensors <-> params
   engine       batched sampling: slots that are refilled on the device
                (its parts: slots, cache_plan, ledger)

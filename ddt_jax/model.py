@@ -16,13 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddt_jax import attention
 from ddt_jax import model_config
 from ddt_jax import sharding
 
 ModelConfig = model_config.ModelConfig
 PADDING = -1  # the position of a token that is not there
-_WHOLE = 1024  # tokens of a row whose attention is computed at once
-_BLOCK = 512  # queries of longer ones that are
 
 
 @struct.dataclass
@@ -79,14 +78,9 @@ class Linear(nnx.Module):
     return y.reshape(*x.shape[:-1], -1)
 
 
-def _wide(dtype: Any) -> jnp.dtype:
-  """In which sums are taken: float32, or float64 where that is asked for."""
-  return jnp.promote_types(dtype, jnp.float32)
-
-
 def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
   """x / sqrt(mean x^2 + eps) * scale over the last axis, in float32 inside."""
-  y = x.astype(_wide(x.dtype))
+  y = x.astype(attention.wide(x.dtype))
   y *= jax.lax.rsqrt(jnp.mean(y**2, -1, keepdims=True) + eps)
   return y.astype(x.dtype) * scale.astype(x.dtype)
 
@@ -127,7 +121,7 @@ class Attention(nnx.Module):
     q, k = rotate(q, rope), rotate(k, rope)
     k, v = k.transpose(0, 2, 3, 1), v.swapaxes(1, 2)  # as in a Cache
     if caches is None:
-      y = attend_in_blocks(q, k, v, *masks)
+      y = attention.attend_rows(q, k, v, *masks)
     else:
       # Only attention tells streams apart: each has its rows, one after another.
       ends = np.cumsum([mask.shape[0] for mask in masks])[:-1]
@@ -141,7 +135,8 @@ class Attention(nnx.Module):
             for o, n, axis in zip(old, new, (3, 2), strict=True)
         )
         updated.append((k, v))
-        parts.append(attend(q, k.astype(x.dtype), v.astype(x.dtype), mask))
+        k, v = k.astype(x.dtype), v.astype(x.dtype)
+        parts.append(attention.attend(q, k, v, mask))
       y, caches = jnp.concatenate(parts), updated
     return self.o(y.reshape(*x.shape[:2], -1)), caches
 
@@ -226,7 +221,7 @@ def logits(params: dict[str, Any], hidden: jax.Array) -> jax.Array:
   """hidden [..., D] -> logits [..., V], float32."""
   return jnp.einsum(
       '...d,vd->...v', hidden, head(params).astype(hidden.dtype),
-      preferred_element_type=_wide(hidden.dtype),
+      preferred_element_type=attention.wide(hidden.dtype),
   )
 
 
@@ -259,64 +254,10 @@ def inverse_frequencies(config: ModelConfig) -> np.ndarray:
 def rotate(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
   """Rotates [B, T, heads, H] by (cos, sin) [B, T, 1, H / 2], halves paired."""
   cos, sin = rope
-  a, b = jnp.split(x.astype(_wide(x.dtype)), 2, -1)
+  a, b = jnp.split(x.astype(attention.wide(x.dtype)), 2, -1)
   return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(
       x.dtype
   )
-
-
-def attend(
-    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array
-) -> jax.Array:
-  """Softmax attention with grouped queries; scores and softmax in float32.
-
-  Args:
-    q: [B, T, N, H].
-    k, v: [B, K, H, S], [B, K, S, H]; query head n reads kv head n // (N / K).
-    mask: [B, T, S], true where a query sees a key. A query that sees none
-      (padding) gets a mean of all values, which nobody reads.
-
-  Returns:
-    [B, T, N, H].
-  """
-  batch, time, heads, dim = q.shape
-  groups, keys = heads // k.shape[1], k.shape[3]
-  q = q.reshape(batch, time, -1, groups, dim).transpose(0, 2, 3, 1, 4)
-  # Heads of a group share their keys: one matrix product for all of them.
-  q = q.reshape(batch, -1, groups * time, dim) * dim**-0.5
-  scores = jnp.matmul(q, k, preferred_element_type=_wide(q.dtype))
-  scores = scores.reshape(batch, -1, groups, time, keys)
-  # A finite floor: a row of -inf would make the softmax and its gradient NaN.
-  scores = jnp.where(mask[:, None, None], scores, -1e30)
-  p = jax.nn.softmax(scores).astype(v.dtype)
-  y = p.reshape(batch, -1, groups * time, keys) @ v
-  y = y.reshape(batch, -1, groups, time, dim).transpose(0, 3, 1, 2, 4)
-  return y.reshape(batch, time, heads, dim)
-
-
-def attend_in_blocks(
-    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array
-) -> jax.Array:
-  """`attend` of whole rows, whose long ones never hold their [T, T] scores.
-
-  A block of queries at a time, which leaves out the keys after it; the backward
-  computes a block's scores again.
-
-  Args:
-    q, k, v, mask: see `attend`; S = T, and no query sees a later key.
-  """
-  time = q.shape[1]
-  if time <= _WHOLE:
-    return attend(q, k, v, mask)
-  block = jax.checkpoint(attend)
-  parts = []
-  for start in range(0, time, _BLOCK):
-    end = min(start + _BLOCK, time)
-    parts.append(block(
-        q[:, start:end], k[..., :end], v[..., :end, :],
-        mask[:, start:end, :end],
-    ))
-  return jnp.concatenate(parts, 1)
 
 
 def forward(
@@ -375,7 +316,7 @@ def forward(
   if segment_ids is not None:
     masks[0] &= segment_ids[:, None] == segment_ids[..., None]
 
-  angle = positions[..., None, None].astype(_wide(config.dtype))
+  angle = positions[..., None, None].astype(attention.wide(config.dtype))
   angle *= inverse_frequencies(config)
   rope = jnp.cos(angle), jnp.sin(angle)
   graph = _block_graph(config)

@@ -17,10 +17,14 @@ import math
 import os
 from typing import Any
 
-# Before JAX is imported: this machine need not have a TPU.
-os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
-os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+# Before JAX is imported: this machine need not have a TPU. What the compiler would
+# ask the cloud for, and complain about, is any valid answer; it does not matter.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
+os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-4')
+os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+# Or only one process at a time could have the compiler.
+os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
 
 from absl import app  # noqa: E402
 from absl import flags  # noqa: E402

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ddt_jax import attention
 from ddt_jax import ddt
 from ddt_jax import model
 from ddt_jax import weights
@@ -145,8 +146,7 @@ def test_segments_of_a_packed_row_do_not_see_each_other():
   np.testing.assert_allclose(logits[9:], golden['logits_2'], atol=ATOL)
 
 
-@pytest.mark.parametrize('remat', ['none', 'full'])
-@pytest.mark.parametrize('block', [5, 8])
+@pytest.mark.parametrize('block, remat', [(5, 'none'), (8, 'full')])
 def test_long_rows_are_attended_to_in_blocks(monkeypatch, block, remat):
   config, params, golden = load('qwen3-tiny')
   config = dataclasses.replace(config, remat=remat)
@@ -166,8 +166,8 @@ def test_long_rows_are_attended_to_in_blocks(monkeypatch, block, remat):
     return grad(params, None), grad(params, segments)
 
   whole = run()
-  monkeypatch.setattr(model, '_WHOLE', 16)
-  monkeypatch.setattr(model, '_BLOCK', block)
+  monkeypatch.setattr(attention, '_WHOLE', 16)
+  monkeypatch.setattr(attention, '_BLOCK', block)
   close = functools.partial(np.testing.assert_allclose, atol=ATOL)
   for ((_, logits), grads), ((_, expected), expected_grads) in zip(
       run(), whole, strict=True
@@ -190,7 +190,7 @@ def test_scores_of_a_long_row_are_never_held_at_once(monkeypatch):
     return compiled.memory_analysis().temp_size_in_bytes
 
   blocks = temporaries()
-  monkeypatch.setattr(model, '_WHOLE', 4096)
+  monkeypatch.setattr(attention, '_WHOLE', 4096)
   assert temporaries() > 4 * blocks
 
 
