@@ -152,20 +152,17 @@ class _Walk:
       return _main(x.shape) + (_size(x.shape) if _main(operands[0].shape) else 0)
     if x.opcode == 'dynamic-update-slice':
       return 2 * _size(operands[1].shape) if _main(x.shape) else 0
-    if x.opcode.endswith('-start'):  # a copy, a slice, a collective
-      source, target = (_size(o) for o in _ends(computation, x))
-      moved = min(source, target) if x.opcode[0] in 'cs' else target
-      return sum(
-          (moved if i else min(moved, source)) for i, o in
-          enumerate(_ends(computation, x)) if _main(o)
-      )
+    if x.opcode.endswith('-start'):  # of a copy, a slice, a collective
+      source, target = _ends(computation, x)
+      read = target if x.opcode == 'slice-start' else source
+      return (_size(read) if _main(source) else 0) + _main(target)
     return _main(x.shape) + sum(_main(o.shape) for o in operands)
 
   def _read(self, computation, x) -> float:
     """Bytes of x, a value within a fusion, that are looked at."""
     read = 0
     for user in computation.users(x.name):
-      if user.opcode in _SAME_PLACE:
+      if user.opcode in _SAME_PLACE and user is not computation.root:
         part = self._read(computation, user)
         read += part * _size(x.shape) / max(_size(user.shape), 1)
       elif user.opcode in _CUTS and user.operands[0] == x.name:
@@ -173,14 +170,13 @@ class _Walk:
         read += math.prod(user.shape.dims) * x.shape.itemsize
       elif user.opcode == 'dynamic-update-slice' and user.operands[0] == x.name:
         continue  # in place
-      elif _collective(user) or user.opcode == 'tuple':
+      elif _collective(user) or (
+          user.opcode == 'tuple' and x.opcode == 'parameter'):
         continue  # passed on
       elif user.opcode == 'fusion':
         inner = self._module.computations[user.called['calls']]
         for p, o in zip(inner.parameters, user.operands, strict=True):
           read += self._read(inner, p) if o == x.name else 0
-      elif user.opcode == 'get-tuple-element':
-        return _size(x.shape)
       else:
         return _size(x.shape)
     return min(read, _size(x.shape))

@@ -31,7 +31,7 @@ class Shape:
 
   @property
   def itemsize(self) -> float:
-    if self.dtype in ('pred',):
+    if self.dtype == 'pred':
       return 1
     bits = _BITS.match(self.dtype)
     return int(bits[1]) / 8 if bits else 0  # 0 of a token

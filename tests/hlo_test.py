@@ -195,6 +195,21 @@ def test_fast_memory_is_free():
   assert found.bytes == 4096  # read once by the copy
 
 
+def test_a_fusion_reads_what_it_converts_and_passes_parameters_on():
+  text = '''HloModule m
+%f (p: f32[64], q: f32[64]) -> (bf16[64], f32[64]) {
+  %p = f32[64]{0} parameter(0)
+  %q = f32[64]{0} parameter(1)
+  %c = bf16[64]{0} convert(%p)
+  ROOT %t = (bf16[64]{0}, f32[64]{0}) tuple(%c, %q)
+}
+''' + entry('''
+  %a = f32[64]{0} parameter(0)
+  %b = f32[64]{0} parameter(1)
+  ROOT %r = (bf16[64]{0}, f32[64]{0}) fusion(%a, %b), kind=kLoop, calls=%f''')
+  assert hlo.cost(text).bytes == 64 * 4 + 64 * 2
+
+
 def test_a_collective_in_pieces_is_counted_once():
   piece = '''%{name} (p: bf16[4]) -> bf16[32] {{
   %p = bf16[4]{{0:T(128)}} parameter(0)
