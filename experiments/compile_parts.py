@@ -48,8 +48,8 @@ def _placed(tree: Any, where: Any) -> Any:
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, where)
 
 
-def _compiled(mesh, f: Callable[..., Any], *args: Any, **options: Any) -> Any:
-  with jax.set_mesh(mesh):
+def _compiled(on, f: Callable[..., Any], *args: Any, **options: Any) -> Any:
+  with jax.set_mesh(on):
     return f.trace(*args, **options).lower(lowering_platforms=('tpu',)).compile()
 
 

@@ -108,28 +108,36 @@ def figures(part: compile_parts.Part, chip: chips.Chip) -> dict[str, Any]:
   }
 
 
+def scaled(x: float, unit: str, base: int = 1000) -> str:
+  """457.4 TFLOP or, with base 1024, 14.7 GiB."""
+  prefixes = ['', *'kMGTP'] if base == 1000 else ['', 'Ki', 'Mi', 'Gi', 'Ti']
+  power = min(int(math.log(max(x, 1), base)), len(prefixes) - 1)
+  return f'{x / base**power:.2f} {prefixes[power]}{unit}'
+
+
 def show(f: dict[str, Any], chip: chips.Chip) -> None:
   """To read, and a line of JSON."""
   print(f'\n{f["part"]}')
+
+  def line(name, text):
+    print(f'{name:>16}: {text}')
+
   for name, size in f['hbm'].items():
-    print(f'{name:>16}: {size / 2**30:7.3f} GiB')
-  verdict = 'fits' if f['fits'] else 'DOES NOT FIT'
-  print(f'{"in all":>16}: {f["hbm_total"] / 2**30:7.3f} of'
-        f' {chip.hbm / 2**30:.2f} GiB: {verdict}')
-  loops = ''
+    line(name, scaled(size, 'B', 1024))
+  line('in all', f'{scaled(f["hbm_total"], "B", 1024)} of'
+       f' {scaled(chip.hbm, "B", 1024)}, {"fits" if f["fits"] else "DOES NOT FIT"}')
+  line('work', f'{scaled(f["flops"], "FLOP")}, {scaled(f["bytes"], "B")}')
   if f['loops_by_data']:
-    loops = (f'; {f["loops_by_data"]} loop(s) whose trips depend on data counted'
-             f' {f["counted_as"]} times')
-  print(f'{"work":>16}: {f["flops"] / 1e12:.3f} TFLOP,'
-        f' {f["bytes"] / 1e9:.2f} GB{loops}')
+    line('of it', f'{f["loops_by_data"]} loop(s) whose turns depend on data, taken'
+         f' as {f["counted_as"]}')
   slower = max(f['roofline'], key=f['roofline'].get)
-  print(f'{"at least":>16}: {f["seconds"] * 1e3:.2f} ms, by the {slower} ('
-        + ', '.join(f'{k} {v * 1e3:.2f}' for k, v in f['roofline'].items()) + ')')
+  times = ', '.join(f'{k} {v * 1e3:.2f}' for k, v in f['roofline'].items())
+  line('at least', f'{f["seconds"] * 1e3:.2f} ms, by the {slower} ({times})')
   for where in ('in_loops', 'outside'):
     listed = '; '.join(
-        f'{kind} {x["count"]:,.0f}, {x["bytes"] / 1e9:.3f} GB'
+        f'{kind} {x["count"]:,.0f}, {scaled(x["bytes"], "B")}'
         for kind, x in f[where].items())
-    print(f'{where.replace("_", " "):>16}: {listed or "no collectives"}')
+    line(where.replace('_', ' '), listed or 'no collectives')
   print(json.dumps(f), flush=True)
 
 
@@ -162,8 +170,8 @@ def run(c, topology: str, parts: list[str], context: int) -> None:
       moved = compile_parts.resharding(
           mesh, sharding.decoding_mesh(mesh, c.decoding.tensor), config)
       print(f'{"from training":>16}: a chip receives at most'
-            f' {moved.received / 2**30:.2f} GiB ({", ".join(moved.collectives)}),'
-            f' and needs {moved.beside / 2**30:.2f} GiB beside them')
+            f' {scaled(moved.received, "B", 1024)} ({", ".join(moved.collectives)})'
+            f' and needs {scaled(moved.beside, "B", 1024)} beside them')
 
 
 def main(argv):

@@ -82,6 +82,12 @@ def test_figures_add_up():
   assert not tight['fits']
 
 
+def test_numbers_are_scaled():
+  assert compile_tpu.scaled(457.4e12, 'FLOP') == '457.40 TFLOP'
+  assert compile_tpu.scaled(15.75 * 2**30, 'B', 1024) == '15.75 GiB'
+  assert compile_tpu.scaled(0, 'B') == '0.00 B'
+
+
 def run(*options, **environment):
   return subprocess.run(
       [sys.executable, '-m', 'experiments.compile_tpu', *options], cwd=ROOT,
@@ -135,7 +141,8 @@ def test_the_streamed_head_holds_no_logits():
   assert held['hbm']['temporaries'] > 9.9e9
   assert streamed['hbm']['temporaries'] < 0.3e9
   assert held['flops'] == tiles['flops'] == 3 * product
-  assert streamed['flops'] == pytest.approx(4 * product)
+  # The last, smaller chunk's logits are computed once.
+  assert streamed['flops'] == pytest.approx(4 * product, rel=1e-3)
   assert tiles['loops_by_data'] == 1 and tiles['counted_as'] == 4
 
 
