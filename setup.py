@@ -52,5 +52,7 @@ setuptools.setup(
         ],
         # Exactly this one: golden numbers were made with it.
         'parity': ['torch==2.13.0'],
+        # A contender in experiments/bench_head.py, which does without it too.
+        'bench': ['tokamax>=0.0.12'],
     },
 )

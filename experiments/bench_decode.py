@@ -7,11 +7,9 @@ contenders take turns in one process, and a figure is the median over rounds of
 the ratio within a round. Needs the extra [parity], for torch.
 """
 
-import collections
 import json
 import statistics
 import tempfile
-import time
 
 from absl import app
 from absl import flags
@@ -25,6 +23,7 @@ from ddt_jax import model
 from ddt_jax import slots as slots_lib
 from ddt_jax import storage
 from ddt_jax import weights
+from experiments import paired
 from experiments import peers_decode as peers
 from experiments import runtime
 
@@ -86,38 +85,11 @@ class Ours:
         slots=slots, on_visit=self.visits.append,
     )
 
-  def __call__(self) -> float:
+  def __call__(self) -> dict[str, float]:
     """Decodes; returns the seconds of it that were not spent on prompts."""
     self.visits.clear()
     self._run()
-    return sum(v.decode_s for v in self.visits)
-
-
-def measure(contenders, rounds):
-  """{name: [tokens/s of each round]}, and seconds of the first call.
-
-  Of contenders that return the seconds after the prompts were read there is also
-  '<name>, decode'.
-  """
-  first, rates = {}, collections.defaultdict(list)
-  for name, (call, _) in contenders.items():
-    began = time.perf_counter()
-    call()
-    first[name] = time.perf_counter() - began
-  for _ in range(rounds):
-    for name, (call, tokens) in contenders.items():
-      began = time.perf_counter()
-      decode_s = call()
-      rates[name].append(tokens / (time.perf_counter() - began))
-      if decode_s is not None:
-        rates[f'{name}, decode'].append(tokens / decode_s)
-  return rates, first
-
-
-def ratio(rates, ours, theirs):
-  return statistics.median(
-      a / b for a, b in zip(rates[ours], rates[theirs], strict=True)
-  )
+    return {'decode': sum(v.decode_s for v in self.visits)}
 
 
 def utilisation(params, config):
@@ -185,24 +157,28 @@ def main(argv):
       )
       for n in (1, 8, 32) for kind in ('hinted', 'plain')
   }
-  contenders = {
-      name: (call, int(name.split()[1]) * new) for name, call in ours.items()
-  } | {
-      'official, torch': (lambda: peers.official(net, pairs[:1], slow), slow),
-      'official, jax': (lambda: in_jax(pairs[:1], slow), slow),
-      'two caches, torch, 8': (
-          lambda: peers.two_caches(net, pairs[:8], new), 8 * new),
-      'plain, transformers, 8': (
-          lambda: peers.generate(net, pairs[:8], new), 8 * new),
+  contenders = ours | {
+      'official, torch': lambda: peers.official(net, pairs[:1], slow),
+      'official, jax': lambda: in_jax(pairs[:1], slow),
+      'two caches, torch, 8': lambda: peers.two_caches(net, pairs[:8], new),
+      'plain, transformers, 8': lambda: peers.generate(net, pairs[:8], new),
   }
-  rates, first = measure(contenders, _ROUNDS.value)
+  taken = paired.every_turn(contenders, _ROUNDS.value)
+  tokens = {name: int(name.split()[1]) * new for name in ours} | {
+      'official, torch': slow, 'official, jax': slow,
+      'two caches, torch, 8': 8 * new, 'plain, transformers, 8': 8 * new,
+  }
+  rates = {
+      name: [tokens[name.removesuffix(', decode')] / s for s in each[1:]]
+      for name, each in taken.items()
+  }
   results = {
       'model': _MODEL.value, 'rounds': _ROUNDS.value,
       'parameters': sum(x.size for x in jax.tree.leaves(params)),
       'tokens/s': {k: statistics.median(v) for k, v in rates.items()},
-      'first call, s': first,
+      'first call, s': {name: taken[name][0] for name in contenders},
       'ratios': {
-          f'{a} / {b}': ratio(rates, a, b) for a, b in (
+          f'{a} / {b}': paired.ratio(rates, a, b)['median'] for a, b in (
               ('hinted, 32', 'official, torch'),
               ('hinted, 32, decode', 'official, torch'),
               ('hinted, 32', 'official, jax'),

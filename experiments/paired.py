@@ -27,24 +27,34 @@ def compiled(f: Callable[..., Any], *args: Any) -> Callable[[], None]:
   return call
 
 
-def seconds(
-    contenders: dict[str, Callable[[], None]], rounds: int
+def every_turn(
+    contenders: dict[str, Callable[[], dict[str, float] | None]], rounds: int
 ) -> dict[str, list[float]]:
-  """Seconds of every contender in every round, after one that does not count.
+  """Seconds of every contender: of its first call, and in every round after it.
 
   Each round has an order of its own: what one leaves behind, warm caches or busy
-  threads, does not always meet the same next one.
+  threads, does not always meet the same next one. What a contender returns,
+  {part: seconds} of itself, is listed as '<name>, <part>'.
   """
-  taken, names = {name: [] for name in contenders}, list(contenders)
+  taken, names = {}, list(contenders)
   shuffle = random.Random(0).shuffle
-  for turn in range(rounds + 1):
+  for _ in range(rounds + 1):
     shuffle(names)
     for name in names:
       began = time.perf_counter()
-      contenders[name]()
-      if turn:
-        taken[name].append(time.perf_counter() - began)
+      parts = contenders[name]()
+      parts = {name: time.perf_counter() - began} | {
+          f'{name}, {part}': s for part, s in (parts or {}).items()}
+      for key, s in parts.items():
+        taken.setdefault(key, []).append(s)
   return taken
+
+
+def seconds(
+    contenders: dict[str, Callable[[], dict[str, float] | None]], rounds: int
+) -> dict[str, list[float]]:
+  """`every_turn` without the first, in which what is made once is made."""
+  return {k: s[1:] for k, s in every_turn(contenders, rounds).items()}
 
 
 def ratio(taken: dict[str, list[float]], of: str, to: str) -> dict[str, float]:
@@ -54,6 +64,13 @@ def ratio(taken: dict[str, list[float]], of: str, to: str) -> dict[str, float]:
       'median': statistics.median(each), 'low': min(each), 'high': max(each),
       'rounds': len(each),
   }
+
+
+def show_seconds(taken: dict[str, list[float]], prefix: str = '') -> None:
+  """Median and extremes of each."""
+  for name, each in taken.items():
+    show(f'{prefix}{name}, seconds', {
+        'median': statistics.median(each), 'low': min(each), 'high': max(each)})
 
 
 def show(figure: str, found: dict[str, Any], target: str = '') -> None:

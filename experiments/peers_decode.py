@@ -39,7 +39,7 @@ def _mixture(logits_p: torch.Tensor, logits_q: torch.Tensor) -> torch.Tensor:
   return (1 - lam) * log_p + lam * log_q
 
 
-def _draw(log_m: torch.Tensor) -> torch.Tensor:
+def draw(log_m: torch.Tensor) -> torch.Tensor:
   """The nucleus at temperature 1, then the temperature; tokens [B, 1]."""
   ranked, order = log_m.softmax(-1).sort(-1, descending=True)
   beyond = ranked.cumsum(-1) - ranked > TOP_P
@@ -59,7 +59,7 @@ def official(net: torch.nn.Module, pairs: Pairs, new: int) -> None:
           net(p, use_cache=False).logits[:, -1],
           net(q, use_cache=False).logits[:, -1],
       )
-      token = _draw(log_m)
+      token = draw(log_m)
       p, q = torch.cat([p, token], 1), torch.cat([q, token], 1)
 
 
@@ -71,10 +71,13 @@ def _left_padded(prompts: Sequence[list[int]]):
 
 
 @torch.inference_mode()
-def two_caches(net: torch.nn.Module, pairs: Pairs, new: int) -> float:
+def two_caches(
+    net: torch.nn.Module, pairs: Pairs, new: int
+) -> dict[str, float]:
   """A batch of pairs, a cache for each stream, two passes a token.
 
-  Returns the seconds after the prompts were read, scaled to `new` tokens.
+  Returns the seconds of decoding, after the prompts were read, scaled to `new`
+  tokens.
   """
   streams = []
   for prompts in ([h for _, h in pairs], [s for s, _ in pairs]):
@@ -92,11 +95,11 @@ def two_caches(net: torch.nn.Module, pairs: Pairs, new: int) -> float:
           ids, attention_mask=mask, position_ids=positions,
           past_key_values=cache, logits_to_keep=1,
       ).logits[:, -1])
-    token = _draw(_mixture(*logits))
+    token = draw(_mixture(*logits))
     for stream in streams:
       stream[0] = token
       stream[1] = torch.cat([stream[1], torch.ones_like(token)], 1)
-  return (time.perf_counter() - began) * new / (new - 1)
+  return {'decode': (time.perf_counter() - began) * new / (new - 1)}
 
 
 @torch.inference_mode()
