@@ -26,6 +26,7 @@ from ddt_jax import weights
 from experiments import paired
 from experiments import peers_decode as peers
 from experiments import runtime
+from experiments import shapes
 
 _MODEL = flags.DEFINE_enum('model', '27m', ['tiny', '27m'], 'Size.')
 _ROUNDS = flags.DEFINE_integer('rounds', 11, 'Turns of every contender.')
@@ -37,22 +38,13 @@ _PEER_NEW = flags.DEFINE_integer(
 
 STUDENT, HINTED = 128, 512  # tokens of the prompts
 SIZES = {
-    'tiny': dict(vocab_size=503, hidden_size=64, intermediate_size=160,
-                 num_hidden_layers=3, num_attention_heads=4,
-                 num_key_value_heads=2),
-    '27m': dict(vocab_size=32768, hidden_size=384, intermediate_size=1024,
-                num_hidden_layers=8, num_attention_heads=6,
-                num_key_value_heads=2),
+    'tiny': dict(vocab=503, width=64, mlp=160, layers=3, heads=4, kv_heads=2),
+    '27m': dict(vocab=32768, width=384, mlp=1024, layers=8, heads=6, kv_heads=2),
 }
 
 
 def make_model(name: str):
-  config = model.ModelConfig.from_hf(dict(
-      architectures=['Qwen2ForCausalLM'], model_type='qwen2',
-      max_position_embeddings=2048, rope_theta=10000.0, rms_norm_eps=1e-6,
-      hidden_act='silu', tie_word_embeddings=True, use_sliding_window=False,
-      initializer_range=0.1, eos_token_id=1, **SIZES[name],
-  ))
+  config = shapes.qwen2(**SIZES[name])
   return config, model.init(config, jax.random.key(0))
 
 
