@@ -1,6 +1,6 @@
 r"""The scorer beside the official calculator and beside a bare forward pass.
 
-python -m experiments.bench_score [--size=4x512x151936] [--texts=24] [--rounds=11]
+python -m experiments.bench_score [--size=4x512x151936] [--texts=12] [--rounds=11]
 
 Conversations of mixed lengths out of the embedded world, a model of random weights,
 float32; every token but a text's first is scored. The calculator takes a text at a
@@ -41,9 +41,11 @@ from experiments import runtime
 from experiments import shapes
 
 _SIZE = flags.DEFINE_string('size', '4x512x151936', 'Layers x width x vocabulary.')
-_TEXTS = flags.DEFINE_integer('texts', 24, 'Number.')
-_BATCH = flags.DEFINE_integer('batch', 8, 'Rows scored together.')
+_TEXTS = flags.DEFINE_integer('texts', 12, 'Number.')
+_BATCH = flags.DEFINE_integer('batch', 4, 'Rows scored together.')
 _ROUNDS = flags.DEFINE_integer('rounds', 11, 'Turns of every contender.')
+_CORPORA = flags.DEFINE_list(
+    'corpora', ['512', '8192'], 'Texts streamed, of which the memory is shown.')
 _STREAM = flags.DEFINE_integer(
     'stream', 0, 'Score so many random texts with a small model, print the peak'
     ' memory of the process in MB, and end.')
@@ -172,7 +174,7 @@ def stream(texts):
 
 
 def show_memory():
-  for texts in (512, 8192):
+  for texts in _CORPORA.value:
     done = subprocess.run(
         [sys.executable, '-m', 'experiments.bench_score', f'--stream={texts}'],
         text=True, stdout=subprocess.PIPE, check=True)

@@ -37,6 +37,8 @@ from experiments import shapes
 _SIZE = flags.DEFINE_string('size', '4x512x151936', 'Layers x width x vocabulary.')
 _TOKENS = flags.DEFINE_integer('tokens', 512, 'In the batch, all supervised.')
 _ROUNDS = flags.DEFINE_integer('rounds', 11, 'Turns of every contender.')
+_PROCESSES = flags.DEFINE_integer(
+    'processes', 3, 'Pairs of processes that compile.')
 _COMPILE = flags.DEFINE_bool(
     'compile_alone', False, 'Compile the step, print how long it took, and end.')
 
@@ -168,7 +170,7 @@ def main(argv):
   if _COMPILE.value:
     compile_alone(config, _TOKENS.value)
     return
-  show_compilation(3)
+  show_compilation(_PROCESSES.value)
   params = model.init(config, jax.random.key(0))
   batch = make_batch(config, _TOKENS.value)
   with tempfile.TemporaryDirectory() as folder:
