@@ -196,7 +196,7 @@ def main(argv):
   paired.show('tokens of a text', {
       'shortest': min(lengths), 'mean': np.mean(lengths).item(),
       'longest': max(lengths)})
-  args = model.init(config, jax.random.key(0)), config, examples
+  args = shapes.weights(config), config, examples
   made = {'scorer': scorer(*args)}
   write(found := made['scorer']())
   if importlib.util.find_spec('torch'):

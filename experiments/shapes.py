@@ -1,19 +1,24 @@
 """Models of random weights for benchmarks."""
 
+from typing import Any
+
+import jax
+
 from ddt_jax import model
 
 
 def qwen2(
-    *, layers: int, width: int, mlp: int, vocab: int, heads: int, kv_heads: int
+    *, layers: int, width: int, mlp: int, vocab: int, heads: int, kv_heads: int,
+    std: float = 0.1,
 ) -> model.ModelConfig:
-  """A Qwen2 with tied tables; logits of a standard deviation of width^0.5 / 10."""
+  """A Qwen2 with tied tables; std: of its weights."""
   return model.ModelConfig.from_hf(dict(
       architectures=['Qwen2ForCausalLM'], model_type='qwen2', vocab_size=vocab,
       hidden_size=width, intermediate_size=mlp, num_hidden_layers=layers,
       num_attention_heads=heads, num_key_value_heads=kv_heads,
       max_position_embeddings=8192, rope_theta=10000.0, rms_norm_eps=1e-6,
       hidden_act='silu', tie_word_embeddings=True, use_sliding_window=False,
-      initializer_range=0.1, eos_token_id=1,
+      initializer_range=std, eos_token_id=1,
   ))
 
 
@@ -22,4 +27,15 @@ def named(size: str) -> model.ModelConfig:
   layers, width, vocab = map(int, size.split('x'))
   return qwen2(
       layers=layers, width=width, mlp=11 * width // 4, vocab=vocab,
-      heads=max(width // 64, 1), kv_heads=max(width // 256, 1))
+      heads=max(width // 64, 1), kv_heads=max(width // 256, 1), std=0.02)
+
+
+def weights(config: model.ModelConfig) -> dict[str, Any]:
+  """Random ones; the logits have a standard deviation of about 3.
+
+  That comes from the last norm: large weights in the layers would make attention
+  enlarge every rounding, and runs could not be compared.
+  """
+  params = model.init(config, jax.random.key(0))
+  scale = 3 / (config.init_std * config.width**0.5)
+  return params | {'final_norm': {'scale': scale * params['final_norm']['scale']}}
