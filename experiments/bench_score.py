@@ -10,6 +10,7 @@ within a round, with the extremes. Peak memory is that of fresh processes. The
 calculator needs the extra [parity], for torch.
 """
 
+import copy
 import functools
 import importlib.util
 import json
@@ -128,14 +129,25 @@ def bare(params, config, examples):
 
 
 def calculator(params, config, examples):
-  """() -> phi of each text, in torch."""
+  """() -> phi of each text, in torch; and phi itself, in float64."""
   from experiments import peers_decode
   from experiments import peers_loss
 
   with tempfile.TemporaryDirectory() as folder:
     weights.save(folder, config, params)
     net = peers_decode.load_torch(folder)
-  return lambda: peers_loss.phi(net, [e.tokens for e in examples])
+  texts = [e.tokens for e in examples]
+  exact = peers_loss.phi(copy.deepcopy(net).double(), texts)
+  return (lambda: peers_loss.phi(net, texts)), exact
+
+
+def show_differences(found, official, exact):
+  """Between phi of each text, the greatest."""
+  for name, a, b in (('scorer and calculator', found, official),
+                     ('scorer and float64', found, exact),
+                     ('calculator and float64', official, exact)):
+    paired.show(f'phi, {name}: greatest difference', {'nats': max(
+        abs(x - y).max().item() for x, y in zip(a, b, strict=True))}, '<= 1e-5')
 
 
 def without_result(f):
@@ -147,7 +159,7 @@ def without_result(f):
 def show_temporaries(config):
   """Of the head alone, as compiled for rows of ever more tokens."""
   head = jax.ShapeDtypeStruct((config.vocab_size, config.width), jnp.float32)
-  for tokens in (2048, 8192, 32768):
+  for tokens in (4096, 8192, 32768):
     hidden = jax.ShapeDtypeStruct((1, tokens, config.width), jnp.float32)
     targets, mask = (jax.ShapeDtypeStruct((1, tokens), t)
                      for t in (jnp.int32, jnp.float32))
@@ -200,10 +212,8 @@ def main(argv):
   made = {'scorer': scorer(*args)}
   write(found := made['scorer']())
   if importlib.util.find_spec('torch'):
-    made['calculator'] = calculator(*args)
-    paired.show('greatest difference of phi from the calculator', {'nats': max(
-        abs(a - b).max().item()
-        for a, b in zip(found, made['calculator'](), strict=True))}, '<= 1e-5')
+    made['calculator'], exact = calculator(*args)
+    show_differences(found, made['calculator'](), exact)
   calls = bare(*args) | {name: without_result(f) for name, f in made.items()}
   taken = paired.seconds(calls, _ROUNDS.value)
   paired.show_seconds(taken)

@@ -23,11 +23,11 @@ def idft(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 @torch.inference_mode()
 def phi(net: torch.nn.Module, texts: Sequence[np.ndarray]) -> list[np.ndarray]:
   """The official calculator: a text at a time, probabilities and their logarithms
-  of the whole vocabulary in float32; phi of every token but the first."""
+  of the whole vocabulary in the net's dtype; phi of every token but the first."""
   found = []
   for ids in texts:
     tokens = torch.from_numpy(ids).long()[None]
-    logits = net(tokens, use_cache=False).logits[0, :-1].float()
+    logits = net(tokens, use_cache=False).logits[0, :-1]
     p, log_p = logits.softmax(-1), logits.log_softmax(-1)
     entropy = -(p * log_p).sum(-1)
     realised = log_p.gather(-1, tokens[0, 1:, None])[:, 0]
