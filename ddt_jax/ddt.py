@@ -4,7 +4,8 @@ Everything here is a function of the next-token distribution p_t and of the
 token x_t that was realised. Natural logarithms; all results are float32.
 
 Source: arXiv:2602.12222, section 3 (centred log-likelihood); the calibrated
-test follows from E[phi] = 0 and V[phi] = V[log p] under x ~ p.
+test follows from E[phi] = 0 and V[phi] = V[log p] under x ~ p. The probability
+integral transform (PIT) beside it is exact for texts of any length.
 """
 
 from typing import NamedTuple
@@ -27,17 +28,33 @@ class TokenStats:
     varentropy: V = sum_v p_v (log p_v + H)^2, nats^2; the variance of phi. None
       where only what training needs was computed.
     collision: sum_v p_v^2, the probability that two draws agree; likewise.
+    tail: P(p_v > p_x), the mass of the tokens that are likelier than x. None
+      unless it was asked for, like all that follow.
+    ties: P(p_v = p_x), x's own mass included; for the randomised PIT.
+    top_ids: [..., k] int32, the k likeliest tokens, the likeliest first.
+    top_log_p: [..., k], their log p, nats.
   """
 
   log_p: jax.Array
   entropy: jax.Array
   varentropy: jax.Array | None = None
   collision: jax.Array | None = None
+  tail: jax.Array | None = None
+  ties: jax.Array | None = None
+  top_ids: jax.Array | None = None
+  top_log_p: jax.Array | None = None
 
   @property
   def phi(self) -> jax.Array:
     """Centred log-likelihood log p(x) + H, nats."""
     return self.log_p + self.entropy
+
+  @property
+  def top_entropy(self) -> jax.Array:
+    """Entropy of the k likeliest tokens among themselves, nats."""
+    log_p = jax.nn.log_softmax(self.top_log_p)
+    # 0 log 0 = 0.
+    return -jnp.sum(jnp.where(log_p > -jnp.inf, jnp.exp(log_p) * log_p, 0.0), -1)
 
   def map(self, fn) -> 'TokenStats':
     """The statistics with `fn` applied to each of them."""
@@ -53,7 +70,12 @@ class OnPolicyTest(NamedTuple):
 
 
 def token_stats(
-    logits: jax.Array, targets: jax.Array, *, temperature: float = 1.0
+    logits: jax.Array,
+    targets: jax.Array,
+    *,
+    temperature: float = 1.0,
+    tail: bool = False,
+    top_k: int = 0,
 ) -> TokenStats:
   r"""Statistics of the realised token under softmax(logits / temperature).
 
@@ -62,6 +84,8 @@ def token_stats(
       beforehand). -inf is allowed for tokens that cannot occur.
     targets: [...], integer token ids.
     temperature: > 0; the distribution scored is that of sampling at it.
+    tail: with the fields tail and ties.
+    top_k: with the top_k likeliest tokens, all if there are fewer.
 
   Returns:
     TokenStats of float32 [...].
@@ -74,12 +98,22 @@ def token_stats(
   log_p_or_0 = jnp.where(p > 0, log_p, 0.0)
   entropy = -jnp.sum(p * log_p_or_0, -1)
   deviation = jnp.where(p > 0, log_p_or_0 + entropy[..., None], 0.0)
-  return TokenStats(
-      log_p=jnp.take_along_axis(log_p, targets[..., None], -1)[..., 0],
+  realised = jnp.take_along_axis(log_p, targets[..., None], -1)
+  stats = TokenStats(
+      log_p=realised[..., 0],
       entropy=entropy,
       varentropy=jnp.sum(p * deviation**2, -1),
       collision=jnp.sum(p**2, -1),
   )
+  if tail:
+    stats = stats.replace(
+        tail=jnp.sum(jnp.where(log_p > realised, p, 0.0), -1),
+        ties=jnp.sum(jnp.where(log_p == realised, p, 0.0), -1),
+    )
+  if top_k:
+    top, ids = jax.lax.top_k(log_p, min(top_k, log_p.shape[-1]))
+    stats = stats.replace(top_ids=ids, top_log_p=top)
+  return stats
 
 
 def centered_log_likelihood(
@@ -136,3 +170,46 @@ def on_policy_test(stats: TokenStats, mask: jax.Array) -> OnPolicyTest:
       z=z,
       p_value=jax.scipy.special.erfc(jnp.abs(z) / jnp.sqrt(2.0)),
   )
+
+
+def randomised_pit(stats: TokenStats, uniform: jax.Array) -> jax.Array:
+  r"""Each token's probability integral transform.
+
+  .. math:: u_t = P(p_v > p_x) + U_t P(p_v = p_x)
+
+  Under x ~ p the u_t are independent and uniform on [0, 1], at any length and
+  however certain the model is; near 1 where it expected other tokens.
+
+  Args:
+    stats: TokenStats of [...] with tail and ties.
+    uniform: [...], independent draws from [0, 1).
+
+  Returns:
+    u: [...], in [0, 1].
+  """
+  return jnp.clip(stats.tail + uniform * stats.ties, 0.0, 1.0)
+
+
+def exact_test(pit: jax.Array, mask: jax.Array) -> jax.Array:
+  r"""Were these sequences drawn from the model? Exact at any length, two-sided.
+
+  .. math:: S = \sum_t -\log(1 - u_t) \sim \Gamma(n, 1)
+
+  for n independent uniform u_t: Fisher's combination of the tokens' one-sided
+  p-values 1 - u. It shares its randomness with the u_t. What 1 - u has below
+  1e-6 is lost to rounding and not counted, which makes the test careful.
+
+  Args:
+    pit: [..., T], see `randomised_pit`.
+    mask: [..., T], 1 where a token belongs to the response.
+
+  Returns:
+    p_value: [...]; 1 where there is no token.
+  """
+  tokens = jnp.sum(mask, -1)
+  n = jnp.maximum(tokens, 1)
+  total = jnp.sum(-jnp.log(jnp.maximum(1.0 - pit, 1e-6)) * mask, -1)
+  upper = jax.scipy.special.gammaincc(n, total)
+  lower = jax.scipy.special.gammainc(n, total)
+  p_value = jnp.minimum(2 * jnp.minimum(lower, upper), 1.0)
+  return jnp.where(tokens > 0, p_value, 1.0)
