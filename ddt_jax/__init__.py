@@ -33,7 +33,7 @@ Where things live; a module imports only modules above it:
   datasets/    TFDS builder of the embedded world; JSONL and Parquet readers
   embedded/    the student that ships with the project and its world
   batches      tokenise, mask, shuffle, place on the mesh (Grain)
-  score        token statistics of a corpus
+  score        token statistics of a corpus (its part: buckets)
   checkpoint   Orbax: state + data iterator + progress
   metrics      scalars to JSONL, TensorBoard, W&B
   evaluate     accuracy on held-out problems

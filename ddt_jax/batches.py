@@ -312,7 +312,7 @@ def in_order(
     examples: Sequence[Example], *, batch: int, mask_mode: str = 'correct',
     time: int | None = None,
 ) -> Iterator[Batch]:
-  """The examples once, in their order: for validation and scoring."""
+  """The examples once, in their order: for validation."""
   time = time or row_length(examples)
   for i in range(0, len(examples), batch):
     yield collate(examples[i: i + batch], batch, time, mask_mode=mask_mode)

@@ -1,6 +1,6 @@
 """Token statistics of a corpus, by the training forward."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 import functools
 from typing import Any
 
@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ddt_jax import batches
+from ddt_jax import buckets
 from ddt_jax import ddt
 from ddt_jax import model
 from ddt_jax import objectives
@@ -28,7 +29,7 @@ def _stats(params, config, mesh, batch):
 def token_stats(
     params: Any,
     config: model.ModelConfig,
-    examples: Sequence[batches.Example],
+    examples: Iterable[batches.Example],
     *,
     batch: int,
     mesh: jax.sharding.Mesh,
@@ -36,22 +37,29 @@ def token_stats(
 ) -> Iterator[ddt.TokenStats]:
   """Statistics of the supervised tokens of each example, in order.
 
+  Examples of like length are scored together, whatever their order, and of a
+  stream no more is held than `buckets.by_length` looks ahead.
+
   Args:
     params, config: the model.
     examples: tokenised.
     batch: rows scored together.
     mesh: the rows are spread over it.
-    time: length of the rows, default what holds them all.
+    time: length of the rows, default as long as those of a batch need.
 
   Yields:
     TokenStats of numpy arrays [supervised tokens].
   """
-  for rows in batches.in_order(examples, batch=batch, time=time):
-    stats = _stats(params, config, mesh, batches.place(rows, mesh))
-    stats = jax.tree.map(processes.to_host, stats)
-    for i in range(batch):
-      if (where := rows.mask[i] > 0).any():
-        yield stats.map(lambda x, i=i, where=where: x[i, where])
+  for window in buckets.by_length(examples, batch=batch, time=time):
+    found = {}
+    for places, rows in window:
+      stats = _stats(params, config, mesh, batches.place(rows, mesh))
+      stats = jax.tree.map(processes.to_host, stats)
+      for i, place in enumerate(places):
+        if (where := rows.mask[i] > 0).any():
+          found[place] = stats.map(lambda x, i=i, where=where: x[i, where])
+    for place in sorted(found):
+      yield found[place]
 
 
 def describe(

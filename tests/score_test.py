@@ -77,6 +77,38 @@ def test_neither_padding_nor_batch_mates_matter(options):
       )
 
 
+def test_a_stream_is_read_a_little_ahead_and_results_keep_its_order():
+  config, params = load(MODEL)
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  read = 0
+
+  def stream():
+    nonlocal read
+    for i in range(70):
+      read = i + 1
+      yield EXAMPLES[i % 6]
+
+  found = score.token_stats(params, config, stream(), batch=2, mesh=mesh)
+  for i, stats in enumerate(found):
+    assert read <= i + 32  # 16 batches
+    np.testing.assert_allclose(
+        stats.log_p, scored()[i % 6].log_p, rtol=2e-4, atol=2e-5)
+  assert i == 69
+
+
+@pytest.mark.parametrize('time', [32, 64, 368])
+def test_the_padded_length_does_not_matter(time):
+  config, params = load(MODEL)
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  found = score.token_stats(
+      params, config, EXAMPLES, batch=4, mesh=mesh, time=time)
+  for padded, stats in zip(found, scored(), strict=True):
+    for field in FIELDS:
+      np.testing.assert_allclose(
+          getattr(padded, field), getattr(stats, field), rtol=2e-5, atol=2e-5,
+          err_msg=field)
+
+
 def test_a_corpus_in_numbers():
   stats = scored()
   log_p = np.concatenate([x.log_p for x in stats])
