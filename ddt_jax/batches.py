@@ -109,11 +109,22 @@ def encode(tokenizer: Any, chat: prompts.Chat, end: TurnEnd) -> Example:
     ValueError: the template renders earlier turns differently once later ones
       follow, so that no mask would be right.
   """
+  return encode_pieces(tokenizer, [pieces(tokenizer, chat, end)])[0]
+
+
+def pieces(
+    tokenizer: Any, chat: prompts.Chat, end: TurnEnd
+) -> list[tuple[str, bool]]:
+  """A conversation as texts to tokenise, and whether each is supervised.
+
+  Raises:
+    ValueError: see `encode`.
+  """
 
   def render(turns, **kwargs):
     return tokenizer.apply_chat_template(turns, tokenize=False, **kwargs)
 
-  pieces, rendered = [], ''  # (text, supervised); what they add up to
+  found, rendered = [], ''  # what the pieces add up to
   for i, message in enumerate(chat):
     if message['role'] != 'assistant':
       continue
@@ -125,22 +136,34 @@ def encode(tokenizer: Any, chat: prompts.Chat, end: TurnEnd) -> Example:
           ' for earlier turns changes when a later one is added'
       )
     stop = turn.rindex(end.text) + len(end.text)
-    pieces += [
+    found += [
         (turn[len(rendered):len(before)], False),
         (turn[len(before):stop], True),
     ]
     rendered = turn[:stop]
-  ids = [
-      tokenizer.encode(text, add_special_tokens=False) for text, _ in pieces
-  ]
-  supervised = [
-      np.full(len(piece), flag)
-      for piece, (_, flag) in zip(ids, pieces, strict=True)
-  ]
-  return Example(
-      np.concatenate([np.asarray(piece, np.int32) for piece in ids]),
-      np.concatenate(supervised),
-  )
+  return found
+
+
+def encode_pieces(
+    tokenizer: Any, conversations: Sequence[Sequence[tuple[str, bool]]]
+) -> list[Example]:
+  """Tokenises conversations in `pieces`, all of them in one call."""
+  texts = [text for found in conversations for text, _ in found]
+  if not texts:
+    return []
+  ids = iter(tokenizer(
+      texts, add_special_tokens=False, return_attention_mask=False,
+      return_token_type_ids=False,
+  )['input_ids'])
+  examples = []
+  for found in conversations:
+    tokens = [np.asarray(next(ids), np.int32) for _ in found]
+    supervised = [
+        np.full(len(piece), flag)
+        for piece, (_, flag) in zip(tokens, found, strict=True)
+    ]
+    examples.append(Example(np.concatenate(tokens), np.concatenate(supervised)))
+  return examples
 
 
 @dataclasses.dataclass(frozen=True)
