@@ -16,6 +16,8 @@ import jax.numpy as jnp
 
 # Below this summed varentropy a text was all but forced: there is no evidence.
 MIN_VARENTROPY = 1e-6
+# 1 - u is the difference of float32 sums, in which less than this is rounding.
+MIN_COMPLEMENT = 1e-6
 
 
 @struct.dataclass
@@ -162,14 +164,18 @@ def on_policy_test(stats: TokenStats, mask: jax.Array) -> OnPolicyTest:
     OnPolicyTest(mean_phi, z, p_value), each [...].
   """
   total = jnp.sum(stats.phi * mask, -1)
-  variance = jnp.sum(stats.varentropy * mask, -1)
-  evidence = variance >= MIN_VARENTROPY
-  z = jnp.where(evidence, total / jnp.sqrt(jnp.where(evidence, variance, 1)), 0)
-  return OnPolicyTest(
-      mean_phi=total / jnp.maximum(jnp.sum(mask, -1), 1),
-      z=z,
-      p_value=jax.scipy.special.erfc(jnp.abs(z) / jnp.sqrt(2.0)),
-  )
+  z, p_value = z_test(total, jnp.sum(stats.varentropy * mask, -1))
+  return OnPolicyTest(total / jnp.maximum(jnp.sum(mask, -1), 1), z, p_value)
+
+
+def z_test(
+    phi_sum: jax.Array, varentropy_sum: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """z and its two-sided p-value from sums over a text; see `on_policy_test`."""
+  evidence = varentropy_sum >= MIN_VARENTROPY
+  z = jnp.where(
+      evidence, phi_sum / jnp.sqrt(jnp.where(evidence, varentropy_sum, 1)), 0)
+  return z, jax.scipy.special.erfc(jnp.abs(z) / jnp.sqrt(2.0))
 
 
 def randomised_pit(stats: TokenStats, uniform: jax.Array) -> jax.Array:
@@ -196,8 +202,8 @@ def exact_test(pit: jax.Array, mask: jax.Array) -> jax.Array:
   .. math:: S = \sum_t -\log(1 - u_t) \sim \Gamma(n, 1)
 
   for n independent uniform u_t: Fisher's combination of the tokens' one-sided
-  p-values 1 - u. It shares its randomness with the u_t. What 1 - u has below
-  1e-6 is lost to rounding and not counted, which makes the test careful.
+  p-values 1 - u. It shares its randomness with the u_t. A 1 - u below 1e-6 counts
+  as that, which makes the test careful.
 
   Args:
     pit: [..., T], see `randomised_pit`.
@@ -206,10 +212,18 @@ def exact_test(pit: jax.Array, mask: jax.Array) -> jax.Array:
   Returns:
     p_value: [...]; 1 where there is no token.
   """
-  tokens = jnp.sum(mask, -1)
+  return fisher_test(jnp.sum(surprise(pit) * mask, -1), jnp.sum(mask, -1))
+
+
+def surprise(pit: jax.Array) -> jax.Array:
+  """-log(1 - u) of each token: exponential with mean 1 under x ~ p."""
+  return -jnp.log(jnp.maximum(1.0 - pit, MIN_COMPLEMENT))
+
+
+def fisher_test(surprise_sum: jax.Array, tokens: jax.Array) -> jax.Array:
+  """Two-sided p-value from a text's sum of `surprise`; see `exact_test`."""
   n = jnp.maximum(tokens, 1)
-  total = jnp.sum(-jnp.log(jnp.maximum(1.0 - pit, 1e-6)) * mask, -1)
-  upper = jax.scipy.special.gammaincc(n, total)
-  lower = jax.scipy.special.gammainc(n, total)
+  upper = jax.scipy.special.gammaincc(n, surprise_sum)
+  lower = jax.scipy.special.gammainc(n, surprise_sum)
   p_value = jnp.minimum(2 * jnp.minimum(lower, upper), 1.0)
   return jnp.where(tokens > 0, p_value, 1.0)
