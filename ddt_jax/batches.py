@@ -99,6 +99,12 @@ def encode_prompt(tokenizer: Any, chat: prompts.Chat) -> list[int]:
   return tokenizer.encode(text, add_special_tokens=False)
 
 
+def answered(prompt: Sequence[int], response: Sequence[int]) -> Example:
+  """A prompt and what was drawn after it; ids are not encoded again."""
+  tokens = np.array([*prompt, *response], np.int32)
+  return Example(tokens, np.arange(len(tokens)) >= len(prompt))
+
+
 def encode(tokenizer: Any, chat: prompts.Chat, end: TurnEnd) -> Example:
   """Tokenises a conversation of any number of turns.
 
@@ -166,6 +172,25 @@ def encode_pieces(
   return examples
 
 
+def cut(
+    e: Example, max_tokens: int, overlong: str, name: str
+) -> Example | None:
+  """Applies the rule for what is longer than `max_tokens`; see `fit`.
+
+  Returns:
+    The example, as it is or cut off; None if it is to be left out.
+  """
+  if len(e.tokens) <= max_tokens:
+    return e
+  if overlong == 'error':
+    raise ValueError(
+        f'{name}: {len(e.tokens)} tokens, more than data.max_tokens={max_tokens};'
+        ' raise it, or choose --config.data.overlong=truncate or drop'
+    )
+  e = Example(e.tokens[:max_tokens], e.supervised[:max_tokens])
+  return None if overlong == 'drop' or not e.supervised.any() else e
+
+
 @dataclasses.dataclass(frozen=True)
 class Fitted:
   """Examples that fit, and what became of those that did not."""
@@ -198,19 +223,13 @@ def fit(
     raise ValueError(f'data.overlong {overlong!r}: choose from {OVERLONG}')
   kept, truncated, dropped = [], 0, 0
   for i, e in enumerate(examples):
-    if len(e.tokens) > max_tokens:
-      if overlong == 'error':
-        raise ValueError(
-            f'{names[i] if names else f"example {i}"}: {len(e.tokens)} tokens,'
-            f' more than data.max_tokens={max_tokens}; raise it, or choose'
-            ' --config.data.overlong=truncate or drop'
-        )
-      e = Example(e.tokens[:max_tokens], e.supervised[:max_tokens])
-      if overlong == 'drop' or not e.supervised.any():
-        dropped += 1
-        continue
-      truncated += 1
-    kept.append(e)
+    fitting = cut(
+        e, max_tokens, overlong, names[i] if names else f'example {i}')
+    if fitting is None:
+      dropped += 1
+      continue
+    truncated += fitting is not e
+    kept.append(fitting)
   if not kept:
     raise ValueError(
         f'none of {len(examples)} examples fits data.max_tokens={max_tokens}'
