@@ -38,25 +38,20 @@ class Sums:
 
   @classmethod
   def of(
-      cls, z: jax.Array, targets: jax.Array, realised: jax.Array | None = None
+      cls, z: jax.Array, targets: jax.Array,
+      against: tuple[jax.Array, jax.Array] | None = None,
   ) -> 'Sums':
     """Of logits z [T, C]; targets [T] are columns of z or outside it.
 
-    With `realised` [T], the target's logit wherever it is, also above and equal.
+    With `against`, see `compared`, also above and equal.
     """
     top = jnp.max(z, -1)
     u = z - top[:, None]
     e = jnp.exp(u)
-    above = equal = None
-    if realised is not None:
-      # Of two products, which differ in the last bits: x is no likelier than x.
-      itself = jnp.arange(z.shape[1]) == targets[:, None]
-      realised = realised[:, None]
-      above = jnp.sum(jnp.where((z > realised) & ~itself, e, 0.0), -1)
-      equal = jnp.sum(jnp.where((z == realised) | itself, e, 0.0), -1)
     return cls(
         top, jnp.sum(e, -1), jnp.sum(e * u, -1), jnp.sum(e * u * u, -1),
-        jnp.sum(e * e, -1), _at(z, targets), above, equal,
+        jnp.sum(e * e, -1), _at(z, targets),
+        *(jnp.sum(jnp.where(those, e, 0.0), -1) for those in against or ()),
     )
 
   def moved(self, top: jax.Array) -> 'Sums':
@@ -144,11 +139,22 @@ def product(how, a, b):
   return jnp.einsum(how, a, b, preferred_element_type=jnp.float32)
 
 
-def realised_logits(rows, head, ids, temperature, split):
+def compared(z, ids, realised):
+  """Where z [T, C] is above, and where it equals the token's own logit [T].
+
+  The two come of different products, which may differ in the last bits: the token
+  itself is never likelier than it is.
+  """
+  itself = jnp.arange(z.shape[1]) == ids[:, None]
+  above = (z > realised[:, None]) & ~itself
+  return above, (z == realised[:, None]) | itself
+
+
+def realised_logits(rows, head, ids, split):
   """The logit of each row's own token, which may be another device's."""
   inside = (ids >= 0) & (ids < len(head))
   own = head[jnp.where(inside, ids, 0)].astype(rows.dtype)
-  z = jnp.where(inside, product('td,td->t', rows, own) / temperature, 0.0)
+  z = jnp.where(inside, product('td,td->t', rows, own), 0.0)
   return jax.lax.psum(z, 'tensor') if split else z
 
 

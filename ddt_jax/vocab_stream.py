@@ -66,14 +66,16 @@ def local_stats(
   ids = ids - offset
   realised = None
   if how.tail:
-    realised = parts.realised_logits(rows, head, ids, how.temperature, split)
+    realised = parts.realised_logits(rows, head, ids, split)
 
   def step(carry, start, size):
     sums, top = carry
-    z = parts.logits(rows, parts.part(head, start, size), how.temperature)
+    z = parts.logits(rows, parts.part(head, start, size))
+    against = how.tail and parts.compared(z, ids - start, realised)
+    z = z / how.temperature
     if how.top_k:
       top = top.plus(parts.Top.of(z, how.top_k, start))
-    return sums.plus(parts.Sums.of(z, ids - start, realised)), top
+    return sums.plus(parts.Sums.of(z, ids - start, against)), top
 
   nothing = parts.Sums.of_nothing(len(rows), how.tail), None
   if how.top_k:
