@@ -91,8 +91,9 @@ def local_stats(
       everywhere = jax.lax.all_gather(
           top.replace(ids=top.ids + offset), 'tensor', axis=1, tiled=True)
       top = everywhere.first(how.top_k)
-    stats = stats.replace(
-        top_ids=top.ids, top_log_p=top.z - sums.lse[:, None])
+    # Large logits cancel first.
+    log_p = top.z - sums.top[:, None] - jnp.log(sums.mass)[:, None]
+    stats = stats.replace(top_ids=top.ids, top_log_p=log_p)
   return stats, sums.lse
 
 

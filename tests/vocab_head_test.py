@@ -144,15 +144,15 @@ def test_optional_fields_of_supervised_tokens_on_a_mesh(monkeypatch, tensor):
   how = dict(temperature=0.8, tail=True, top_k=3)
   expected = ddt.token_stats(hidden @ head.T, targets, **how)
   mesh = sharding.make_mesh(data=2, fsdp=4 // tensor, tensor=tensor)
-  for mesh in (None, mesh):
-    found = jax.jit(functools.partial(
-        vocab_head.supervised_stats, mesh=mesh, **how))(
-            hidden, head, targets, mask)
+  for where in (None, mesh):
+    found = jax.jit(
+        functools.partial(vocab_head.supervised_stats, mesh=where, **how)
+    )(hidden, head, targets, mask)
     for name in OPTIONAL:
       x, y = getattr(found, name), getattr(expected, name)
       y = np.where(mask.reshape(-1, *[1] * (y.ndim - 1)) > 0, y, 0)
       np.testing.assert_allclose(x, y, atol=2e-5, rtol=1e-5, err_msg=name)
-    every = vocab_head.token_stats(hidden, head, targets, mesh=mesh, **how)
+    every = vocab_head.token_stats(hidden, head, targets, mesh=where, **how)
     assert_optional(every, expected)
 
 
