@@ -71,20 +71,20 @@ def false_positives(
     lengths: at most T; of each text its beginning is tested.
 
   Returns:
-    For each length {length, varentropy, z_variance, z, exact}: the median of the
+    For each length {length, varentropy, z_variance, z, pit}: the median of the
     summed varentropy, and shares with 95 % intervals.
   """
   found = []
   for n in lengths:
     begun, mask = stats.map(lambda x, n=n: x[:, :n]), np.ones((len(pit), n))
     test = ddt.on_policy_test(begun, mask)
-    exact = ddt.exact_test(pit[:, :n], mask)
+    by_pit = ddt.pit_test(pit[:, :n], begun.varentropy, mask)
     found.append({
         'length': n,
         'varentropy': float(np.median(begun.varentropy.sum(1))),
         'z_variance': float(np.var(test.z)),
         **{name: evaluate.wilson(int(np.sum(p < corpus_stats.LEVEL)), len(p))
-           for name, p in (('z', test.p_value), ('exact', exact))},
+           for name, p in (('z', test.p_value), ('pit', by_pit))},
     })
   return found
 
@@ -96,6 +96,6 @@ def false_positives_table(
     return '{:.1%} [{:.1%}, {:.1%}]'.format(x['value'], x['low'], x['high'])
 
   return report_summary.Table(
-      ['tokens', 'median summed varentropy', 'Var z', 'z-test', 'exact test'],
+      ['tokens', 'median summed varentropy', 'Var z', 'z-test', 'PIT test'],
       [[str(f['length']), f'{f["varentropy"]:.2f}', f'{f["z_variance"]:.3f}',
-        share(f['z']), share(f['exact'])] for f in found])
+        share(f['z']), share(f['pit'])] for f in found])

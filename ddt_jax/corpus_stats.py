@@ -36,9 +36,9 @@ def per_response(
 
   Returns:
     Arrays like `lengths`: length, phi (mean), phi_sum, log_p_sum, perplexity,
-    varentropy_sum, tail_1, tail_3, tail_5, z, p_value, exact_p_value.
+    varentropy_sum, tail_1, tail_3, tail_5, z, p_value, pit_p_value.
   """
-  lengths = np.asarray(lengths)
+  lengths = np.asarray(lengths, np.int64)
   starts = np.cumsum(lengths) - lengths
 
   def sums(x):
@@ -47,7 +47,9 @@ def per_response(
   phi = tokens.log_p + tokens.entropy
   total, log_p, variance = sums(phi), sums(tokens.log_p), sums(tokens.varentropy)
   z, p_value = ddt.z_test(total, variance)
-  exact = ddt.fisher_test(sums(ddt.surprise(pit)), lengths)
+  by_pit = ddt.pit_p_value(
+      sums(ddt.surprise(pit)), lengths,
+      sums(ddt.weighted_score(pit, tokens.varentropy)), variance)
   with np.errstate(over='ignore'):
     perplexity = np.exp(-log_p / lengths)
   return {
@@ -55,7 +57,7 @@ def per_response(
       'log_p_sum': log_p, 'perplexity': perplexity, 'varentropy_sum': variance,
       **{f'tail_{n}': sums(phi < -n) / lengths for n in TAILS},
       'z': np.asarray(z), 'p_value': np.asarray(p_value),
-      'exact_p_value': np.asarray(exact),
+      'pit_p_value': np.asarray(by_pit),
   }
 
 
@@ -86,7 +88,7 @@ class TokenSums:
     phi = np.asarray(phi, np.float64)
     bins = round((_HIGH - _LOW) / _STEP)
     bin_ = np.clip((phi - _LOW) / _STEP, 0, bins - 1).astype(np.int64)
-    lengths = np.asarray(lengths)
+    lengths = np.asarray(lengths, np.int64)
     index = np.arange(len(phi)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     place = index * _PLACES // np.repeat(lengths, lengths)
     u = np.minimum(np.asarray(pit) * _PIT_BINS, _PIT_BINS - 1).astype(np.int64)

@@ -196,23 +196,34 @@ def randomised_pit(stats: TokenStats, uniform: jax.Array) -> jax.Array:
   return jnp.clip(stats.tail + uniform * stats.ties, 0.0, 1.0)
 
 
-def exact_test(pit: jax.Array, mask: jax.Array) -> jax.Array:
-  r"""Were these sequences drawn from the model? Exact at any length, two-sided.
+def pit_test(
+    pit: jax.Array, varentropy: jax.Array, mask: jax.Array
+) -> jax.Array:
+  r"""Were these sequences drawn from the model? Two-sided; for short texts too.
 
-  .. math:: S = \sum_t -\log(1 - u_t) \sim \Gamma(n, 1)
+  .. math:: S = \sum_t -\log(1 - u_t) \sim \Gamma(n, 1), \qquad
+            W = \sum_t \sqrt{V_t}\, \Phi^{-1}(u_t) / \sqrt{\sum_t V_t} \sim N(0, 1)
 
-  for n independent uniform u_t: Fisher's combination of the tokens' one-sided
-  p-values 1 - u. It shares its randomness with the u_t. A 1 - u below 1e-6 counts
-  as that, which makes the test careful.
+  S is Fisher's combination of the tokens' one-sided p-values; its distribution is
+  exact at any length, and it sees the token that a certain model did not expect.
+  W weighs tokens by what they can tell, as z does, but a single token cannot
+  outweigh the others: its terms are normal whatever p_t is, and their sum is
+  nearly so, for the weights follow from earlier tokens. The p-value is that of
+  the smaller of the two, doubled (Bonferroni).
 
   Args:
-    pit: [..., T], see `randomised_pit`.
+    pit: [..., T], see `randomised_pit`, whose randomness this shares.
+    varentropy: [..., T], nats^2.
     mask: [..., T], 1 where a token belongs to the response.
 
   Returns:
     p_value: [...]; 1 where there is no token.
   """
-  return fisher_test(jnp.sum(surprise(pit) * mask, -1), jnp.sum(mask, -1))
+  return pit_p_value(
+      jnp.sum(surprise(pit) * mask, -1), jnp.sum(mask, -1),
+      jnp.sum(weighted_score(pit, varentropy) * mask, -1),
+      jnp.sum(varentropy * mask, -1),
+  )
 
 
 def surprise(pit: jax.Array) -> jax.Array:
@@ -220,10 +231,21 @@ def surprise(pit: jax.Array) -> jax.Array:
   return -jnp.log(jnp.maximum(1.0 - pit, MIN_COMPLEMENT))
 
 
-def fisher_test(surprise_sum: jax.Array, tokens: jax.Array) -> jax.Array:
-  """Two-sided p-value from a text's sum of `surprise`; see `exact_test`."""
+def weighted_score(pit: jax.Array, varentropy: jax.Array) -> jax.Array:
+  """sqrt(V) times the normal quantile of u, of each token."""
+  u = jnp.clip(pit, MIN_COMPLEMENT, 1.0 - MIN_COMPLEMENT)
+  return jnp.sqrt(varentropy) * jax.scipy.special.ndtri(u)
+
+
+def pit_p_value(
+    surprise_sum: jax.Array, tokens: jax.Array, score_sum: jax.Array,
+    varentropy_sum: jax.Array,
+) -> jax.Array:
+  """The p-value of `pit_test` from sums over a text."""
   n = jnp.maximum(tokens, 1)
-  upper = jax.scipy.special.gammaincc(n, surprise_sum)
-  lower = jax.scipy.special.gammainc(n, surprise_sum)
-  p_value = jnp.minimum(2 * jnp.minimum(lower, upper), 1.0)
+  fisher = 2 * jnp.minimum(
+      jax.scipy.special.gammainc(n, surprise_sum),
+      jax.scipy.special.gammaincc(n, surprise_sum))
+  _, weighted = z_test(score_sum, varentropy_sum)
+  p_value = jnp.minimum(2 * jnp.minimum(fisher, weighted), 1.0)
   return jnp.where(tokens > 0, p_value, 1.0)

@@ -82,7 +82,7 @@ def example(
           for ids, log_p in zip(
               stats.top_ids[:most], stats.top_log_p[:most], strict=True)
       ],
-      'p': row[prefix + 'exact_p_value'],
+      'p': row[prefix + 'pit_p_value'],
       **{name: row[prefix + name] for name in (
           'line', 'rank', 'phi', 'z', 'rejected', 'perplexity', 'length')},
   }

@@ -26,7 +26,7 @@ def response_phi(corpora: Mapping[str, Any], theme: Theme) -> bytes:
       f'{name} {n["rejected"]:.1%}' for name, n in corpora.items())
   return _histograms(
       corpora, 'response_phi', 'mean phi of a response (nats per token)',
-      'responses per bin (%)', f'Responses rejected by the exact test: {rejected}',
+      'responses per bin (%)', f'Responses rejected by the PIT test: {rejected}',
       theme)
 
 
@@ -39,7 +39,7 @@ def qq(corpora: Mapping[str, Any], theme: Theme) -> bytes:
       height=4.6)
   axes = fig.subplots()
   report_plots.style(axes, theme, y='quantiles of z')
-  for (name, n), color in zip(corpora.items(), _colors(theme), strict=False):
+  for n, color in zip(corpora.values(), _colors(theme), strict=False):
     normal, z = n['z_quantiles']
     axes.plot(normal, z, color=color, marker='o', ms=2.5, lw=1)
   axes.plot([-3, 3], [-3, 3], color=theme.ink, lw=0.8, ls='--')
@@ -57,7 +57,7 @@ def pit(corpora: Mapping[str, Any], theme: Theme) -> bytes:
       height=3.4)
   axes = fig.subplots()
   report_plots.style(axes, theme, y='tokens (% of uniform)')
-  for (name, n), color in zip(corpora.items(), _colors(theme), strict=False):
+  for n, color in zip(corpora.values(), _colors(theme), strict=False):
     counts = np.asarray(n['pit_histogram'], float)
     share = 100 * counts / max(counts.mean(), 1e-9)
     axes.stairs(share, np.linspace(0, 1, len(counts) + 1), color=color, lw=1.8)
@@ -76,7 +76,7 @@ def _histograms(corpora, key, x, y, title, theme, log=False) -> bytes:
     axes.set_yscale('log')
     axes.yaxis.set_major_formatter('{x:g}')
   used = []
-  for (name, n), color in zip(corpora.items(), _colors(theme), strict=False):
+  for n, color in zip(corpora.values(), _colors(theme), strict=False):
     edges, counts = (np.asarray(n[key][k], float) for k in ('edges', 'counts'))
     share = 100 * counts / max(counts.sum(), 1)
     axes.stairs(share, edges, color=color, lw=1.8, baseline=None if log else 0)

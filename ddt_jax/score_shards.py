@@ -144,9 +144,9 @@ class Shards:
     return sum(self._record(k)['truncated'] for k in range(len(self)))
 
   def _rank(self) -> None:
-    found = self.columns('phi', 'exact_p_value')
+    found = self.columns('phi', 'pit_p_value')
     ranks = corpus_stats.ranks(found['phi'])
-    rejected = corpus_stats.rejected(found['exact_p_value'])
+    rejected = corpus_stats.rejected(found['pit_p_value'])
     start = 0
     for k in range(len(self)):
       record, table = self._record(k), self._table(k)

@@ -22,7 +22,7 @@ Table = report_summary.Table
 DISTILLED, HINTED = -0.1, -0.05
 COLUMNS = (
     'length', 'phi', 'phi_sum', 'log_p_sum', 'perplexity', 'varentropy_sum',
-    'tail_1', 'tail_3', 'tail_5', 'z', 'p_value', 'exact_p_value', 'rejected',
+    'tail_1', 'tail_3', 'tail_5', 'z', 'p_value', 'pit_p_value', 'rejected',
 )
 _SOURCES = 20  # told apart, the largest; the others are taken together
 
@@ -30,8 +30,8 @@ NOTES = (
     'phi measures fit, not correctness: a wrong answer in the model\'s own words'
     ' scores well. A text that is more deterministic than the model can score above'
     ' 0. z is nearly normal only where the varentropy of a text sums to'
-    f' {corpus_stats.ENOUGH_VARENTROPY:g} nats^2 or more; rejections are by the exact'
-    ' test, which holds at any length.'
+    f' {corpus_stats.ENOUGH_VARENTROPY:g} nats^2 or more; rejections are by the test'
+    ' on the probability integral transform (PIT), which holds for short texts too.'
 )
 REMEDIES = {
     'none': 'train on it as it is (SFT): the model could have written it',
@@ -106,14 +106,13 @@ def remedy(numbers: Mapping[str, Any]) -> str:
   above what Hinted Decoding reaches. Else by where the difference sits.
   """
   worst_1, worst_5 = numbers['carried']['1 %'], numbers['carried']['5 %']
-  if numbers['phi'] >= 0 or worst_1 is None:
-    few = numbers['rejected'] <= corpus_stats.LEVEL
-    return 'none' if few else 'deterministic'
   if numbers['rejected'] <= corpus_stats.LEVEL and numbers['phi'] > HINTED:
     return 'none'
+  if worst_1 is None:  # phi is not below 0
+    return 'deterministic'
   if worst_1 >= 0.8 and numbers['tail_5'] <= 0.01:
     return 'mask'
-  return 'idft' if worst_5 >= 0.8 and numbers['phi'] > -1 else 'hinted'
+  return 'idft' if worst_5 >= 0.5 and numbers['phi'] > -1 else 'hinted'
 
 
 def verdict(name: str, numbers: Mapping[str, Any]) -> str:
@@ -121,18 +120,17 @@ def verdict(name: str, numbers: Mapping[str, Any]) -> str:
   phi, share = numbers['phi'], numbers['rejected']
   if not numbers['responses']:
     return f'{name}: nothing to score.'
+  measured = (
+      f'mean phi {phi:+.3f} ± {2 * numbers["phi_se"]:.3f} nats per token,'
+      f' {share:.1%} of {numbers["responses"]:,} responses rejected (PIT test, 5 %'
+      ' false discoveries)')
   choice = remedy(numbers)
   far = {
       'none': 'is on-policy for this model',
       'deterministic': 'is more deterministic than this model',
   }.get(choice, 'is off-policy for this model' if phi < DISTILLED or share > 0.5
         else 'is mildly off-policy for this model')
-  return (
-      f'{name} {far}: mean phi {phi:+.3f} ± {2 * numbers["phi_se"]:.3f} nats per'
-      f' token, {share:.1%} of {numbers["responses"]:,} responses rejected (exact'
-      ' test, 5 % false discoveries). Try '
-      f'{REMEDIES[choice]}.'
-  )
+  return f'{name} {far}: {measured}. Advice: {REMEDIES[choice]}.'
 
 
 def corpora_table(summary: Mapping[str, Any]) -> Table:
@@ -166,7 +164,7 @@ def carried_table(summary: Mapping[str, Any]) -> Table:
   rows = []
   for name, n in _with_sources(summary):
     worst = [
-        'phi is not below 0' if x is None else f'{x:.0%}'
+        'not below 0' if x is None else f'{x:.0%}'
         for x in n['carried'].values()
     ]
     places = n['places']
@@ -254,6 +252,7 @@ def _numbers(columns, sums: corpus_stats.TokenSums) -> dict[str, Any]:
   phi = float(columns['phi_sum'].sum() / tokens)
   # Tokens of a response are not independent; responses are.
   apart = columns['phi_sum'] - phi * columns['length']
+  phi_se = float(np.sqrt(np.sum(apart**2)) / tokens)
   enough = columns['varentropy_sum'] >= corpus_stats.ENOUGH_VARENTROPY
   nll = -float(columns['log_p_sum'].sum() / tokens)
 
@@ -266,7 +265,7 @@ def _numbers(columns, sums: corpus_stats.TokenSums) -> dict[str, Any]:
   return {
       'responses': n, 'tokens': int(columns['length'].sum()),
       'length': tokens / max(n, 1),
-      'phi': phi, 'phi_se': float(np.sqrt(np.sum(apart**2)) / tokens),
+      'phi': phi, 'phi_se': phi_se,
       'nll': nll, 'perplexity': float(np.exp(min(nll, 700.0))),
       **{f'tail_{k}': mean(f'tail_{k}') for k in corpus_stats.TAILS},
       'rejected': float(np.mean(columns['rejected'])) if n else 0.0,
@@ -277,7 +276,11 @@ def _numbers(columns, sums: corpus_stats.TokenSums) -> dict[str, Any]:
       'z_variance_enough': variance(columns['z'][enough]),
       'enough': int(enough.sum()),
       'pit': sums.pit_test()._asdict(),
-      'carried': {'1 %': sums.carried(0.01), '5 %': sums.carried(0.05)},
+      'carried': {
+          f'{share:.0%}'.replace('%', ' %'):
+              sums.carried(share) if phi < -2 * phi_se else None
+          for share in (0.01, 0.05)
+      },
       'places': sums.places(),
       'token_phi': _coarse(sums),
       'response_phi': _histogram(columns['phi'], np.linspace(-4, 1, 101)),

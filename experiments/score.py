@@ -48,7 +48,7 @@ def main(argv):
     ):
       run = scoring.Scoring(c, workdir, s)
       sound = not c.calibrate or calibrate(run)
-      corpora = {name: run.corpus(name) for name in s.names}
+      corpora = {name: run.corpus(name) for name in s.files}
       if corpora:
         summary, examples = run.summary(corpora), run.examples(corpora)
         print(processes.from_first(

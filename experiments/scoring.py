@@ -42,8 +42,7 @@ class Setup(NamedTuple):
   config: model.ModelConfig
   params: Any
   end: batches.TurnEnd
-  names: list[str]  # of the inputs, in the user's order
-  files: dict[str, score_rows.File]
+  files: dict[str, score_rows.File | None]  # in the user's order; None: own
   asked: list[records.Problem]  # what own samples answer
   max_tokens: int
 
@@ -65,18 +64,23 @@ def make(c) -> Setup:
   end = batches.turn_end(tokenizer, config.eos_ids)
   max_tokens = c.data.max_tokens or config.max_positions
   paths = [x for x in names if x != OWN]
+  short = [storage.path(x).name for x in paths]
   share = -(-_most_samples(c) // max(len(paths), 1))
   files = {}
-  for path in paths:
-    files[path] = _file(
-        c, path, share, tokenizer, end, config.vocab_size, max_tokens)
-  asked = [p for file in files.values() for p in file.found.sample]
+  for x in names:
+    if x == OWN:
+      files[x] = None
+      continue
+    name = storage.path(x).name
+    files[x if short.count(name) > 1 else name] = _file(
+        c, x, share, tokenizer, end, config.vocab_size, max_tokens)
+  asked = [p for file in files.values() if file for p in file.found.sample]
   if not asked and c.model.path == 'embedded':
     asked = list(embedded_problems.problems('validation', 500))
   if not asked:
     raise ValueError('own samples answer prompts: name a file in data.paths too')
   return Setup(
-      mesh, tokenizer, config, params, end, names, files, asked, max_tokens)
+      mesh, tokenizer, config, params, end, files, asked, max_tokens)
 
 
 def _most_samples(c) -> int:
@@ -114,11 +118,11 @@ class Scoring:
 
   def corpus(self, name: str) -> score_shards.Shards:
     """The scores of an input."""
-    if name == OWN:
+    file = self._s.files[name]
+    if file is None:
       return self._scored(OWN, self._own(self._c.own.samples))
-    index = self._s.names.index(name)
-    folder = f'{index}-{storage.path(name).stem}'
-    return self._scored(folder, self._s.files[name])
+    index = list(self._s.files).index(name)
+    return self._scored(f'{index}-{storage.path(name).stem}', file)
 
   def summary(
       self, corpora: Mapping[str, score_shards.Shards]

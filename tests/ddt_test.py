@@ -279,20 +279,24 @@ def test_tail_ties_and_the_likeliest_by_hand():
   np.testing.assert_allclose(u, [0.25, 0.75, 0.55, 1.0], atol=1e-6)
 
 
-def test_the_exact_test_by_hand():
-  # One token: p = 2 min(u, 1 - u). Two: S = -log(1 - u) - log(1 - v) has the
-  # survival function e^-S (1 + S).
-  u = jnp.array([[0.9, 0.3], [0.9, 0.6], [0.9, 0.9]])
-  mask = jnp.array([[1, 0], [1, 1], [0, 0]])
-  s = -np.log(0.1 * 0.4)
+def test_the_pit_test_by_hand():
+  # One token: both p-values are 2 min(u, 1 - u). Two, whose scores cancel: S has
+  # the survival function e^-S (1 + S). Two, of which one counts: that one's.
+  u = jnp.array([[0.9, 0.3], [0.999, 0.001], [0.999, 0.5], [0.9, 0.9]])
+  varentropy = jnp.array([[2.0, 1.0], [1.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+  mask = jnp.array([[1, 0], [1, 1], [1, 1], [0, 0]])
+  s = -np.log(0.001 * 0.999)
+  fisher = 2 * np.exp(-s) * (1 + s)
   np.testing.assert_allclose(
-      ddt.exact_test(u, mask), [0.2, 2 * np.exp(-s) * (1 + s), 1], rtol=1e-5)
-  surprised = ddt.exact_test(jnp.ones([1, 5]), jnp.ones([1, 5]))
+      ddt.pit_test(u, varentropy, mask),
+      [2 * 0.2, 2 * fisher, 2 * 2 * 0.001, 1], rtol=2e-4)
+  # A certain model: the weighted sum is blind, Fisher's is not.
+  surprised = ddt.pit_test(jnp.ones([1, 5]), jnp.zeros([1, 5]), jnp.ones([1, 5]))
   assert 0 < surprised[0] < 1e-15
 
 
 @pytest.mark.parametrize('scale', [0.5, 8.0])  # hardly and nearly always certain
-def test_pit_and_the_exact_test_are_uniform_at_any_length(scale):
+def test_pit_is_uniform_and_its_test_rejects_no_more_than_it_may(scale):
   logits = scale * jax.random.normal(jax.random.key(3), [3, 12])
 
   @jax.jit
@@ -302,10 +306,12 @@ def test_pit_and_the_exact_test_are_uniform_at_any_length(scale):
     stats = ddt.token_stats(
         jnp.broadcast_to(logits, (4000, 3, 12)), tokens, tail=True)
     u = ddt.randomised_pit(stats, jax.random.uniform(of_ties, tokens.shape))
-    return u, ddt.exact_test(u, jnp.ones(tokens.shape))
+    return u, ddt.pit_test(u, stats.varentropy, jnp.ones(tokens.shape))
 
-  for x in drawn(jax.random.key(4)):
-    ranked = np.sort(x.ravel())
-    n = len(ranked)
-    distance = np.abs(ranked - (np.arange(n) + 0.5) / n).max()
-    assert distance < 1.95 / np.sqrt(n)
+  u, p_value = drawn(jax.random.key(4))
+  ranked = np.sort(u.ravel())
+  n = len(ranked)
+  assert np.abs(ranked - (np.arange(n) + 0.5) / n).max() < 1.95 / np.sqrt(n)
+  for level in (0.2, 0.05, 0.01):
+    assert np.mean(p_value < level) < level + 3 * np.sqrt(level / 4000)
+  assert np.mean(p_value < 0.2) > 0.1

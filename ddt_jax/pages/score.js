@@ -13,7 +13,7 @@
     {key: 'kind', name: 'shown as', words: true},
     {key: 'phi', name: 'mean phi', digits: 3},
     {key: 'z', name: 'z', digits: 2},
-    {key: 'p', name: 'exact p', digits: 4},
+    {key: 'p', name: 'p (PIT)', digits: 4},
     {key: 'length', name: 'tokens', digits: 0},
     {key: 'text', name: 'response', wide: true},
   ];
@@ -152,7 +152,7 @@
     const facts = [
       `${example.corpus}, row ${example.line}`,
       `mean phi ${number(example.phi, 3, true)}`, `z ${number(example.z, 2, true)}`,
-      `exact p ${example.p.toPrecision(2)}`,
+      `p ${example.p.toPrecision(2)}`,
       example.rejected ? 'rejected' : 'not rejected',
       `perplexity ${number(example.perplexity, 2)}`, `${example.length} tokens`,
     ];
