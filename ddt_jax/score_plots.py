@@ -35,8 +35,7 @@ def qq(corpora: Mapping[str, Any], theme: Theme) -> bytes:
   variances = ', '.join(
       f'{name} {n["z_variance"]:.2f}' for name, n in corpora.items())
   fig = report_plots.make_figure(
-      theme, f'z of own samples lies on the diagonal; variance of z: {variances}',
-      height=4.6)
+      theme, f'Variance of z, which is 1 under the model: {variances}', height=4.6)
   axes = fig.subplots()
   report_plots.style(axes, theme, y='quantiles of z')
   for n, color in zip(corpora.values(), _colors(theme), strict=False):

@@ -155,12 +155,14 @@ class Shards:
       if record['ranked']:
         continue
       added = {'rank': ranks[here], 'rejected': rejected[here]}
-      for name, values in added.items():
-        table = table.append_column(self.prefix + name, pyarrow.array(values))
+      # A kill may have come when one of the two files was ranked.
+      if self.prefix + 'rank' not in table.column_names:
+        for name, values in added.items():
+          table = table.append_column(self.prefix + name, pyarrow.array(values))
       lines = self._file(k, 'jsonl').read_text().split('\n')[:-1]
       tails = _json_rows({self.prefix + n: v for n, v in added.items()})
       self._publish(k, table, [
-          f'{line[:-1]}, {tail[1:]}'
+          line if line.endswith(f', {tail[1:]}') else f'{line[:-1]}, {tail[1:]}'
           for line, tail in zip(lines, tails, strict=True)
       ], record | {'ranked': True})
 

@@ -283,7 +283,7 @@ def _numbers(columns, sums: corpus_stats.TokenSums) -> dict[str, Any]:
       },
       'places': sums.places(),
       'token_phi': _coarse(sums),
-      'response_phi': _histogram(columns['phi'], np.linspace(-4, 1, 101)),
+      'response_phi': _histogram(columns['phi'], np.linspace(-4, 1, 251)),
       'z_quantiles': [x.tolist() for x in corpus_stats.qq(columns['z'])],
       'pit_histogram': sums.pit.reshape(20, -1).sum(1).tolist(),
   }
