@@ -71,14 +71,14 @@ def describe(shards: score_shards.Shards, source: str = '') -> dict[str, Any]:
     _add(sums, table, names, shards.prefix)
   labels = np.array(labels, object)
   total = sum(sums.values(), corpus_stats.TokenSums.of([], [], []))
-  result = _numbers(columns, total) | {
+  result = numbers(columns, total) | {
       'rows': shards.source.count, 'skipped': sum(1 for _ in shards.skipped()),
-      'truncated': shards.truncated(), 'filters': _filters(columns),
+      'truncated': shards.truncated(), 'filters': filters(columns),
       'reasons': _reasons(shards),
   }
   by_size = sorted(sums, key=lambda name: -sums[name].tokens)
   result['sources'] = {
-      name: _numbers(
+      name: numbers(
           {k: x[labels == name] for k, x in columns.items()}, sums[name])
       for name in by_size[:_SOURCES] if len(sums) > 1
   }
@@ -246,7 +246,7 @@ def _add(sums, table, names, prefix) -> None:
     sums[name] = sums[name] + new if name in sums else new
 
 
-def _numbers(columns, sums: corpus_stats.TokenSums) -> dict[str, Any]:
+def numbers(columns, sums: corpus_stats.TokenSums) -> dict[str, Any]:
   """Of some responses and their tokens."""
   n, tokens = len(columns['phi']), max(int(columns['length'].sum()), 1)
   phi = float(columns['phi_sum'].sum() / tokens)
@@ -303,7 +303,7 @@ def _histogram(x, edges) -> dict[str, Sequence[float]]:
   return {'edges': edges.tolist(), 'counts': counts.tolist()}
 
 
-def _filters(columns) -> dict[str, dict[str, float]]:
+def filters(columns) -> dict[str, dict[str, float]]:
   """What some rules would keep."""
   n, phi = len(columns['phi']), columns['phi']
   lowest_tenth = np.quantile(phi, 0.1) if n else 0.0
