@@ -13,7 +13,7 @@ setuptools.setup(
     license='Apache-2.0',
     packages=setuptools.find_packages(include=['ddt_jax', 'ddt_jax.*']),
     package_data={
-        'ddt_jax': ['templates/*.toml'],
+        'ddt_jax': ['templates/*.toml', 'pages/*'],
         'ddt_jax.embedded': ['student/*'],
     },
     python_requires='>=3.11',

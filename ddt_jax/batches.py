@@ -99,6 +99,12 @@ def encode_prompt(tokenizer: Any, chat: prompts.Chat) -> list[int]:
   return tokenizer.encode(text, add_special_tokens=False)
 
 
+def answered(prompt: Sequence[int], response: Sequence[int]) -> Example:
+  """A prompt and what was drawn after it; ids are not encoded again."""
+  tokens = np.array([*prompt, *response], np.int32)
+  return Example(tokens, np.arange(len(tokens)) >= len(prompt))
+
+
 def encode(tokenizer: Any, chat: prompts.Chat, end: TurnEnd) -> Example:
   """Tokenises a conversation of any number of turns.
 
@@ -109,11 +115,22 @@ def encode(tokenizer: Any, chat: prompts.Chat, end: TurnEnd) -> Example:
     ValueError: the template renders earlier turns differently once later ones
       follow, so that no mask would be right.
   """
+  return encode_pieces(tokenizer, [pieces(tokenizer, chat, end)])[0]
+
+
+def pieces(
+    tokenizer: Any, chat: prompts.Chat, end: TurnEnd
+) -> list[tuple[str, bool]]:
+  """A conversation as texts to tokenise, and whether each is supervised.
+
+  Raises:
+    ValueError: see `encode`.
+  """
 
   def render(turns, **kwargs):
     return tokenizer.apply_chat_template(turns, tokenize=False, **kwargs)
 
-  pieces, rendered = [], ''  # (text, supervised); what they add up to
+  found, rendered = [], ''  # what the pieces add up to
   for i, message in enumerate(chat):
     if message['role'] != 'assistant':
       continue
@@ -125,22 +142,53 @@ def encode(tokenizer: Any, chat: prompts.Chat, end: TurnEnd) -> Example:
           ' for earlier turns changes when a later one is added'
       )
     stop = turn.rindex(end.text) + len(end.text)
-    pieces += [
+    found += [
         (turn[len(rendered):len(before)], False),
         (turn[len(before):stop], True),
     ]
     rendered = turn[:stop]
-  ids = [
-      tokenizer.encode(text, add_special_tokens=False) for text, _ in pieces
-  ]
-  supervised = [
-      np.full(len(piece), flag)
-      for piece, (_, flag) in zip(ids, pieces, strict=True)
-  ]
-  return Example(
-      np.concatenate([np.asarray(piece, np.int32) for piece in ids]),
-      np.concatenate(supervised),
-  )
+  return found
+
+
+def encode_pieces(
+    tokenizer: Any, conversations: Sequence[Sequence[tuple[str, bool]]]
+) -> list[Example]:
+  """Tokenises conversations in `pieces`, all of them in one call."""
+  texts = [text for found in conversations for text, _ in found]
+  if not texts:
+    return []
+  ids = iter(tokenizer(
+      texts, add_special_tokens=False, return_attention_mask=False,
+      return_token_type_ids=False,
+  )['input_ids'])
+  examples = []
+  for found in conversations:
+    tokens = [np.asarray(next(ids), np.int32) for _ in found]
+    supervised = [
+        np.full(len(piece), flag)
+        for piece, (_, flag) in zip(tokens, found, strict=True)
+    ]
+    examples.append(Example(np.concatenate(tokens), np.concatenate(supervised)))
+  return examples
+
+
+def cut(
+    e: Example, max_tokens: int, overlong: str, name: str
+) -> Example | None:
+  """Applies the rule for what is longer than `max_tokens`; see `fit`.
+
+  Returns:
+    The example, as it is or cut off; None if it is to be left out.
+  """
+  if len(e.tokens) <= max_tokens:
+    return e
+  if overlong == 'error':
+    raise ValueError(
+        f'{name}: {len(e.tokens)} tokens, more than data.max_tokens={max_tokens};'
+        ' raise it, or choose --config.data.overlong=truncate or drop'
+    )
+  e = Example(e.tokens[:max_tokens], e.supervised[:max_tokens])
+  return None if overlong == 'drop' or not e.supervised.any() else e
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,19 +223,13 @@ def fit(
     raise ValueError(f'data.overlong {overlong!r}: choose from {OVERLONG}')
   kept, truncated, dropped = [], 0, 0
   for i, e in enumerate(examples):
-    if len(e.tokens) > max_tokens:
-      if overlong == 'error':
-        raise ValueError(
-            f'{names[i] if names else f"example {i}"}: {len(e.tokens)} tokens,'
-            f' more than data.max_tokens={max_tokens}; raise it, or choose'
-            ' --config.data.overlong=truncate or drop'
-        )
-      e = Example(e.tokens[:max_tokens], e.supervised[:max_tokens])
-      if overlong == 'drop' or not e.supervised.any():
-        dropped += 1
-        continue
-      truncated += 1
-    kept.append(e)
+    fitting = cut(
+        e, max_tokens, overlong, names[i] if names else f'example {i}')
+    if fitting is None:
+      dropped += 1
+      continue
+    truncated += fitting is not e
+    kept.append(fitting)
   if not kept:
     raise ValueError(
         f'none of {len(examples)} examples fits data.max_tokens={max_tokens}'

@@ -21,7 +21,7 @@ def padded_length(n: int) -> int:
 
 def by_length(
     examples: Iterable[batches.Example], *, batch: int, ahead: int = 16,
-    time: int | None = None,
+    time: int | None = None, tokens: int = 0,
 ) -> Iterator[list[tuple[list[int], batches.Batch]]]:
   """The examples once, those of like length together: for scoring.
 
@@ -33,6 +33,8 @@ def by_length(
     batch: rows.
     ahead: batches that are put together.
     time: length of all rows, default each batch's own `padded_length`.
+    tokens: of a batch with its padding; more rows than `batch`, a multiple of it,
+      where they are short enough.
 
   Yields:
     For the next ahead * batch examples a list of (places, rows): row i of `rows`
@@ -42,10 +44,16 @@ def by_length(
   while window := list(itertools.islice(stream, ahead * batch)):
     order = sorted(
         range(len(window)), key=lambda i: len(window[i].tokens), reverse=True)
-    cuts = [order[i: i + batch] for i in range(0, len(order), batch)]
     yield [
-        (places, batches.collate(
-            [window[i] for i in places], batch,
-            time or padded_length(len(window[places[0]].tokens) - 1),
-        )) for places in cuts
+        (places, batches.collate([window[i] for i in places], rows, length))
+        for places, rows, length in _cuts(window, order, batch, time, tokens)
     ]
+
+
+def _cuts(window, order, batch, time, tokens):
+  """(places, rows, length) of batches of the examples in `order`."""
+  while order:
+    length = time or padded_length(len(window[order[0]].tokens) - 1)
+    rows = max(tokens // length // batch, 1) * batch
+    yield order[:rows], rows, length
+    order = order[rows:]

@@ -261,8 +261,7 @@ def _example(
   """Ids of a response are never decoded and encoded again."""
   if response.source == 'reference':
     return batches.encode(tokenizer, problem.conversation, end)
-  tokens = np.array([*prompt, *response.tokens], np.int32)
-  return batches.Example(tokens, np.arange(len(tokens)) >= len(prompt))
+  return batches.answered(prompt, response.tokens)
 
 
 def to_chat(

@@ -89,12 +89,12 @@ def terminal(config: dict, results: dict) -> str:
   blocks = [textwrap.fill(block, _COLUMNS) for block in blocks]
   for heading, table in summary.tables(results):
     if heading not in ('Accuracy by round', 'Answers'):
-      blocks.append(_aligned(table))
+      blocks.append(aligned(table))
   blocks.append(textwrap.fill(summary.NOTES, _COLUMNS))
   return '\n\n'.join(blocks) + '\n'
 
 
-def _aligned(table: summary.Table) -> str:
+def aligned(table: summary.Table) -> str:
   """Names to the left, numbers to the right, a rule under the header."""
   rows = [table.header, *table.rows]
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -106,10 +106,10 @@ def _aligned(table: summary.Table) -> str:
 
 
 def _markdown(config: dict, results: dict, plots: list[str]) -> str:
-  parts = [f'# Report of the run {_escape(results["name"])}',
-           f'**{_escape(summary.verdict(results))}**']
+  parts = [f'# Report of the run {escape(results["name"])}',
+           f'**{escape(summary.verdict(results))}**']
   for heading, table in summary.tables(results):
-    parts += [f'## {heading}', _markdown_table(table)]
+    parts += [f'## {heading}', markdown_table(table)]
   parts += [summary.NOTES, '## What phi is', summary.ABOUT_PHI]
   for name in plots:
     heading, caption = _CAPTIONS[name]
@@ -119,10 +119,10 @@ def _markdown(config: dict, results: dict, plots: list[str]) -> str:
               'The tokens whose phi moved most. report.html shows the whole '
               'texts, coloured by phi.']
   for example in results['examples']:
-    parts += [f'### {_escape(example["title"])}',
-              f'> {_escape(example["prompt"])}',
-              _markdown_table(_moved_most(example))]
-  parts += ['## The run', _markdown_table(summary.facts_table(config, results))]
+    parts += [f'### {escape(example["title"])}',
+              f'> {escape(example["prompt"])}',
+              markdown_table(_moved_most(example))]
+  parts += ['## The run', markdown_table(summary.facts_table(config, results))]
   return '\n\n'.join(parts) + '\n'
 
 
@@ -137,17 +137,17 @@ def _moved_most(example: dict) -> summary.Table:
        for token, before, after in (rows[i] for i in sorted(moved[:_TOKENS]))])
 
 
-def _markdown_table(table: summary.Table) -> str:
+def markdown_table(table: summary.Table) -> str:
   def row(cells):
     return f'| {" | ".join(cells)} |'
 
   # Columns without a name hold prose.
   rule = ['--:' if i and name else ':--' for i, name in enumerate(table.header)]
   return '\n'.join([row(table.header), row(rule),
-                    *(row(map(_escape, cells)) for cells in table.rows)])
+                    *(row(map(escape, cells)) for cells in table.rows)])
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
   """Text that Markdown and HTML show as it is, in one line.
 
   Punctuation that either language could read becomes a character reference;

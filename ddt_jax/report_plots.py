@@ -40,12 +40,12 @@ def loss(metrics: list[dict], best_step: int | None, theme: Theme) -> bytes:
     title = _went('Validation NLL', *_column(validation, 'nll')[[0, -1]])
   else:
     title = _went('Training NLL', *_smooth(nll)[[0, -1]])
-  fig = _figure(theme, title, height=5.2)
+  fig = make_figure(theme, title, height=5.2)
   top, bottom = fig.subplots(2, 1, sharex=True, height_ratios=[3, 2])
   for axes, values, label in ((top, nll, 'NLL\n(nats per token)'),
                               (bottom, objective, 'training loss\n'
                                '(weighted nats)')):
-    _style(axes, theme, y=label)
+    style(axes, theme, y=label)
     axes.plot(steps, values, color=theme.before, lw=0.8, alpha=0.35)
     axes.plot(steps, _smooth(values), color=theme.before, lw=1.8)
   if validation:
@@ -55,7 +55,7 @@ def loss(metrics: list[dict], best_step: int | None, theme: Theme) -> bytes:
                          (0.83, 'validation', theme.after))[:1 + bool(validation)]:
     top.text(x, 0.92, name, color=color, transform=top.transAxes, ha='right')
   bottom.set_xlabel('training step', color=theme.ink)
-  return _png(fig)
+  return png(fig)
 
 
 def _draw_validation(axes, rows, best_step, theme: Theme) -> None:
@@ -79,9 +79,9 @@ def phi_histogram(corpus: dict, theme: Theme) -> bytes:
   edges = np.asarray(histogram['edges'], float)
   shares = {name: 100 * np.asarray(histogram[name], float)
                   / max(sum(histogram[name]), 1) for name in ('before', 'after')}
-  fig = _figure(theme, title, height=3.8)
+  fig = make_figure(theme, title, height=3.8)
   axes = fig.subplots()
-  _style(axes, theme, y='tokens per bin (%, log scale)')
+  style(axes, theme, y='tokens per bin (%, log scale)')
   axes.set_yscale('log')
   for name, share in shares.items():
     color = getattr(theme, name)
@@ -99,15 +99,15 @@ def phi_histogram(corpus: dict, theme: Theme) -> bytes:
     axes.text(0.02, y, label, color=getattr(theme, name), fontsize=9,
               transform=axes.transAxes)
   axes.set_xlabel('phi (nats); left: surprises the model', color=theme.ink)
-  return _png(fig)
+  return png(fig)
 
 
 def accuracy(results: dict, theme: Theme) -> bytes:
   """Accuracy before and after per split, with 95 % intervals."""
   compared = summary.comparisons(results)
-  fig = _figure(theme, summary.headline(results), 1.6 + 0.55 * len(compared))
+  fig = make_figure(theme, summary.headline(results), 1.6 + 0.55 * len(compared))
   axes = fig.subplots()
-  _style(axes, theme)
+  style(axes, theme)
   for row, comparison in enumerate(compared):
     for name, dy in (('before', -0.13), ('after', 0.13)):
       measure, color = getattr(comparison, name), getattr(theme, name)
@@ -126,15 +126,15 @@ def accuracy(results: dict, theme: Theme) -> bytes:
   axes.set_xlim(0, 112)  # Room for the number beside an interval ending at 100.
   axes.set_xticks(range(0, 101, 20))
   axes.set_xlabel('problems solved (%), with 95 % intervals', color=theme.ink)
-  return _png(fig)
+  return png(fig)
 
 
 def rounds(results: dict, theme: Theme) -> bytes:
   """pass@1 of each split after each round, with 95 % intervals."""
   measured = summary.measured(results)
-  fig = _figure(theme, 'Accuracy round by round', 3.4)
+  fig = make_figure(theme, 'Accuracy round by round', 3.4)
   axes = fig.subplots()
-  _style(axes, theme, 'pass@1 (%)')
+  style(axes, theme, 'pass@1 (%)')
   colors = theme.after, theme.before, theme.ink
   ends = []
   for i, split in enumerate(measured[0]):
@@ -156,7 +156,7 @@ def rounds(results: dict, theme: Theme) -> bytes:
       f'after round {i}' for i in range(1, len(measured)))])
   axes.set_xlim(-0.2, len(measured) - 0.2)
   axes.set_ylim(0, 105)
-  return _png(fig)
+  return png(fig)
 
 
 def _went(what: str, first: float, last: float) -> str:
@@ -178,7 +178,8 @@ def _smooth(values: np.ndarray) -> np.ndarray:
                    else np.nan for w in windows])
 
 
-def _figure(theme: Theme, title: str, height: float) -> figure.Figure:
+def make_figure(theme: Theme, title: str, height: float) -> figure.Figure:
+  """An empty figure under its title."""
   # Not pyplot: its figures live in global state until they are closed.
   fig = figure.Figure((7.6, height), dpi=150, layout='constrained',
                       facecolor=theme.paper)
@@ -188,7 +189,8 @@ def _figure(theme: Theme, title: str, height: float) -> figure.Figure:
   return fig
 
 
-def _style(axes, theme: Theme, y: str = '') -> None:
+def style(axes, theme: Theme, y: str = '') -> None:
+  """Axes in the theme's colours."""
   axes.set_facecolor(theme.paper)
   axes.spines[['top', 'right']].set_visible(False)
   axes.spines[['left', 'bottom']].set_color(theme.ink)
@@ -196,7 +198,8 @@ def _style(axes, theme: Theme, y: str = '') -> None:
   axes.set_ylabel(y, color=theme.ink)
 
 
-def _png(fig: figure.Figure) -> bytes:
+def png(fig: figure.Figure) -> bytes:
+  """The figure as a file."""
   buffer = io.BytesIO()
   fig.savefig(buffer, format='png')
   return buffer.getvalue()

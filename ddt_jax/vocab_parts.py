@@ -28,21 +28,30 @@ class Sums:
   second: jax.Array  # sum e^u u^2
   pairs: jax.Array  # sum e^2u
   target: jax.Array  # z of the target if it is in this part, else 0
+  above: jax.Array | None = None  # sum e^u over z > z of the target, if asked for
+  equal: jax.Array | None = None  # likewise over z = z of the target
 
   @classmethod
-  def of_nothing(cls, tokens: int) -> 'Sums':
+  def of_nothing(cls, tokens: int, tail: bool = False) -> 'Sums':
     zeros = jnp.zeros(tokens, jnp.float32)
-    return cls(zeros + _NOTHING, *[zeros] * 5)
+    return cls(zeros + _NOTHING, *[zeros] * (7 if tail else 5))
 
   @classmethod
-  def of(cls, z: jax.Array, targets: jax.Array) -> 'Sums':
-    """Of logits z [T, C]; targets [T] are columns of z or outside it."""
+  def of(
+      cls, z: jax.Array, targets: jax.Array,
+      against: tuple[jax.Array, jax.Array] | None = None,
+  ) -> 'Sums':
+    """Of logits z [T, C]; targets [T] are columns of z or outside it.
+
+    With `against`, see `compared`, also above and equal.
+    """
     top = jnp.max(z, -1)
     u = z - top[:, None]
     e = jnp.exp(u)
     return cls(
         top, jnp.sum(e, -1), jnp.sum(e * u, -1), jnp.sum(e * u * u, -1),
         jnp.sum(e * e, -1), _at(z, targets),
+        *(jnp.sum(jnp.where(those, e, 0.0), -1) for those in against or ()),
     )
 
   def moved(self, top: jax.Array) -> 'Sums':
@@ -56,6 +65,7 @@ class Sums:
         scale * (self.second + 2 * d * self.first + d * d * self.mass),
         scale * scale * self.pairs,
         self.target,
+        *(x if x is None else scale * x for x in (self.above, self.equal)),
     )
 
   def plus(self, other: 'Sums') -> 'Sums':
@@ -76,7 +86,36 @@ class Sums:
         entropy=log_mass - mean,
         varentropy=jnp.maximum(self.second / self.mass - mean * mean, 0.0),
         collision=self.pairs / (self.mass * self.mass),
+        **{} if self.above is None else {
+            'tail': self.above / self.mass, 'ties': self.equal / self.mass},
     )
+
+
+@struct.dataclass
+class Top:
+  """The k largest logits of a part of the vocabulary, the largest first; [T, k]."""
+
+  z: jax.Array
+  ids: jax.Array
+
+  @classmethod
+  def of_nothing(cls, tokens: int, k: int) -> 'Top':
+    return cls(jnp.full((tokens, k), -jnp.inf), jnp.zeros((tokens, k), jnp.int32))
+
+  @classmethod
+  def of(cls, z: jax.Array, k: int, start: int) -> 'Top':
+    """Of logits z [T, C], the columns from `start` on."""
+    z, ids = jax.lax.top_k(z, min(k, z.shape[1]))
+    return cls(z, ids + start)
+
+  def plus(self, other: 'Top') -> 'Top':
+    return jax.tree.map(
+        lambda a, b: jnp.concatenate([a, b], -1), self, other
+    ).first(self.z.shape[1])
+
+  def first(self, k: int) -> 'Top':
+    z, order = jax.lax.top_k(self.z, k)
+    return Top(z, jnp.take_along_axis(self.ids, order, -1))
 
 
 # Parts of the head ---------------------------------------------------------------
@@ -98,6 +137,25 @@ def logits(rows, head, temperature=1.0):
 
 def product(how, a, b):
   return jnp.einsum(how, a, b, preferred_element_type=jnp.float32)
+
+
+def compared(z, ids, realised):
+  """Where z [T, C] is above, and where it equals the token's own logit [T].
+
+  The two come of different products, which may differ in the last bits: the token
+  itself is never likelier than it is.
+  """
+  itself = jnp.arange(z.shape[1]) == ids[:, None]
+  above = (z > realised[:, None]) & ~itself
+  return above, (z == realised[:, None]) | itself
+
+
+def realised_logits(rows, head, ids, split):
+  """The logit of each row's own token, which may be another device's."""
+  inside = (ids >= 0) & (ids < len(head))
+  own = head[jnp.where(inside, ids, 0)].astype(rows.dtype)
+  z = jnp.where(inside, product('td,td->t', rows, own), 0.0)
+  return jax.lax.psum(z, 'tensor') if split else z
 
 
 def _at(z, ids):

@@ -25,6 +25,9 @@ def supervised_stats(
     mask: jax.Array,
     *,
     chunk: int | None = None,
+    temperature: float = 1.0,
+    tail: bool = False,
+    top_k: int = 0,
     mesh: jax.sharding.Mesh | None = None,
 ) -> ddt.TokenStats:
   """`token_stats` where mask > 0, at the cost of these tokens alone; else 0.
@@ -33,19 +36,21 @@ def supervised_stats(
   """
   mesh = parts.several(mesh)
   split = parts.split(mesh, head)
+  how = vocab_stream.How(temperature, tail, min(top_k, len(head)), chunk)
 
   def local(hidden, head, targets, mask):
     rows, ids = parts.flat(hidden), targets.reshape(-1)
     tiles = _Tiles.of(mask.reshape(-1), TILE)
 
-    def step(i, out):
+    def tile(i):
       here = tiles.rows(i)
-      sums = vocab_stream.local_sums(
-          tiles.take(rows, here), head, tiles.take(ids, here), chunk, 1.0, split)
-      return tiles.put(out, sums.stats, i)
+      return vocab_stream.local_stats(
+          tiles.take(rows, here), head, tiles.take(ids, here), how, split)[0]
 
-    zeros = ddt.TokenStats(*[tiles.empty(jnp.float32)] * 4)
-    found = jax.lax.fori_loop(0, tiles.count, step, zeros)
+    zeros = jax.tree.map(
+        lambda x: tiles.empty(x.dtype, *x.shape[1:]), jax.eval_shape(tile, 0))
+    found = jax.lax.fori_loop(
+        0, tiles.count, lambda i, out: tiles.put(out, tile(i), i), zeros)
     return jax.tree.map(lambda x: tiles.back(x, mask), found)
 
   return parts.on(

@@ -1,6 +1,6 @@
 """What commands start from: model and data of a config, checked before any work."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 from typing import Any, NamedTuple
 
@@ -112,8 +112,10 @@ def make(c) -> Setup:
 
 
 @contextlib.contextmanager
-def owned(c, workdir: Any) -> Iterator[Setup]:
-  """A run's start, in a folder that is this process's while it works there.
+def owned(
+    c, workdir: Any, make: Callable[[Any], Any] = make
+) -> Iterator[Any]:
+  """A run's start as `make` has it, in a folder that is this process's while it works there.
 
   What is wrong with config, model or data ends the process in words, and so does
   a folder that another run has; see `runtime.resumable` for what else does.

@@ -36,3 +36,12 @@ def test_like_lengths_go_together_within_what_is_looked_at(time, shapes):
   # A row holds its example's inputs, and one that is left over nothing.
   assert found[0].tokens[:, 0].tolist() == [80, 70]
   assert found[3].mask.sum(1).tolist() == [7, 0]
+
+
+def test_short_rows_are_more_to_a_batch():
+  lengths = [200, 17, 9, 9, 30, 90]
+  (window,) = buckets.by_length(
+      map(example, lengths), batch=2, ahead=3, tokens=128)
+  # 256 tokens a row are more than 128; at 32, two pairs have them.
+  assert [rows.tokens.shape for _, rows in window] == [(2, 256), (4, 32)]
+  assert [places for places, _ in window] == [[0, 5], [4, 1, 2, 3]]

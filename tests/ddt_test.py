@@ -258,3 +258,60 @@ def test_p_values_of_own_samples_are_uniform():
   distance = np.abs(ranked - (np.arange(2000) + 0.5) / 2000).max()
   # Kolmogorov's 0.1 % point is 1.95 / sqrt(2000) = 0.044.
   assert distance < 0.044
+
+
+def test_tail_ties_and_the_likeliest_by_hand():
+  # Probabilities 1/2, 1/8, 1/4, 1/8.
+  logits = jnp.log(jnp.array([[0.5, 0.125, 0.25, 0.125]] * 4))
+  stats = ddt.token_stats(logits, jnp.arange(4), tail=True, top_k=2)
+  np.testing.assert_allclose(stats.tail, [0, 0.75, 0.5, 0.75], atol=1e-6)
+  np.testing.assert_allclose(stats.ties, [0.5, 0.25, 0.25, 0.25], atol=1e-6)
+  np.testing.assert_array_equal(stats.top_ids, [[0, 2]] * 4)
+  np.testing.assert_allclose(
+      np.exp(stats.top_log_p), [[0.5, 0.25]] * 4, rtol=1e-5)
+  # 2/3 and 1/3 among themselves.
+  np.testing.assert_allclose(stats.top_entropy, 0.63651, atol=1e-5)
+  plain = ddt.token_stats(logits, jnp.arange(4))
+  assert plain.tail is plain.ties is plain.top_ids is plain.top_log_p is None
+  every = ddt.token_stats(logits, jnp.arange(4), top_k=9)
+  np.testing.assert_allclose(every.top_entropy, every.entropy, atol=1e-6)
+  u = ddt.randomised_pit(stats, jnp.array([0.5, 0.0, 0.2, 1.0]))
+  np.testing.assert_allclose(u, [0.25, 0.75, 0.55, 1.0], atol=1e-6)
+
+
+def test_the_pit_test_by_hand():
+  # One token: both p-values are 2 min(u, 1 - u). Two, whose scores cancel: S has
+  # the survival function e^-S (1 + S). Two, of which one counts: that one's.
+  u = jnp.array([[0.9, 0.3], [0.999, 0.001], [0.999, 0.5], [0.9, 0.9]])
+  varentropy = jnp.array([[2.0, 1.0], [1.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+  mask = jnp.array([[1, 0], [1, 1], [1, 1], [0, 0]])
+  s = -np.log(0.001 * 0.999)
+  fisher = 2 * np.exp(-s) * (1 + s)
+  np.testing.assert_allclose(
+      ddt.pit_test(u, varentropy, mask),
+      [2 * 0.2, 2 * fisher, 2 * 2 * 0.001, 1], rtol=2e-4)
+  # A certain model: the weighted sum is blind, Fisher's is not.
+  surprised = ddt.pit_test(jnp.ones([1, 5]), jnp.zeros([1, 5]), jnp.ones([1, 5]))
+  assert 0 < surprised[0] < 1e-15
+
+
+@pytest.mark.parametrize('scale', [0.5, 8.0])  # hardly and nearly always certain
+def test_pit_is_uniform_and_its_test_rejects_no_more_than_it_may(scale):
+  logits = scale * jax.random.normal(jax.random.key(3), [3, 12])
+
+  @jax.jit
+  def drawn(key):
+    of_tokens, of_ties = jax.random.split(key)
+    tokens = jax.random.categorical(of_tokens, logits, shape=(4000, 3))
+    stats = ddt.token_stats(
+        jnp.broadcast_to(logits, (4000, 3, 12)), tokens, tail=True)
+    u = ddt.randomised_pit(stats, jax.random.uniform(of_ties, tokens.shape))
+    return u, ddt.pit_test(u, stats.varentropy, jnp.ones(tokens.shape))
+
+  u, p_value = drawn(jax.random.key(4))
+  ranked = np.sort(u.ravel())
+  n = len(ranked)
+  assert np.abs(ranked - (np.arange(n) + 0.5) / n).max() < 1.95 / np.sqrt(n)
+  for level in (0.2, 0.05, 0.01):
+    assert np.mean(p_value < level) < level + 3 * np.sqrt(level / 4000)
+  assert np.mean(p_value < 0.2) > 0.1

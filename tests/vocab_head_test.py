@@ -90,6 +90,72 @@ def test_every_field_has_its_gradient(field, chunk):
   assert_close(found, expected)
 
 
+OPTIONAL = ('tail', 'ties', 'top_ids', 'top_log_p')
+
+
+def assert_optional(found, expected):
+  for name in OPTIONAL:
+    np.testing.assert_allclose(
+        getattr(found, name), getattr(expected, name), atol=2e-5, rtol=1e-5,
+        err_msg=name)
+
+
+@pytest.mark.parametrize('temperature', [1.0, 0.7])
+@pytest.mark.parametrize('chunk', [None, 2, 64])
+def test_tail_and_the_likeliest_in_any_chunks(chunk, temperature):
+  hidden, head, targets, _ = data()
+  # The last three rows draw their likeliest token, of which there are two.
+  head[7] = head[5] = np.round(2 * head[5])  # whose products are exact
+  hidden[-3:] = 4 * head[7]
+  targets[-3:] = 7
+  how = dict(temperature=temperature, tail=True, top_k=3)
+  found = vocab_head.token_stats(hidden, head, targets, chunk=chunk, **how)
+  expected = ddt.token_stats(hidden @ head.T, targets, **how)
+  assert_optional(found, expected)
+  assert found.top_ids[-1, :2].tolist() == [5, 7]
+  np.testing.assert_allclose(found.tail[-3:], 0, atol=1e-6)
+  assert vocab_head.token_stats(hidden, head, targets).tail is None
+  every = vocab_head.token_stats(hidden, head, targets, top_k=999)
+  assert every.top_ids.shape == (24, 203)
+
+
+@pytest.mark.parametrize('chunk', [64, 203])
+@pytest.mark.parametrize('field', ['tail', 'ties', 'top_log_p'])
+def test_optional_fields_have_their_gradients(field, chunk):
+  hidden, head, targets, _ = data()
+
+  def gradient(f):
+    def total(hidden, head):
+      x = getattr(f(hidden, head), field)
+      return jnp.sum(x * jnp.cos(jnp.arange(x.size).reshape(x.shape)))
+    return jax.grad(total, (0, 1))(hidden, head)
+
+  how = dict(temperature=0.8, tail=True, top_k=3)
+  assert_close(
+      gradient(lambda h, w: vocab_head.token_stats(
+          h, w, targets, chunk=chunk, **how)),
+      gradient(lambda h, w: ddt.token_stats(h @ w.T, targets, **how)))
+
+
+@pytest.mark.parametrize('tensor', [1, 2, 4])
+def test_optional_fields_of_supervised_tokens_on_a_mesh(monkeypatch, tensor):
+  monkeypatch.setattr(vocab_tiles, 'TILE', 2)
+  hidden, head, targets, mask = data(vocab=204)
+  how = dict(temperature=0.8, tail=True, top_k=3)
+  expected = ddt.token_stats(hidden @ head.T, targets, **how)
+  mesh = sharding.make_mesh(data=2, fsdp=4 // tensor, tensor=tensor)
+  for where in (None, mesh):
+    found = jax.jit(
+        functools.partial(vocab_head.supervised_stats, mesh=where, **how)
+    )(hidden, head, targets, mask)
+    for name in OPTIONAL:
+      x, y = getattr(found, name), getattr(expected, name)
+      y = np.where(mask.reshape(-1, *[1] * (y.ndim - 1)) > 0, y, 0)
+      np.testing.assert_allclose(x, y, atol=2e-5, rtol=1e-5, err_msg=name)
+    every = vocab_head.token_stats(hidden, head, targets, mesh=where, **how)
+    assert_optional(every, expected)
+
+
 @hypothesis.settings(max_examples=20, deadline=None)
 @hypothesis.given(
     rows=st.integers(1, 9), vocab=st.integers(2, 40), chunk=st.integers(1, 41),

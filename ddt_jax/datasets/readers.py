@@ -4,8 +4,9 @@ Whatever is wrong with a row is found here, before any training, and is told
 with the line it stands in and the setting that helps.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 import dataclasses
+import itertools
 import json
 import os
 from typing import Any
@@ -30,7 +31,23 @@ class BadRow:
 
 
 class BadData(ValueError):
-  """A file that cannot be trained on, explained for the screen."""
+  """A file that cannot be used, explained for the screen."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A row of a file, good or bad.
+
+  Attributes:
+    line: from 1; in Parquet the number of the row.
+    columns: what it holds, {} where it cannot be parsed.
+    problem: what it states, None if nothing.
+    fault: why that is so, '' of a good row.
+  """
+  line: int
+  columns: dict[str, Any]
+  problem: records.Problem | None
+  fault: str = ''
 
 
 def read(
@@ -67,6 +84,48 @@ def read(
     FileNotFoundError, IsADirectoryError: if the path is no file.
   """
   _check_choice('bad_rows', bad_rows, ('error', 'skip'))
+  problems, bad = [], []
+  seen: set[str] = set()  # every column that any row has
+  lines: dict[str, int] = {}  # of the ids given so far
+  for row in stream(
+      path, columns=columns, kind=kind, question=question, marker=marker
+  ):
+    seen |= row.columns.keys()
+    fault = row.fault
+    if not fault and row.problem.id in lines:
+      fault = (f'the id {row.problem.id!r} is already that of line '
+               f"{lines[row.problem.id]}; --config.data.columns.id='' numbers "
+               'the rows instead')
+    if fault:
+      bad.append(BadRow(str(path), row.line, fault))
+    else:
+      lines[row.problem.id] = row.line
+      problems.append(row.problem)
+
+  check(path, columns, seen, len(problems), bad, len(bad), bad_rows, limit_errors)
+  return problems, bad
+
+
+def stream(
+    path: str | os.PathLike[str],
+    *,
+    columns: Mapping[str, str] | None = None,
+    kind: str = 'math',
+    question: str = '{problem}',
+    marker: str = verify.BOX,
+    whole: bool = False,
+    first: int = 0,
+) -> Iterator[Row]:
+  """The rows of a file one at a time, of which none is held.
+
+  Args:
+    path, columns, kind, question, marker: see `read`.
+    whole: read every column of a Parquet file, not only those that are used.
+    first: so many rows at the beginning are left out, unread.
+  Raises:
+    BadData: the file as a whole is broken.
+    FileNotFoundError, IsADirectoryError: if the path is no file.
+  """
   _check_choice('kind', kind, ('math', 'text'))
   if '{problem}' not in question:
     raise ValueError(f'question {question!r} has no place for a {{problem}}')
@@ -74,46 +133,58 @@ def read(
     raise ValueError('the marker of a final answer is empty')
   names = _column_names(columns or {})
   file, items, parse = _open(path)
-
-  problems, bad = [], []
-  seen: set[str] = set()  # every column that any row has
-  lines: dict[str, int] = {}  # of the ids given so far
-  for line, item in items(file, names):
+  found = items(file, None if whole else names.values())
+  for line, item in itertools.islice(found, first, None):
+    row = {}
     try:
       row = parse(item)
-      seen |= row.keys()
       problem = rows.to_problem(
           row, names, f'{file.name}:{line}', kind=kind, question=question,
           marker=marker,
       )
-      if problem.id in lines:
-        raise rows.Fault(
-            f'the id {problem.id!r} is already that of line '
-            f"{lines[problem.id]}; --config.data.columns.id='' numbers the "
-            'rows instead')
     except rows.Fault as fault:
-      bad.append(BadRow(str(path), line, str(fault)))
+      yield Row(line, row, None, str(fault))
     else:
-      lines[problem.id] = line
-      problems.append(problem)
+      yield Row(line, row, problem)
 
-  if not problems and not bad:
+
+def check(
+    path: str | os.PathLike[str],
+    columns: Mapping[str, str] | None,
+    seen: Set[str],
+    good: int,
+    bad: Sequence[BadRow],
+    bad_count: int,
+    bad_rows: str = 'error',
+    limit_errors: int = 20,
+) -> None:
+  """Refuses a file for what was found in it.
+
+  Args:
+    path, columns, bad_rows, limit_errors: see `read`.
+    seen: every column that any row has.
+    good, bad_count: rows of either kind.
+    bad: the first of them, at least limit_errors.
+  Raises:
+    BadData: for bad rows, or if nothing usable is in the file.
+  """
+  _check_choice('bad_rows', bad_rows, ('error', 'skip'))
+  if not good and not bad:
     raise BadData(f'{path}: the file is empty')
   if seen:  # what every row lacks is said once
     try:
-      rows.check_columns(seen, names)
+      rows.check_columns(seen, _column_names(columns or {}))
     except rows.Fault as fault:
       raise BadData(f'{path}: in every row: {fault}') from None
-  if bad and (bad_rows == 'error' or not problems):
-    raise BadData(_explain(path, bad, len(problems), limit_errors))
-  return problems, bad
+  if bad and (bad_rows == 'error' or not good):
+    raise BadData(_explain(path, bad[:limit_errors], good, bad_count))
 
 
-def _explain(path, bad: list[BadRow], good: int, limit: int) -> str:
-  text = [f'{path}: {len(bad)} of {len(bad) + good} rows cannot be used:']
-  text += [f'  {row}' for row in bad[:limit]]
-  if len(bad) > limit:
-    text.append(f'  and {len(bad) - limit} more')
+def _explain(path, bad: Sequence[BadRow], good: int, count: int) -> str:
+  text = [f'{path}: {count} of {count + good} rows cannot be used:']
+  text += [f'  {row}' for row in bad]
+  if count > len(bad):
+    text.append(f'  and {count - len(bad)} more')
   text.append('--config.data.bad_rows=skip leaves them out' if good else
               'no row is left to train on')
   return '\n'.join(text)
@@ -154,8 +225,8 @@ def _open(path):
   return file, *_FORMATS[file.suffix.lower()]
 
 
-def _json_items(file, names) -> Iterator[tuple[int, bytes]]:
-  del names  # a line is parsed whole
+def _json_items(file, wanted) -> Iterator[tuple[int, bytes]]:
+  del wanted  # a line is parsed whole
   with file.open('rb') as f:  # bytes end at \n alone; text may hold U+2028
     for line, item in enumerate(f, 1):
       if item.strip():
@@ -181,15 +252,17 @@ def _json_row(item: bytes) -> dict[str, Any]:
   return row
 
 
-def _parquet_items(file, names) -> Iterator[tuple[int, tuple]]:
+def _parquet_items(file, wanted) -> Iterator[tuple[int, tuple]]:
+  """Rows of the columns `wanted`, of all where it is None."""
   import pyarrow  # here, for whoever has JSON alone need not load it
   from pyarrow import parquet
   with file.open('rb') as f:
     try:
       table = parquet.ParquetFile(f)
       line = 0
-      wanted = [c for c in table.schema_arrow.names if c in names.values()]
-      for batch in table.iter_batches(columns=wanted):
+      read = [c for c in table.schema_arrow.names
+              if wanted is None or c in wanted]
+      for batch in table.iter_batches(columns=read):
         for index in range(batch.num_rows):
           line += 1
           yield line, (table.schema_arrow.names, batch, index)
