@@ -16,6 +16,9 @@ from ddt_jax import vocab_stream
 WeightsFn = Callable[[ddt.TokenStats, Any], tuple[jax.Array, jax.Array]]
 
 TILE = 2048  # tokens; the gradient of the head is read and written once a tile
+# Of what is left beyond whole tiles, where there is no gradient to write: about as
+# many as it takes for the products to last as long as reading the head.
+REST = 256
 
 
 def supervised_stats(
@@ -39,18 +42,28 @@ def supervised_stats(
   how = vocab_stream.How(temperature, tail, min(top_k, len(head)), chunk)
 
   def local(hidden, head, targets, mask):
-    rows, ids = parts.flat(hidden), targets.reshape(-1)
-    tiles = _Tiles.of(mask.reshape(-1), TILE)
+    rows, ids, m = parts.flat(hidden), targets.reshape(-1), mask.reshape(-1)
+    tiles = _Tiles.of(m, REST)
 
-    def tile(i):
+    def stats(tiles, i):
       here = tiles.rows(i)
       return vocab_stream.local_stats(
           tiles.take(rows, here), head, tiles.take(ids, here), how, split)[0]
 
-    zeros = jax.tree.map(
-        lambda x: tiles.empty(x.dtype, *x.shape[1:]), jax.eval_shape(tile, 0))
-    found = jax.lax.fori_loop(
-        0, tiles.count, lambda i, out: tiles.put(out, tile(i), i), zeros)
+    def loop(tiles, first, last, out):
+      return jax.lax.fori_loop(
+          first, last, lambda i, o: tiles.put(o, stats(tiles, i), i), out)
+
+    found = jax.tree.map(
+        lambda x: tiles.empty(x.dtype, *x.shape[1:]),
+        jax.eval_shape(functools.partial(stats, tiles), 0))
+    done = 0
+    # Not for one tile: XLA would take it out of the loop, to be done in any case.
+    if len(ids) > TILE:
+      whole = jnp.sum(m > 0) // TILE
+      found = loop(_Tiles.of(m, TILE), 0, whole, found)
+      done = whole * (TILE // REST)
+    found = loop(tiles, done, tiles.count, found)
     return jax.tree.map(lambda x: tiles.back(x, mask), found)
 
   return parts.on(

@@ -139,7 +139,8 @@ def test_optional_fields_have_their_gradients(field, chunk):
 
 @pytest.mark.parametrize('tensor', [1, 2, 4])
 def test_optional_fields_of_supervised_tokens_on_a_mesh(monkeypatch, tensor):
-  monkeypatch.setattr(vocab_tiles, 'TILE', 2)
+  monkeypatch.setattr(vocab_tiles, 'TILE', 4)
+  monkeypatch.setattr(vocab_tiles, 'REST', 2)
   hidden, head, targets, mask = data(vocab=204)
   how = dict(temperature=0.8, tail=True, top_k=3)
   expected = ddt.token_stats(hidden @ head.T, targets, **how)
@@ -171,10 +172,17 @@ def test_no_chunk_and_no_tail_changes_the_numbers(rows, vocab, chunk, seed):
         err_msg=name)
 
 
-def test_supervised_tokens_are_scored_and_no_others(monkeypatch):
-  monkeypatch.setattr(vocab_tiles, 'TILE', 5)
-  hidden, head, targets, mask = data()
-  found = jax.jit(vocab_head.supervised_stats)(hidden, head, targets, mask)
+@pytest.mark.parametrize('supervised', [0, 3, 9, 10, 14, 20, 24])
+def test_supervised_tokens_are_scored_and_no_others(monkeypatch, supervised):
+  # Whole tiles, and what is left in smaller ones.
+  monkeypatch.setattr(vocab_tiles, 'TILE', 10)
+  monkeypatch.setattr(vocab_tiles, 'REST', 5)
+  hidden, head, targets, _ = data()
+  mask = np.random.default_rng(1).permutation(np.arange(24) < supervised)
+  mask = mask.astype(np.float32)
+  # A function of its own: what was traced with other tiles is not found again.
+  found = jax.jit(lambda *x: vocab_head.supervised_stats(*x))(
+      hidden, head, targets, mask)
   expected = held(hidden, head, targets)
   for name in FIELDS:
     np.testing.assert_allclose(
