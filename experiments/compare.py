@@ -109,7 +109,7 @@ def main(argv):
       '| ' + ' | '.join(head) + ' |', '|---|---|' + '---:|' * (len(head) - 2),
       *rows, '',
       f'Accuracy in %: mean over {_SEEDS.value} seeds ± half of Student\'s 95 %'
-      ' interval. NLL and phi of the training data, nats per token.',
+      ' interval. NLL and phi of the reference solutions, nats per token.',
       'Validation accuracy by learning rate, first seed: ' + '; '.join(grid) + '.',
   ])
   storage.publish(folder() / 'table.md', table + '\n')
