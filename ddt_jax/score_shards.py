@@ -125,14 +125,16 @@ class Shards:
   ) -> list[tuple[dict[str, Any], batches.Example]]:
     """Own columns and tokens of some scored rows, by their places from 0."""
     found, start = {}, 0
-    for table in self.tables():
-      here = [i for i in chosen if start <= i < start + len(table)]
-      rows = table.take([i - start for i in here]).to_pylist()
-      for i, row in zip(here, rows, strict=True):
-        found[i] = row, batches.Example(
-            np.array(row.pop(self.prefix + 'tokens'), np.int32),
-            np.array(row.pop(self.prefix + 'supervised'), bool))
-      start += len(table)
+    for k in range(len(self)):
+      record = self._record(k)
+      end = start + record['rows'] - len(record['skipped'])
+      if here := [i for i in chosen if start <= i < end]:
+        rows = self._table(k).take([i - start for i in here]).to_pylist()
+        for i, row in zip(here, rows, strict=True):
+          found[i] = row, batches.Example(
+              np.array(row.pop(self.prefix + 'tokens'), np.int32),
+              np.array(row.pop(self.prefix + 'supervised'), bool))
+      start = end
     return [found[i] for i in chosen]
 
   def skipped(self) -> Iterator[tuple[int, str]]:
