@@ -27,9 +27,11 @@ def get_config():
   # Of the distribution that is scored, and of own samples.
   c.temperature = 1.0
   c.own = dict(samples=1000, max_new_tokens=256)
-  # lengths: of texts on which the test's false positives are counted.
+  # lengths: of texts on which the tests' false positives are counted. controls:
+  # the samples must fail under weights with so much noise, and shifted by one.
   c.calibrate = False
-  c.calibration = dict(samples=2000, lengths=(16, 64, 256))
+  c.calibration = dict(
+      samples=2000, lengths=(16, 64, 256), controls=False, noise=0.05)
   # Together: so many tokens with their padding, at least so many rows; times
   # the data and fsdp axes of the mesh. shard: rows that a kill can cost.
   c.batch = dict(tokens=4096, rows=1)

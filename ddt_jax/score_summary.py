@@ -253,14 +253,10 @@ def numbers(columns, sums: corpus_stats.TokenSums) -> dict[str, Any]:
   # Tokens of a response are not independent; responses are.
   apart = columns['phi_sum'] - phi * columns['length']
   phi_se = float(np.sqrt(np.sum(apart**2)) / tokens)
-  enough = columns['varentropy_sum'] >= corpus_stats.ENOUGH_VARENTROPY
   nll = -float(columns['log_p_sum'].sum() / tokens)
 
   def mean(name):
     return float(np.sum(columns[name] * columns['length']) / tokens)
-
-  def variance(z):
-    return float(np.var(z)) if len(z) else None
 
   return {
       'responses': n, 'tokens': int(columns['length'].sum()),
@@ -272,9 +268,7 @@ def numbers(columns, sums: corpus_stats.TokenSums) -> dict[str, Any]:
       'rejected_z': float(np.mean(corpus_stats.rejected(columns['p_value'])))
                     if n else 0.0,
       'z_mean': float(np.mean(columns['z'])) if n else None,
-      'z_variance': variance(columns['z']),
-      'z_variance_enough': variance(columns['z'][enough]),
-      'enough': int(enough.sum()),
+      'z_variance': float(np.var(columns['z'])) if n else None,
       'pit': sums.pit_test()._asdict(),
       'carried': {
           f'{share:.0%}'.replace('%', ' %'):

@@ -58,15 +58,19 @@ def main(argv):
 
 def calibrate(run: scoring.Scoring) -> bool:
   """Prints the self-test; whether it was passed."""
-  checks, by_length = run.calibrate()
+  found = run.calibrate()
+  sound = calibration.passed(found['checks'])
   print('The self-test, on the model\'s own samples:\n')
-  print(report.aligned(calibration.checks_table(checks)))
+  print(report.aligned(calibration.checks_table(found['checks'])))
   print('\nOwn samples rejected at 5 %, by length:\n')
-  print(report.aligned(calibration.false_positives_table(by_length)))
-  sound = calibration.passed(checks)
+  print(report.aligned(calibration.false_positives_table(found['by_length'])))
+  for name, checks in found['controls'].items():
+    print(f'\nControl, to be rejected: {name}\n')
+    print(report.aligned(calibration.checks_table(checks)))
+    sound &= not calibration.passed(checks)
   print('\nThe scores can be trusted.\n' if sound else
-        '\nThe model does not take its own samples for its own: do not trust its'
-        ' scores. Wrong tokenizer, chat template, dtype or mask?\n', flush=True)
+        '\nThe self-test failed: do not trust the scores. Wrong tokenizer, chat'
+        ' template, dtype or mask?\n', flush=True)
   return sound
 
 

@@ -12,6 +12,7 @@ import transformers
 
 from ddt_jax import batches
 from ddt_jax import calibration
+from ddt_jax import corpus_stats
 from ddt_jax import ddt
 from ddt_jax import engine
 from ddt_jax import model
@@ -107,10 +108,10 @@ class Scoring:
   def __init__(self, c, workdir: Any, s: Setup):
     self._c, self._workdir, self._s = c, workdir, s
     ways = s.mesh.shape['data'] * s.mesh.shape['fsdp']
-    self._score = functools.partial(
-        score.dispatch, s.params, s.config, mesh=s.mesh,
-        batch=c.batch.rows * ways, tokens=c.batch.tokens * ways,
-        temperature=c.temperature)
+    self._score_by = functools.partial(
+        score.dispatch, config=s.config, mesh=s.mesh, batch=c.batch.rows * ways,
+        tokens=c.batch.tokens * ways, temperature=c.temperature)
+    self._score = functools.partial(self._score_by, s.params)
     self._decoding = dict(
         slots=c.decoding.slots,
         mesh=sharding.decoding_mesh(s.mesh, c.decoding.tensor))
@@ -161,7 +162,7 @@ class Scoring:
       stats = []
       for first in range(0, len(found), 128):
         lengths, flat = self._score(
-            [e for _, e in found[first:first + 128]], top_k=5).collect()
+            examples=[e for _, e in found[first:first + 128]], top_k=5).collect()
         ends = np.cumsum(lengths)
         stats += [
             flat.map(lambda x, n=n, end=end: x[end - n:end])
@@ -177,15 +178,42 @@ class Scoring:
       ]
     return shown
 
-  def calibrate(self):
-    """The checks on own samples, and false positives by length."""
-    c = self._c
-    samples = c.calibration.samples
-    shards = self._scored('calibration', self._own(samples))
+  def calibrate(self) -> dict[str, Any]:
+    """Checks of own samples, of controls, and false positives by length."""
+    c, s = self._c, self._s
+    samples = self._own(c.calibration.samples)
+    shards = self._scored('calibration', samples)
     numbers = processes.from_first(lambda: score_summary.describe(shards))
-    stats, pit = self._endless(samples, max(c.calibration.lengths))
-    return calibration.check(numbers), calibration.false_positives(
-        stats, pit, c.calibration.lengths)
+    stats, pit = self._endless(samples.count, max(c.calibration.lengths))
+    controls = {}
+    if c.calibration.controls:
+      other = calibration.perturbed(
+          s.params, jax.random.key(c.seed), c.calibration.noise)
+      examples = [
+          row.example for block in samples.blocks(c.shard, 0) for row in block]
+      moved = [calibration.shifted(e) for e in examples]
+      controls = {
+          f'weights with {c.calibration.noise:.0%} noise':
+              calibration.check(self._control(other, examples)),
+          'a mask shifted by one': calibration.check(self._control(s.params, moved)),
+      }
+    return {
+        'checks': calibration.check(numbers, calibration.stopped_variance(stats)),
+        'controls': controls,
+        'by_length': calibration.false_positives(
+            stats, pit, c.calibration.lengths),
+    }
+
+  def _control(self, params: Any, examples: list) -> dict[str, Any]:
+    """Numbers of examples under other parameters, or masked otherwise."""
+    lengths, stats = self._score_by(
+        params, examples=examples, tail=True).collect()
+    uniform = np.random.default_rng(self._c.seed).random(len(stats.log_p))
+    pit = np.asarray(ddt.randomised_pit(stats, uniform))
+    columns = corpus_stats.per_response(stats, lengths, pit)
+    columns['rejected'] = corpus_stats.rejected(columns['pit_p_value'])
+    sums = corpus_stats.TokenSums.of(stats.phi, lengths, pit)
+    return score_summary.numbers(columns, sums)
 
   def _own(self, samples: int) -> score_rows.Samples:
     c, s = self._c, self._s
@@ -211,7 +239,8 @@ class Scoring:
         runtime.check_stop()
 
       shards.make(
-          functools.partial(self._score, tail=True), seed=c.seed, after=after)
+          lambda examples: self._score(examples=examples, tail=True),
+          seed=c.seed, after=after)
     shards.rank()
     return shards
 
@@ -233,7 +262,7 @@ class Scoring:
     found = []
     for first in range(0, texts, c.shard):
       here = slice(first, first + c.shard)
-      _, stats = self._score([
+      _, stats = self._score(examples=[
           batches.answered(p, g.tokens)
           for p, g in zip(prompts[here], drawn[here], strict=True)
       ], tail=True).collect()

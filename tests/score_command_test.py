@@ -171,8 +171,10 @@ def test_8_devices_and_2_processes_write_the_same_scores(tmp_path):
 def test_the_self_test_passes_and_counts_false_positives(tmp_path):
   done = call(tmp_path / 'run', '', **{
       'calibrate': True, 'calibration.samples': 1000, 'own.max_new_tokens': 128,
-      'calibration.lengths': '(16,64)',
+      'calibration.lengths': '(16,128)', 'calibration.controls': True,
   })
   assert done.returncode == 0, done.stdout + done.stderr[-2000:]
   assert 'The scores can be trusted' in done.stdout
-  assert done.stdout.count('yes') >= 2 and 'NO' not in done.stdout
+  checks, _, *controls = done.stdout.split('rejected')
+  assert checks.count('yes') == 3 and 'NO' not in checks
+  assert len(controls) == 2 and all('NO' in x for x in controls)
