@@ -36,9 +36,15 @@ Where things live; a module imports only modules above it:
   batches      tokenise, mask, shuffle, place on the mesh (Grain)
   score        token statistics of a corpus (its part: buckets)
   checkpoint   Orbax: state + data iterator + progress
+  corpus_stats of a scored corpus: responses, tokens, AUROC, false discoveries
   metrics      scalars to JSONL, TensorBoard, W&B
   evaluate     accuracy on held-out problems
   curate       one round's corpus: sample, verify, rewrite, verify, score, filter
   report       a run's folder -> Markdown, HTML and PNG
-               (its parts: report_summary, report_plots, report_html)
+               (its parts: report_summary, report_plots, report_html, page)
+  score_shards a corpus -> its scores, Parquet and JSONL (its part: score_rows)
+  own_samples  what the model answers by itself
+  calibration  the scores' self-test on these
+  score_report scored corpora -> verdict, HTML and PNG
+               (its parts: score_summary, score_plots, score_page, pages/)
 """

@@ -56,6 +56,8 @@ def make(c) -> Setup:
   if not names and not c.calibrate:
     raise ValueError(
         'nothing to score: --config.data.path=FILE, or --config.data.paths=A,B,own')
+  if c.own.samples < 1 or c.calibration.samples < 1:
+    raise ValueError('own.samples and calibration.samples must be at least 1')
   if len(set(names)) < len(names):
     raise ValueError(f'data.paths names an input twice: {", ".join(names)}')
   folder = runtime.model_folder(c.model.path)
