@@ -66,10 +66,15 @@ def _batch(c, mesh) -> batches.Batch:
   ))
 
 
-def _tiles(rows: int, c, mesh) -> int:
-  """Of the tokens of a chip, if all are supervised."""
+def _tiles(rows: int, c, mesh, *, scored: bool = False) -> int:
+  """Of the tokens of a chip, if all are supervised.
+
+  Args:
+    scored: without a gradient few tokens go in smaller tiles.
+  """
   tokens = rows * c.data.max_tokens // (mesh.shape['data'] * mesh.shape['fsdp'])
-  return -(-tokens // vocab_tiles.TILE)
+  small = scored and tokens <= vocab_tiles.TILE
+  return -(-tokens // (vocab_tiles.REST if small else vocab_tiles.TILE))
 
 
 def head(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
@@ -148,7 +153,7 @@ def scorer(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
   compiled = _compiled(mesh, score.batch_stats, params, config, mesh, batch)
   yield Part(
       'scorer', compiled, {'parameters': params, 'batch': batch},
-      _tiles(c.optim.batch, c, mesh))
+      _tiles(c.optim.batch, c, mesh, scored=True))
 
 
 def decode(c, mesh, config: model.ModelConfig, context: int) -> Iterator[Part]:
