@@ -104,7 +104,8 @@ def started():
   """A page of a browser that ends with the block."""
   from_us, to_browser = os.pipe()
   from_browser, to_us = os.pipe()
-  with tempfile.TemporaryDirectory() as profile:
+  # What its own processes still write as they end must not fail a test.
+  with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
     process = subprocess.Popen(
         # DevTools speak over the descriptors 3 and 4.
         ['bash', '-c', f'exec "$0" "$@" 3<&{from_us} 4>&{to_us}', program(),
@@ -116,7 +117,10 @@ def started():
     os.close(to_us)
     try:
       with open(to_browser, 'wb') as to, open(from_browser, 'rb') as found:
-        yield Page(to, found)
+        yield Page(to, found)  # closed pipes tell the browser to end
     finally:
-      process.kill()
-      process.wait()
+      try:
+        process.wait(timeout=20)
+      except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

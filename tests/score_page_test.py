@@ -1,5 +1,6 @@
 """The score page in a real browser: search, sort, keys, pointer, strange text."""
 
+import functools
 import os
 import re
 
@@ -39,9 +40,14 @@ def numbers(n=400, seed=0):
   }
 
 
+@functools.cache
+def student_tokenizer():
+  return transformers.AutoTokenizer.from_pretrained(embedded.STUDENT)
+
+
 def example(i, corpus='mine.jsonl', text='an answer'):
   """The i-th, of phi -i / 1000."""
-  tokenizer = transformers.AutoTokenizer.from_pretrained(embedded.STUDENT)
+  tokenizer = student_tokenizer()
   ids = np.array(tokenizer.encode(f'{text} {i}'), np.int32)
   prompt = np.array(tokenizer.encode(f'Question {i}?'), np.int32)
   n = len(ids)
