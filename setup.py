@@ -35,6 +35,7 @@ setuptools.setup(
         'orbax-checkpoint>=0.11.30,<0.14',
         'pyarrow>=18',
         'safetensors>=0.5',
+        'scipy>=1.14',
         'tensorboardX>=2.6',
         'tensorflow-datasets>=4.9.9,<5',
         'tokenizers>=0.21',

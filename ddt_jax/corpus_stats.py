@@ -56,8 +56,7 @@ def per_response(
       'length': lengths, 'phi': total / lengths, 'phi_sum': total,
       'log_p_sum': log_p, 'perplexity': perplexity, 'varentropy_sum': variance,
       **{f'tail_{n}': sums(phi < -n) / lengths for n in TAILS},
-      'z': np.asarray(z), 'p_value': np.asarray(p_value),
-      'pit_p_value': np.asarray(by_pit),
+      'z': z, 'p_value': p_value, 'pit_p_value': by_pit,
   }
 
 

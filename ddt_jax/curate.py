@@ -7,6 +7,7 @@ wrong ones too, in shards, so that a call that was killed goes on where it was.
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 import re
 from typing import Any, NamedTuple
 
@@ -127,34 +128,16 @@ def curate(
   """
   check(samples=samples, keep=keep, fallback=fallback, drop_lowest=drop_lowest)
   folder = storage.path(folder)
-  seconds = {}
-
-  def stage(name, make, items, size=shard):
-    found, seconds[name] = [], 0.0
-    shards = shards_lib.Shards(
-        folder / name, {'stage': name, 'problems': len(problems), **made_from}
-    )
-    with tqdm.tqdm(
-        total=len(items), desc=f'{title}{name}', disable=not items,
-    ) as bar:
-      for made, spent in shards.map(make, items, records.Response, size=size):
-        found += made
-        seconds[name] += spent
-        bar.update(min(size, len(items) - bar.n))
-        check_stop()
-    return found
-
+  stages = _Stages(
+      folder, {'problems': len(problems), **made_from}, size=shard,
+      check_stop=check_stop, title=title)
+  by_id = {p.id: p for p in problems}
   answerable = [p for p in problems if p.answer]
   prompt = {
       p.id: batches.encode_prompt(tokenizer, p.conversation[:-1])
       for p in problems
   }
-
-  def good(response):
-    return (
-        response.correct is True and response.tokens[-1:] == (end.id,)
-        and not MENTION.search(response.text)
-    )
+  good = functools.partial(_good, end=end)
 
   def sample(first, some):
     rows = evaluate.answer(
@@ -164,57 +147,32 @@ def curate(
     )
     return [response for row in rows for response in row]
 
-  own = stage('sample', sample, answerable if samples else [])
-  chosen: dict[str, list[records.Response]] = {}
-  for response in own:
-    mine = chosen.setdefault(response.problem_id, [])
-    if good(response) and len(mine) < keep and response.tokens not in [
-        other.tokens for other in mine
-    ]:
-      mine.append(response)
+  own = stages.run('sample', sample, answerable if samples else [])
+  chosen = _distinct_good(own, good, keep)
 
-  template, options = None, dict(hint or {})
+  hinted = []
   if hint is not None:
-    template = prompts.load(options.pop('template'))
-
-  def rewrite(first, some):
-    found = hinted_decode.rewrite(
-        params, config, [
-            (prompt[p.id], batches.encode_prompt(
-                tokenizer, template.hinted_chat(p.problem, p.solution)
-            )) for p in some
-        ], tokenizer=tokenizer, key=jax.random.fold_in(key, 2 * first + 1),
-        marker=template.marker, splitter=some[0].marker,
-        max_new_tokens=max_new_tokens, **options, **decoding,
+    options = dict(hint)
+    rewrite = functools.partial(
+        _rewrite, params, config, tokenizer, prompt,
+        template=prompts.load(options.pop('template')), key=key,
+        max_new_tokens=max_new_tokens, options=options, decoding=decoding,
+        verifier=verifier,
     )
-    texts = [tokenizer.decode(r.tokens, skip_special_tokens=True) for r in found]
-    verdicts = verify.verify_all(
-        [(t, p.answer) for t, p in zip(texts, some, strict=True)],
-        kind=[p.kind for p in some], marker=[p.marker for p in some], **verifier,
-    )
-    return [
-        records.Response(
-            p.id, tuple(r.tokens), text, r.finish, 'hinted',
-            v.correct if r.tokens else False, v.extracted, r.reason or v.reason,
-        )
-        for p, r, text, v in zip(some, found, texts, verdicts, strict=True)
-    ]
-
-  unsolved = [p for p in answerable if not chosen.get(p.id)]
-  hinted = stage('rewrite', rewrite, unsolved if hint is not None else [])
+    unsolved = [p for p in answerable if not chosen.get(p.id)]
+    hinted = stages.run('rewrite', rewrite, unsolved)
   for response in hinted:
     chosen[response.problem_id] = [response] if good(response) else []
 
-  by_id = {p.id: p for p in problems}
   candidates = []
   for p in problems:
     candidates += chosen.get(p.id) or (
         [] if fallback == 'drop' else [_reference(tokenizer, p, end)]
     )
-  made = {}
-  for r in _distinct(candidates, prompt):
-    p = by_id[r.problem_id]
-    made[r] = _example(r, p, prompt[p.id], tokenizer, end)
+  made = {
+      r: _example(r, by_id[r.problem_id], prompt[r.problem_id], tokenizer, end)
+      for r in _distinct(candidates, prompt)
+  }
   cut = {
       r: batches.Example(e.tokens[:max_tokens], e.supervised[:max_tokens])
       for r, e in made.items()
@@ -231,7 +189,7 @@ def curate(
         for r, s in zip(some, stats, strict=True)
     ]
 
-  scored = stage('score', add_phi, candidates)
+  scored = stages.run('score', add_phi, candidates)
   kept, dropped = _filter(scored, fallback, min_phi, drop_lowest)
   dropped['too long'] = len(made) - len(candidates)
   processes.from_first(
@@ -247,8 +205,82 @@ def curate(
       },
       'dropped': dropped,
       'sources': {source: _describe(kept, source) for source in SOURCES},
-      'timings': seconds,
+      'timings': stages.seconds,
   })
+
+
+class _Stages:
+  """The stages of a round, each in shards of its own."""
+
+  def __init__(self, folder, made_from, *, size, check_stop, title):
+    self._folder, self._made_from = folder, made_from
+    self._size, self._check_stop, self._title = size, check_stop, title
+    self.seconds: dict[str, float] = {}
+
+  def run(self, name, make, items) -> list[records.Response]:
+    """make(place of the first, some of the items) for all, where not yet done."""
+    found, self.seconds[name] = [], 0.0
+    shards = shards_lib.Shards(
+        self._folder / name, {'stage': name, **self._made_from})
+    with tqdm.tqdm(
+        total=len(items), desc=f'{self._title}{name}', disable=not items,
+    ) as bar:
+      for made, spent in shards.map(
+          make, items, records.Response, size=self._size
+      ):
+        found += made
+        self.seconds[name] += spent
+        bar.update(min(self._size, len(items) - bar.n))
+        self._check_stop()
+    return found
+
+
+def _rewrite(
+    params, config, tokenizer, prompt, first, some, *, template, key,
+    max_new_tokens, options, decoding, verifier,
+) -> list[records.Response]:
+  """Some problems' references in the model's own words, with verdicts."""
+  found = hinted_decode.rewrite(
+      params, config, [
+          (prompt[p.id], batches.encode_prompt(
+              tokenizer, template.hinted_chat(p.problem, p.solution)
+          )) for p in some
+      ], tokenizer=tokenizer, key=jax.random.fold_in(key, 2 * first + 1),
+      marker=template.marker, splitter=some[0].marker,
+      max_new_tokens=max_new_tokens, **options, **decoding,
+  )
+  texts = [tokenizer.decode(r.tokens, skip_special_tokens=True) for r in found]
+  verdicts = verify.verify_all(
+      [(t, p.answer) for t, p in zip(texts, some, strict=True)],
+      kind=[p.kind for p in some], marker=[p.marker for p in some], **verifier,
+  )
+  return [
+      records.Response(
+          p.id, tuple(r.tokens), text, r.finish, 'hinted',
+          v.correct if r.tokens else False, v.extracted, r.reason or v.reason,
+      )
+      for p, r, text, v in zip(some, found, texts, verdicts, strict=True)
+  ]
+
+
+def _good(response: records.Response, end: batches.TurnEnd) -> bool:
+  """Right, whole, and without a word of a solution that was given."""
+  return (
+      response.correct is True and response.tokens[-1:] == (end.id,)
+      and not MENTION.search(response.text)
+  )
+
+
+def _distinct_good(responses, good, keep) -> dict[str, list[records.Response]]:
+  """Of each problem the first `keep` good responses that differ."""
+  chosen = {}
+  for response in responses:
+    mine = chosen.setdefault(response.problem_id, [])
+    if good(response) and len(mine) < keep and response.tokens not in [
+        other.tokens for other in mine
+    ]:
+      mine.append(response)
+  return chosen
 
 
 def _example(

@@ -1,18 +1,23 @@
 """Distribution Discriminant Theory: how natural is a text to a model?
 
 Everything here is a function of the next-token distribution p_t and of the
-token x_t that was realised. Natural logarithms; all results are float32.
+token x_t that was realised. Natural logarithms; results are float32, and of numpy
+arrays, which sums and tests take too, numpy's own in their width: what lies on the
+host does not wait for what the device is at.
 
 Source: arXiv:2602.12222, section 3 (centred log-likelihood); the calibrated
 test follows from E[phi] = 0 and V[phi] = V[log p] under x ~ p. The probability
 integral transform (PIT) beside it is exact for texts of any length.
 """
 
+import math
 from typing import NamedTuple
 
 from flax import struct
 import jax
 import jax.numpy as jnp
+import numpy as np
+import scipy.special
 
 # Below this summed varentropy a text was all but forced: there is no evidence.
 MIN_VARENTROPY = 1e-6
@@ -172,10 +177,11 @@ def z_test(
     phi_sum: jax.Array, varentropy_sum: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """z and its two-sided p-value from sums over a text; see `on_policy_test`."""
+  xp, special = _library(phi_sum)
   evidence = varentropy_sum >= MIN_VARENTROPY
-  z = jnp.where(
-      evidence, phi_sum / jnp.sqrt(jnp.where(evidence, varentropy_sum, 1)), 0)
-  return z, jax.scipy.special.erfc(jnp.abs(z) / jnp.sqrt(2.0))
+  z = xp.where(
+      evidence, phi_sum / xp.sqrt(xp.where(evidence, varentropy_sum, 1)), 0)
+  return z, special.erfc(xp.abs(z) / math.sqrt(2))
 
 
 def randomised_pit(stats: TokenStats, uniform: jax.Array) -> jax.Array:
@@ -193,7 +199,7 @@ def randomised_pit(stats: TokenStats, uniform: jax.Array) -> jax.Array:
   Returns:
     u: [...], in [0, 1].
   """
-  return jnp.clip(stats.tail + uniform * stats.ties, 0.0, 1.0)
+  return (stats.tail + uniform * stats.ties).clip(0.0, 1.0)
 
 
 def pit_test(
@@ -228,13 +234,15 @@ def pit_test(
 
 def surprise(pit: jax.Array) -> jax.Array:
   """-log(1 - u) of each token: exponential with mean 1 under x ~ p."""
-  return -jnp.log(jnp.maximum(1.0 - pit, MIN_COMPLEMENT))
+  xp, _ = _library(pit)
+  return -xp.log(xp.maximum(1.0 - pit, MIN_COMPLEMENT))
 
 
 def weighted_score(pit: jax.Array, varentropy: jax.Array) -> jax.Array:
   """sqrt(V) times the normal quantile of u, of each token."""
-  u = jnp.clip(pit, MIN_COMPLEMENT, 1.0 - MIN_COMPLEMENT)
-  return jnp.sqrt(varentropy) * jax.scipy.special.ndtri(u)
+  xp, special = _library(pit)
+  u = pit.clip(MIN_COMPLEMENT, 1.0 - MIN_COMPLEMENT)
+  return xp.sqrt(varentropy) * special.ndtri(u)
 
 
 def pit_p_value(
@@ -242,10 +250,17 @@ def pit_p_value(
     varentropy_sum: jax.Array,
 ) -> jax.Array:
   """The p-value of `pit_test` from sums over a text."""
-  n = jnp.maximum(tokens, 1)
-  fisher = 2 * jnp.minimum(
-      jax.scipy.special.gammainc(n, surprise_sum),
-      jax.scipy.special.gammaincc(n, surprise_sum))
+  xp, special = _library(surprise_sum)
+  n = xp.maximum(tokens, 1)
+  fisher = 2 * xp.minimum(
+      special.gammainc(n, surprise_sum), special.gammaincc(n, surprise_sum))
   _, weighted = z_test(score_sum, varentropy_sum)
-  p_value = jnp.minimum(2 * jnp.minimum(fisher, weighted), 1.0)
-  return jnp.where(tokens > 0, p_value, 1.0)
+  p_value = xp.minimum(2 * xp.minimum(fisher, weighted), 1.0)
+  return xp.where(tokens > 0, p_value, 1.0)
+
+
+def _library(x: jax.Array | np.ndarray):
+  """(numpy, scipy.special), or JAX's of both."""
+  if isinstance(x, np.ndarray | np.generic):
+    return np, scipy.special
+  return jnp, jax.scipy.special

@@ -213,7 +213,7 @@ class Shards:
     kept = [row for row in rows if row.example is not None]
     lengths, stats = scored or (np.zeros(0, np.int64), _no_stats())
     uniform = np.random.default_rng([seed, k]).random(len(stats.log_p))
-    pit = np.asarray(ddt.randomised_pit(stats, uniform))
+    pit = ddt.randomised_pit(stats, uniform.astype(np.float32))
     tokens = {
         'ids': np.concatenate([
             np.zeros(0, np.int32),

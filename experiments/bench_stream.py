@@ -38,7 +38,7 @@ from experiments import runtime
 _ROWS = flags.DEFINE_integer('rows', 100_000, 'Of all files.')
 _TOKENS = flags.DEFINE_integer('tokens', 4096, 'Of a batch, with its padding.')
 _SHARD = flags.DEFINE_integer('shard', 2048, 'Rows in a shard.')
-_PARTS = flags.DEFINE_integer('parts', 10, 'Files that the rows come in.')
+_PARTS = flags.DEFINE_integer('parts', 4, 'Files that the rows come in.')
 _WRITTEN = 1 << 14  # different problems; the file repeats them
 COLUMNS = dict(
     problem='problem', solution='solution', messages='messages', answer='', id='')

@@ -211,7 +211,7 @@ class Scoring:
     lengths, stats = self._score_by(
         params, examples=examples, tail=True).collect()
     uniform = np.random.default_rng(self._c.seed).random(len(stats.log_p))
-    pit = np.asarray(ddt.randomised_pit(stats, uniform))
+    pit = ddt.randomised_pit(stats, uniform.astype(np.float32))
     columns = corpus_stats.per_response(stats, lengths, pit)
     columns['rejected'] = corpus_stats.rejected(columns['pit_p_value'])
     sums = corpus_stats.TokenSums.of(stats.phi, lengths, pit)
@@ -271,4 +271,4 @@ class Scoring:
       found.append(stats.map(lambda x: x.reshape(-1, length)))
     stats = jax.tree.map(lambda *x: np.concatenate(x), *found)
     uniform = np.random.default_rng(c.seed).random(stats.log_p.shape)
-    return stats, np.asarray(ddt.randomised_pit(stats, uniform))
+    return stats, ddt.randomised_pit(stats, uniform.astype(np.float32))
