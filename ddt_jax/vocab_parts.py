@@ -125,9 +125,11 @@ def flat(hidden):
   return hidden.reshape(-1, hidden.shape[-1])
 
 
-def chunk_size(chunk, rows) -> int:
+def chunk_size(chunk, rows, head) -> int:
+  """`chunk`, or what is worth a turn and takes little memory."""
   fits = _CHUNK_LOGITS // max(len(rows), 1) // 128 * 128
-  return chunk or min(4096, max(fits, 1024))
+  little = len(head) // 16 // 128 * 128
+  return chunk or min(4096, max(fits, 1024), max(little, 2048))
 
 
 def logits(rows, head, temperature=1.0):

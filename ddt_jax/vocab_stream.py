@@ -31,7 +31,7 @@ def token_stats(
     head: [V, D].
     targets: [...], integer token ids.
     chunk: of the vocabulary, held at a time as [tokens, chunk]; default 4096,
-      less where there are more than 8192 tokens on a device.
+      less of a small vocabulary and for more than 8192 tokens on a device.
     temperature, tail, top_k: see `ddt.token_stats`.
     mesh: where the first axis of `hidden` is spread over `data` and `fsdp` and
       the head over `tensor`: each device goes through its part of the vocabulary,
@@ -81,7 +81,7 @@ def local_stats(
   if how.top_k:
     nothing = nothing[0], parts.Top.of_nothing(len(rows), how.top_k)
   sums, top = parts.over_chunks(
-      step, nothing, head, parts.chunk_size(how.chunk, rows))
+      step, nothing, head, parts.chunk_size(how.chunk, rows, head))
   if split:
     highest = jax.lax.pmax(sums.top, 'tensor')
     sums = jax.lax.psum(sums.moved(highest), 'tensor').replace(top=highest)
@@ -152,7 +152,8 @@ def _backward(how, mesh, saved, g):
       return dh + parts.product('tv,vd->td', dz, part), dw
 
     zeros = jnp.zeros(rows.shape, jnp.float32), jnp.zeros(head.shape, jnp.float32)
-    dh, dw = parts.over_chunks(step, zeros, head, parts.chunk_size(how.chunk, rows))
+    size = parts.chunk_size(how.chunk, rows, head)
+    dh, dw = parts.over_chunks(step, zeros, head, size)
     if split:
       dh = jax.lax.psum(dh, 'tensor')
     dh = dh.reshape(hidden.shape).astype(hidden.dtype)

@@ -194,7 +194,7 @@ def _tile(h, head, y, mask, weights, dw):
     weights: TokenStats -> (w, v).
     dw: what is added to, [V, D]; None for nothing.
   """
-  size = parts.chunk_size(None, h)
+  size = parts.chunk_size(None, h, head)
 
   def forward(carry, start, size):
     z, sums = carry
