@@ -50,10 +50,12 @@ def loss(metrics: list[dict], best_step: int | None, theme: Theme) -> bytes:
     axes.plot(steps, _smooth(values), color=theme.before, lw=1.8)
   if validation:
     _draw_validation(top, validation, best_step, theme)
-  # Side by side above the curves: the curves' ends may meet.
+  # Side by side above the curves, whose ends may meet.
+  low, high = top.get_ylim()
+  top.set_ylim(low, high + 0.15 * (high - low))
   for x, name, color in ((0.98, 'training', theme.before),
                          (0.83, 'validation', theme.after))[:1 + bool(validation)]:
-    top.text(x, 0.92, name, color=color, transform=top.transAxes, ha='right')
+    top.text(x, 0.91, name, color=color, transform=top.transAxes, ha='right')
   bottom.set_xlabel('training step', color=theme.ink)
   return png(fig)
 
