@@ -326,7 +326,7 @@ def decode(
   def advance(state):
     slots, queue, tokens, tickets, step = state
     slots, queue = jax.lax.while_loop(
-        may_admit, lambda s: _admit(*s), (slots, queue)
+        may_admit, lambda s: _admit(*s), (_unpacked(slots), queue)
     )
     requests = slots.requests
     active = requests.ticket != IDLE
@@ -358,11 +358,12 @@ def decode(
         count, jnp.broadcast_to(token[:, None], slots.token.shape),
         marks.splitter[slots.splitter, token], caches, slots.step + 1,
     )
-    return slots, queue, tokens, tickets, step + 1
+    return _packed(slots), queue, tokens, tickets, step + 1
 
   log = jnp.zeros((steps, n), jnp.int32)
-  state = (slots, queue, log, log, 0)
+  state = (_packed(slots), queue, log, log, 0)
   slots, queue, *log = jax.lax.while_loop(going_on, advance, state)
+  slots = _unpacked(slots)
 
   def everywhere(tree):
     where = NamedSharding(mesh, P())
@@ -375,6 +376,27 @@ def decode(
       queue.replace(head=everywhere(queue.head), size=everywhere(queue.size)),
       *everywhere(log),
   )
+
+
+def _packed(slots: Slots) -> Slots:
+  """As the loop carries them: of one slot, caches without the axis of slots.
+
+  XLA on CPU would copy caches of a single row at every step.
+  """
+  return _each_cache(slots, lambda x: x[0])
+
+
+def _unpacked(slots: Slots) -> Slots:
+  return _each_cache(slots, lambda x: x[None])
+
+
+def _each_cache(slots: Slots, change) -> Slots:
+  if len(slots.count) > 1:
+    return slots
+  return slots.replace(caches=tuple(
+      c.replace(k=jax.tree.map(change, c.k), v=jax.tree.map(change, c.v))
+      for c in slots.caches
+  ))
 
 
 def _ring_index(slots: model.Cache, queue: model.Cache, step: jax.Array):
