@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-_WHOLE = 1024  # tokens of a row whose attention is computed at once
-_BLOCK = 512  # queries of longer ones that are
+_BLOCK = 512  # queries of a long row whose scores are held at once, at most
+TRAINED, READ = 1024, 384  # tokens of a row that is not long: with a backward, without
 
 
 def wide(dtype: Any) -> jnp.dtype:
@@ -44,23 +44,30 @@ def attend(
 
 
 def attend_rows(
-    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: jax.Array,
+    *,
+    whole: int = TRAINED,
 ) -> jax.Array:
-  """`attend` without a cache, which never holds the [T, T] scores of long rows.
+  """`attend` of rows to themselves, which never holds the [T, T] of long ones.
 
   Their queries come in blocks that leave out the keys after them; the backward
   computes a block's scores again.
 
   Args:
     q, k, v, mask: see `attend`; S = T, and no query sees a later key.
+    whole: rows of up to so many tokens are one block.
   """
   time = q.shape[1]
-  if time <= _WHOLE:
+  if time <= whole:
     return attend(q, k, v, mask)
+  size = min(_BLOCK, -(-time // 4))
   block = jax.checkpoint(attend)
   parts = []
-  for start in range(0, time, _BLOCK):
-    end = min(start + _BLOCK, time)
+  for start in range(0, time, size):
+    end = min(start + size, time)
     parts.append(block(
         q[:, start:end], k[..., :end], v[..., :end, :],
         mask[:, start:end, :end],

@@ -94,6 +94,9 @@ class RMSNorm(nnx.Module):
     return rms_norm(x, self.scale[...], self.eps)
 
 
+_attend_read = functools.partial(attention.attend_rows, whole=attention.READ)
+
+
 class Attention(nnx.Module):
 
   def __init__(self, c: ModelConfig, *, rngs: nnx.Rngs):
@@ -136,7 +139,10 @@ class Attention(nnx.Module):
         )
         updated.append((k, v))
         k, v = k.astype(x.dtype), v.astype(x.dtype)
-        parts.append(attention.attend(q, k, v, mask))
+        # What fills a cache is all that there is to see.
+        first = q.shape[1] == k.shape[3]
+        attend = _attend_read if first else attention.attend
+        parts.append(attend(q, k, v, mask))
       y, caches = jnp.concatenate(parts), updated
     return self.o(y.reshape(*x.shape[:2], -1)), caches
 

@@ -166,7 +166,8 @@ def test_long_rows_are_attended_to_in_blocks(monkeypatch, block, remat):
     return grad(params, None), grad(params, segments)
 
   whole = run()
-  monkeypatch.setattr(attention, '_WHOLE', 16)
+  rows = attention.attend_rows
+  monkeypatch.setattr(attention, 'attend_rows', functools.partial(rows, whole=16))
   monkeypatch.setattr(attention, '_BLOCK', block)
   close = functools.partial(np.testing.assert_allclose, atol=ATOL)
   for ((_, logits), grads), ((_, expected), expected_grads) in zip(
@@ -190,8 +191,34 @@ def test_scores_of_a_long_row_are_never_held_at_once(monkeypatch):
     return compiled.memory_analysis().temp_size_in_bytes
 
   blocks = temporaries()
-  monkeypatch.setattr(attention, '_WHOLE', 4096)
+  rows = attention.attend_rows
+  monkeypatch.setattr(attention, 'attend_rows', functools.partial(rows, whole=4096))
   assert temporaries() > 4 * blocks
+
+
+def test_a_long_prompt_is_read_in_blocks_into_its_cache():
+  config, params, _ = load('qwen3-tiny')
+  config = dataclasses.replace(config, max_positions=4096)
+
+  def read(time, columns):
+    tokens = np.arange(2 * time).reshape(2, time) % config.vocab_size
+    at = jnp.arange(time)
+    positions = jnp.where(at < jnp.array([[time], [time - 99]]), at, -1)
+    cache = model.init_cache(config, 2, columns)
+    run = jax.jit(lambda: model.forward(
+        params, config, tokens, positions=positions, cache=cache, return_hidden=True
+    )).lower().compile()
+    hidden, cache = run()
+    keys = [k.transpose(0, 3, 1, 2)[:, :time] for k in cache.k]
+    seen = [x[positions >= 0] for x in (hidden, *keys)]
+    return seen, run.memory_analysis().temp_size_in_bytes
+
+  # A column more, and the cache might have held something before.
+  jax.tree.map(
+      functools.partial(np.testing.assert_allclose, atol=ATOL),
+      read(600, 600)[0], read(600, 601)[0],
+  )
+  assert read(4096, 4097)[1] > 2 * read(4096, 4096)[1]
 
 
 def test_cache_and_segments_together_are_refused():
