@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import time
-import timeit
 
 import hypothesis
 from hypothesis import strategies as st
@@ -184,10 +183,10 @@ def test_integers_need_no_worker(monkeypatch):
   monkeypatch.setattr(verify_worker, 'COMMAND', ['/nonexistent'])
   text = 'We add the numbers, $x_{1} + x_{2}$, and see the result. ' * 10
   pairs = [(text + boxed(i), str(i + i % 2)) for i in range(10_000)]
+  start = time.monotonic()
   verdicts = verify.verify_all(pairs)
+  assert time.monotonic() - start < 1
   assert [v.correct for v in verdicts] == [i % 2 == 0 for i in range(10_000)]
-  # The best of three: others may have had the processor meanwhile.
-  assert min(timeit.repeat(lambda: verify.verify_all(pairs), number=1, repeat=3)) < 1
 
 
 def stand_in(monkeypatch, tmp_path, on_pair):
