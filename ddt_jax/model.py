@@ -231,6 +231,25 @@ def logits(params: dict[str, Any], hidden: jax.Array) -> jax.Array:
   )
 
 
+def next_logits(params: dict[str, Any], hidden: jax.Array) -> jax.Array:
+  """`logits` of one token a row: hidden [B, D] -> [B, V].
+
+  On a CPU the head is the left factor, behind a barrier that keeps it there: as
+  the right one XLA copies it into tiles at every step, for any two rows.
+  """
+
+  def head_first(params, hidden):
+    table = head(params).astype(hidden.dtype)
+    y = jnp.matmul(
+        table, hidden.T, preferred_element_type=attention.wide(hidden.dtype)
+    )
+    return jax.lax.optimization_barrier(y).T
+
+  return jax.lax.platform_dependent(
+      params, hidden, cpu=head_first, default=logits
+  )
+
+
 def _embedded(params, tokens, config, mesh):
   table = params['embed']['embedding']
   if mesh is not None:

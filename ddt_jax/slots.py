@@ -340,7 +340,7 @@ def decode(
         params, config, slots.token.T.reshape(-1, 1),
         positions=positions.T.reshape(-1, 1), cache=caches, return_hidden=True,
     )
-    logits = model.logits(params, hidden[:, 0])
+    logits = model.next_logits(params, hidden[:, 0])
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, requests.name)
     token = _choose(
         rule, logits.reshape(-1, n, logits.shape[-1]), keys, slots.count,

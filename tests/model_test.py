@@ -393,3 +393,14 @@ def test_caches_of_several_sizes_share_the_rows_of_a_batch():
     found.append(logits)
   np.testing.assert_allclose(np.concatenate(found, 1), expected, atol=1e-4)
   assert [int(c.index) for c in caches] == [9, 9]
+
+
+@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize('rows', [1, 2, 16])
+def test_logits_of_one_token_a_row(name, rows):
+  config, params, _ = load(name)
+  hidden = jax.random.normal(jax.random.key(rows), (rows, config.width))
+  expected = np.asarray(hidden) @ np.asarray(model.head(params)).T
+  found = jax.jit(model.next_logits)(params, hidden)
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+  assert found.dtype == jnp.float32
