@@ -22,6 +22,7 @@ from ddt_jax import sharding
 
 ModelConfig = model_config.ModelConfig
 PADDING = -1  # the position of a token that is not there
+_FEW_ROWS = 64  # of more, a CPU's copy of the head in tiles is worth its time
 
 
 @struct.dataclass
@@ -234,9 +235,11 @@ def logits(params: dict[str, Any], hidden: jax.Array) -> jax.Array:
 def next_logits(params: dict[str, Any], hidden: jax.Array) -> jax.Array:
   """`logits` of one token a row: hidden [B, D] -> [B, V].
 
-  On a CPU the head is the left factor, behind a barrier that keeps it there: as
-  the right one XLA copies it into tiles at every step, for any two rows.
+  On a CPU the head of a few rows is the left factor, behind a barrier that keeps
+  it there: as the right one XLA copies it into tiles at every step.
   """
+  if not 1 < len(hidden) <= _FEW_ROWS:
+    return logits(params, hidden)
 
   def head_first(params, hidden):
     table = head(params).astype(hidden.dtype)

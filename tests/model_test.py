@@ -396,7 +396,7 @@ def test_caches_of_several_sizes_share_the_rows_of_a_batch():
 
 
 @pytest.mark.parametrize('name', MODELS)
-@pytest.mark.parametrize('rows', [1, 2, 16])
+@pytest.mark.parametrize('rows', [1, 2, 16, 65])
 def test_logits_of_one_token_a_row(name, rows):
   config, params, _ = load(name)
   hidden = jax.random.normal(jax.random.key(rows), (rows, config.width))
