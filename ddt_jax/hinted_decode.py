@@ -48,17 +48,16 @@ class Mixture:
   def __call__(
       self, logits: jax.Array, count: jax.Array, past_splitter: jax.Array
   ) -> jax.Array:
-    """logits [2, S, V], tokens so far [S], bool [S] -> log m [S, V]."""
-    log_p, log_q = jax.nn.log_softmax(logits)
-    # At p = 0 the product is 0, not 0 times -inf.
-    entropy = -jnp.sum(jnp.exp(log_p) * jnp.maximum(log_p, -1e30), -1)
+    """logits [2, S, V], tokens so far [S], bool [S] -> log m + constant [S, V]."""
+    hinted, student = logits
     lam = hinting.hint_weight(
-        entropy, logits.shape[-1], schedule=self.schedule, beta=self.beta,
-        center=self.center, bounds=self.bounds,
+        hinting.entropy(hinted), logits.shape[-1], schedule=self.schedule,
+        beta=self.beta, center=self.center, bounds=self.bounds,
     )
     if self.first_from_hint:
       lam = jnp.where(count == 0, 0.0, lam)
-    return hinting.mix(log_p, log_q, jnp.where(past_splitter, 1.0, lam))
+    lam = jnp.where(past_splitter, 1.0, lam)
+    return hinting.mix(hinted, student, lam)
 
 
 def generate(

@@ -13,6 +13,25 @@ import jax.numpy as jnp
 SCHEDULES = ('linear', 'sigmoid', 'piecewise')
 
 
+def entropy(logits: jax.Array) -> jax.Array:
+  r"""Shannon entropy of softmax(logits), with one exponential a token.
+
+  .. math:: H = \ln Z - \frac{1}{Z} \sum_v e^{x_v} x_v, \quad
+    Z = \sum_v e^{x_v}, \quad x = logits - \max logits
+
+  Args:
+    logits: [..., V]; -inf rules a token out.
+
+  Returns:
+    H [...], nats.
+  """
+  # At -inf the product is 0, not 0 times -inf.
+  x = jnp.maximum(logits - jnp.max(logits, -1, keepdims=True), -1e30)
+  e = jnp.exp(x)
+  z = jnp.sum(e, -1)
+  return jnp.log(z) - jnp.sum(e * x, -1) / z
+
+
 def hint_weight(
     entropy_p: jax.Array,
     vocab_size: int,
@@ -71,8 +90,8 @@ def mix(log_p: jax.Array, log_q: jax.Array, lam: jax.Array) -> jax.Array:
   that stream has no say.
 
   Args:
-    log_p: [..., V], the hinted stream.
-    log_q: [..., V], the student stream.
+    log_p: [..., V], the hinted stream, up to a constant (logits will do).
+    log_q: [..., V], the student stream, likewise.
     lam: [...], the student's share, see `hint_weight`.
 
   Returns:

@@ -38,7 +38,10 @@ class Combine(Protocol):
   def __call__(
       self, logits: jax.Array, count: jax.Array, past_splitter: jax.Array
   ) -> jax.Array:
-    """logits [streams, S, V], tokens so far [S], bool [S] -> log m [S, V]."""
+    """logits [streams, S, V], tokens so far [S], bool [S] -> log m [S, V].
+
+    Up to a constant a row: a softmax follows.
+    """
 
 
 @struct.dataclass

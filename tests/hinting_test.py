@@ -46,6 +46,18 @@ def test_wrong_options_are_refused(options, message):
     hinting.hint_weight(jnp.ones(1), V, **options)
 
 
+def test_entropy():
+  x = np.random.default_rng(0).normal(size=(4, V)).astype(np.float32)
+  x *= np.array([[0], [1], [10], [100]], np.float32)
+  x[:, 7] = -np.inf
+  log_p = x - np.log(np.sum(np.exp(x.astype(np.float64)), -1, keepdims=True))
+  log_p[:, 7] = -1e3
+  expected = -np.sum(np.exp(log_p) * log_p, -1)
+  np.testing.assert_allclose(
+      hinting.entropy(jnp.asarray(x) + 50), expected, rtol=1e-5, atol=1e-6
+  )
+
+
 def test_the_ends_of_the_mixture_are_its_streams():
   log_p, log_q = log_softmax(0), log_softmax(1)
   none, all_ = jnp.zeros(3), jnp.ones(3)
