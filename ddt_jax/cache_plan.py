@@ -67,13 +67,20 @@ def plan(
     asked: Sequence[Request],
     *,
     slots: int | None = None,
-    cache_dtype: Any = None,
-    mesh: Mesh | None = None,
+    dtype: Any,
+    mesh: Mesh,
 ) -> Plan:
   """Sizes of the cache that serves these requests.
 
   The queue is long enough for some 64 steps without the host, if responses
   have a quarter of the length they may have.
+
+  Args:
+    config: the model.
+    asked: the requests, all of as many streams.
+    slots: decoded together, at most; default 256.
+    dtype: of keys and values.
+    mesh: where; what else is to lie there already does.
 
   Raises:
     ValueError: it does not fit; naming how many slots would.
@@ -82,12 +89,12 @@ def plan(
   streams = zip(*(r.prompts for r in asked), strict=True)
   # All but the last token, which is the first to be decoded.
   widths = tuple(bucket(max(map(len, s)) - 1) for s in streams)
-  spread = mesh.shape['data'] * mesh.shape['fsdp'] if mesh else 1
+  spread = mesh.shape['data'] * mesh.shape['fsdp']
   per_column = (
       2 * config.num_layers * config.num_kv_heads * config.head_dim
-      * jnp.dtype(cache_dtype or config.dtype).itemsize
+      * jnp.dtype(dtype).itemsize
   )
-  if mesh and config.num_kv_heads % mesh.shape['tensor'] == 0:
+  if config.num_kv_heads % mesh.shape['tensor'] == 0:
     per_column //= mesh.shape['tensor']
 
   def sized(n):
@@ -98,8 +105,10 @@ def plan(
     return Plan(n, queue, widths, ring, columns * per_column)
 
   wanted = sized(min(slots or DEFAULT_SLOTS, len(asked)))
-  # The least of all processes: they must decide alike.
-  free = int(np.min(multihost_utils.process_allgather(np.float32(_free_bytes()))))
+  free = _free_bytes()
+  if mesh.is_multi_process:  # the least of all: they must decide alike
+    every = multihost_utils.process_allgather(np.float32(free))
+    free = int(np.min(every))
   if wanted.bytes > free:
     fits = next(
         (n for n in range(wanted.slots, 0, -spread) if sized(n).bytes <= free), 0

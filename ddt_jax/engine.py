@@ -9,6 +9,7 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 import numpy as np
 import tqdm
@@ -16,11 +17,11 @@ import tqdm
 from ddt_jax import cache_plan
 from ddt_jax import ledger
 from ddt_jax import model
+from ddt_jax import sampling
 from ddt_jax import sharding
 from ddt_jax import slots as slots_lib
 
-_unstacked = jax.jit(model.unstacked)
-
+_LAST_NAME = np.iinfo(np.int32).max
 STEPS = 128  # between two visits of the host, at most
 
 Generated = ledger.Generated
@@ -69,14 +70,17 @@ def generate(
   """Samples a continuation of each prompt.
 
   The randomness of a token comes from (key, request id, its position in the
-  response) alone, so a result does not depend on batch mates.
+  response) alone, so a result depends on its batch mates, and on their number,
+  by rounding only. In float32 that moves hardly a token of 10,000 requests; in
+  bfloat16 logits often tie, and another number of slots gives other texts, drawn
+  from the same distribution. The same call gives the same texts.
 
   Args:
     params, config: the model.
     prompts: token ids, each non-empty.
     key: random key.
     max_new_tokens: limit for every request.
-    temperature, top_p, order: see `sampling.distribution`.
+    temperature, top_p, order: see `sampling.distribution`; top_p above 0.
     greedy: the likeliest token instead of a draw.
     eos_ids: any of them ends a response and is its last token.
     slots: rows decoded together; default 256 or all, if fewer.
@@ -84,12 +88,14 @@ def generate(
       `every` tokens, it `stopping.repeats`.
     official_window: see `stopping.repeats`.
     max_tokens: a lower limit for each request.
-    request_ids: names of the random streams, default 0, 1, ...
+    request_ids: names of the random streams, int32, default 0, 1, ...
     on_result: called with (index in `prompts`, result) as they finish.
-    cache_dtype: of keys and values, default the compute dtype.
+    cache_dtype: of keys and values, a float of 16 bits or more; default the
+      compute dtype.
     mesh: rows are spread over its `data` and `fsdp` axes, heads over `tensor`;
-      the parameters are brought there, in the compute dtype. Default: one device,
-      and the parameters as they are.
+      the parameters are brought there, in the compute dtype. Default: the one
+      device that the parameters are on, and they as they are. A copy of the
+      layers is held while decoding.
     progress: print the cache's size and show a bar.
 
   Returns:
@@ -131,19 +137,27 @@ def check(
     config: model.ModelConfig, asked: Sequence[cache_plan.Request], rule: slots_lib.Rule
 ) -> None:
   """Raises ValueError, naming the request that cannot be served."""
-  if rule.temperature <= 0:
+  if not rule.greedy and not rule.temperature > 0:
     raise ValueError(f'temperature {rule.temperature}: positive, or greedy=True')
   if not 0 < rule.top_p <= 1:
     raise ValueError(f'top_p {rule.top_p} is not in (0, 1]')
-  for i, (prompts, limit, _) in enumerate(asked):
+  sampling.check_order(rule.order)
+  for prompts, limit, name in asked:
     longest = max(map(len, prompts))
     if not all(map(len, prompts)) or limit < 0:
-      raise ValueError(f'request {i}: an empty prompt, or a limit below 0')
+      raise ValueError(f'request {name}: an empty prompt, or a limit below 0')
     if longest + limit > config.max_positions:
       raise ValueError(
-          f'request {i}: {longest} prompt and {limit} new tokens exceed the'
+          f'request {name}: {longest} prompt and {limit} new tokens exceed the'
           f" model's {config.max_positions} positions"
       )
+    if min(map(min, prompts)) < 0 or max(map(max, prompts)) >= config.vocab_size:
+      raise ValueError(
+          f'request {name}: a token id outside the vocabulary of'
+          f' {config.vocab_size}; is the tokenizer the model\'s?'
+      )
+    if not 0 <= name <= _LAST_NAME:
+      raise ValueError(f'request id {name} is not in [0, {_LAST_NAME}]')
 
 
 def run(
@@ -181,24 +195,34 @@ def run(
   check(config, asked, rule)
   if bad := [i for i in eos_ids if not 0 <= i < config.vocab_size]:
     raise ValueError(f'EOS ids {bad} are outside the vocabulary')
+  if slots is not None and slots < 1:
+    raise ValueError(f'slots {slots}: at least one')
+  if repetition is not None and min(repetition) < 1:
+    raise ValueError(
+        f'repetition {repetition}: n, times and every must be positive'
+    )
+  dtype = jnp.dtype(cache_dtype or config.dtype)
+  if not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize < 2:
+    raise ValueError(f'cache_dtype {dtype} is no float of 16 bits or more')
   book = ledger.Ledger(
       asked, rule.first_may_end, eos_ids, automaton, repetition, official_window,
       on_result,
   )
   if not book.left:
     return book.results
-  sizes = cache_plan.plan(
-      config, asked, slots=slots, cache_dtype=cache_dtype, mesh=mesh
-  )
-  if progress:
-    print(sizes, flush=True)
   if mesh is None:
-    mesh = sharding.make_mesh(fsdp=1, devices=jax.local_devices()[:1])
+    mesh = _mesh_of(params)
   else:
     params = sharding.reshard(params, mesh, config.dtype)
-  params = _unstacked(params)
-  state, queue = _empty(config, sizes, cache_dtype, mesh)()
-  marks = _marks(config.vocab_size, eos_ids, automaton)
+  params = model.unstacked(params)
+  # What is free is known only now.
+  sizes = cache_plan.plan(config, asked, slots=slots, dtype=dtype, mesh=mesh)
+  if progress:
+    print(sizes, flush=True)
+  state, queue = _empty(config, sizes, dtype, mesh)()
+  marks = jax.device_put(
+      _marks(config.vocab_size, eos_ids, automaton), sharding.replicated(mesh)
+  )
   waiting = 0  # in the queue
   with tqdm.tqdm(total=book.left, desc='decode', disable=not progress) as bar:
     while book.left:
@@ -231,12 +255,23 @@ def run(
   return book.results
 
 
+def _mesh_of(params) -> Mesh:
+  """Of the one device that the parameters are on."""
+  devices = set().union(*(x.devices() for x in jax.tree.leaves(params)))
+  if len(devices) > 1:
+    raise ValueError(
+        f'the parameters are on {len(devices)} devices: say with mesh= how'
+        ' they are to decode'
+    )
+  return sharding.make_mesh(fsdp=1, devices=list(devices))
+
+
 @functools.cache
-def _empty(config, sizes, cache_dtype, mesh):
+def _empty(config, sizes, dtype, mesh):
   """Compiles what makes idle slots and an empty queue, on a mesh's devices."""
   make = functools.partial(
       slots_lib.empty, config, sizes.widths, slots=sizes.slots,
-      queue=sizes.queue, ring=sizes.ring, dtype=cache_dtype,
+      queue=sizes.queue, ring=sizes.ring, dtype=dtype,
   )
   where = slots_lib.shardings(jax.eval_shape(make), mesh)
   return jax.jit(make, out_shardings=where)

@@ -11,6 +11,7 @@ by the hint. Source: arXiv:2602.12222, section on Hinted Decoding.
 """
 
 from collections.abc import Callable, Sequence
+import functools
 from typing import Any, NamedTuple
 
 from flax import struct
@@ -180,8 +181,8 @@ def rewrite(
   What it wrote is cut, in token space, after the last marker; from there on the
   hinted stream goes on as in `generate`. Its context is read again: reading is
   many times as fast as decoding, and a slot that kept its cache until all
-  analyses are written would stand idle. Without a marker, or where what is left
-  of the context is too short, a request is skipped and says why.
+  analyses are written would stand idle. A request without a marker, or too long
+  for the model's positions, is skipped and says why.
 
   Args:
     params, config: the model.
@@ -190,46 +191,64 @@ def rewrite(
     tokenizer: of transformers.
     key: random key.
     max_new_tokens: of a rewritten solution.
-    max_analysis_tokens: of an analysis and what follows it unasked.
+    max_analysis_tokens: of an analysis and what follows it unasked; fewer where
+      the model's positions would not hold the rewritten solution as well.
     eos_ids: any of them ends a text.
     marker: after it the model speaks in its own words.
     slots, cache_dtype, mesh, progress: see `engine.generate`.
-    **options: see `generate`.
+    **options: of `generate`, the same for all requests.
 
   Returns:
     Rewritten, in the order of `requests`.
+
+  Raises:
+    ValueError: an option or a request that cannot be served, by name, before
+      anything is decoded.
   """
   shared = dict(
       key=key, eos_ids=eos_ids, slots=slots, cache_dtype=cache_dtype, mesh=mesh,
       progress=progress,
   )
-  pieces = stopping.token_bytes(tokenizer, config.vocab_size)
-  written = engine.generate(
-      params, config, [hinted for _, hinted in requests], greedy=True,
-      max_new_tokens=max_analysis_tokens, **shared,
+  if own := {'max_tokens', 'request_ids', 'on_result'} & options.keys():
+    raise ValueError(f'{sorted(own)} go with single requests, not with `rewrite`')
+  tell = functools.partial(
+      generate, params, config, tokenizer=tokenizer, **shared, **options
   )
   results: list[Any] = [None] * len(requests)
-  pairs, ids, analyses = [], [], []
-  for i, ((student, hinted), found) in enumerate(
-      zip(requests, written, strict=True)
-  ):
+
+  def skip(i, analysis, reason):
+    results[i] = Rewritten([], 'skipped', None, analysis, reason)
+
+  ids, rooms = [], []
+  for i, (student, hinted) in enumerate(requests):
+    room = config.max_positions - max_new_tokens - len(hinted)
+    if room < 1 or len(student) + max_new_tokens > config.max_positions:
+      longer = max(len(student), len(hinted))
+      skip(i, [], f'{longer} tokens leave no room for {max_new_tokens}')
+    else:
+      ids.append(i)
+      rooms.append(room)
+  # Decodes nothing: what is wrong with an option or a request is said here.
+  tell([requests[i] for i in ids], max_new_tokens=0, request_ids=ids)
+  written = engine.generate(
+      params, config, [requests[i][1] for i in ids], greedy=True,
+      max_new_tokens=max_analysis_tokens, max_tokens=rooms, request_ids=ids,
+      **shared,
+  )
+  pieces = stopping.token_bytes(tokenizer, config.vocab_size)
+  pairs = {}
+  for i, found in zip(ids, written, strict=True):
     stop = stopping.after_last(pieces, marker, found.tokens)
     if stop is None:
-      reason = f'no {marker!r} in the analysis ({found.finish})'
-      results[i] = Rewritten([], 'skipped', None, found.tokens, reason)
-      continue
-    context = [*hinted, *found.tokens[:stop]]
-    if len(context) + max_new_tokens > config.max_positions:
-      reason = f'{len(context)} tokens leave no room for {max_new_tokens}'
-      results[i] = Rewritten([], 'skipped', None, found.tokens[:stop], reason)
-      continue
-    pairs.append((student, context))
-    ids.append(i)
-    analyses.append(found.tokens[:stop])
-  told = generate(
-      params, config, pairs, max_new_tokens=max_new_tokens, request_ids=ids,
-      tokenizer=tokenizer, **shared, **options,
+      skip(i, found.tokens, f'no {marker!r} in the analysis ({found.finish})')
+    else:
+      student, hinted = requests[i]
+      pairs[i] = student, [*hinted, *found.tokens[:stop]]
+  told = tell(
+      list(pairs.values()), max_new_tokens=max_new_tokens,
+      request_ids=list(pairs),
   )
-  for i, analysis, found in zip(ids, analyses, told, strict=True):
+  for (i, (_, context)), found in zip(pairs.items(), told, strict=True):
+    analysis = context[len(requests[i][1]):]
     results[i] = Rewritten(*found, analysis, '')
   return results

@@ -14,7 +14,8 @@ class Generated(NamedTuple):
   Attributes:
     tokens: at most max_new_tokens ids, the EOS included.
     finish: 'eos' | 'length' | 'repetition'.
-    student_only_from: tokens after which the student alone decided, if ever.
+    student_only_from: how many tokens there are up to the end of the first
+      splitter, after which the student alone decides; None without one.
   """
 
   tokens: list[int]

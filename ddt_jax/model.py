@@ -204,14 +204,21 @@ def init(config: ModelConfig, key: jax.Array) -> dict[str, Any]:
 def unstacked(params: dict[str, Any]) -> dict[str, Any]:
   """The same parameters with `layers` as a tuple, for forwards with a cache.
 
-  A loop over tokens would cut every layer out of the stack at each step.
+  A loop over tokens would cut every layer out of the stack at each step. The
+  other parameters are not copied, and those that are unstacked stay as they are.
   """
-  depth = len(jax.tree.leaves(params['layers'])[0])
-  return params | {'layers': tuple(_layer(params, i) for i in range(depth))}
+  if isinstance(params['layers'], tuple):
+    return params
+  return params | {'layers': _unstack(params['layers'])}
 
 
-def _layer(params, i):
-  layers = params['layers']
+@jax.jit
+def _unstack(layers):
+  depth = len(jax.tree.leaves(layers)[0])
+  return tuple(_layer(layers, i) for i in range(depth))
+
+
+def _layer(layers, i):
   if isinstance(layers, tuple):
     return layers[i]
   return jax.tree.map(lambda p: p[i], layers)
@@ -306,7 +313,7 @@ def forward(
     config: the model's shape.
     tokens: [B, T].
     positions: [B, T], rising in each row; -1 marks padding, which nothing
-      attends to. Default: 0 .. T - 1.
+      attends to. Default: T from 0 on, or from the `index` of a row's cache.
     segment_ids: [B, T]; tokens of different segments do not see each other.
     cache: keys and values of the tokens before these; `tokens` are appended at
       its `index`. Several, of any sizes, share the rows of `tokens` one after
@@ -325,7 +332,9 @@ def forward(
   caches = (cache,) if isinstance(cache, Cache) else cache
   batch, time = tokens.shape
   if positions is None:
-    start = cache.index if isinstance(cache, Cache) else 0
+    start = 0 if caches is None else jnp.concatenate(
+        [jnp.full((len(c.positions), 1), c.index) for c in caches]
+    )
     positions = jnp.broadcast_to(start + jnp.arange(time), (batch, time))
 
   if caches is None:
@@ -369,7 +378,7 @@ def forward(
     indices, layers = [c.index for c in caches], []
     for i in range(config.num_layers):
       kv = [(c.k[i], c.v[i]) for c in caches]
-      x, kv = block(x, _layer(params, i), kv, indices)
+      x, kv = block(x, _layer(params['layers'], i), kv, indices)
       layers.append(kv)
     caches = tuple(
         Cache(*zip(*kv, strict=True), keys[i], index + time)

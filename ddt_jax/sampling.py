@@ -38,6 +38,12 @@ def nucleus(p: jax.Array, top_p: float) -> jax.Array:
   return above | (tied & (jnp.arange(p.shape[-1]) <= last[..., None]))
 
 
+def check_order(order: str) -> None:
+  """Raises ValueError where `distribution` does not know the order."""
+  if order not in ORDERS:
+    raise ValueError(f'order {order!r}: choose from {ORDERS}')
+
+
 def distribution(
     logits: jax.Array,
     *,
@@ -55,8 +61,7 @@ def distribution(
       temperature to it (the paper's code); 'temperature_first' is the other
       libraries' order.
   """
-  if order not in ORDERS:
-    raise ValueError(f'order {order!r}: choose from {ORDERS}')
+  check_order(order)
   logits = logits.astype(jnp.float32)
   if top_p < 1:
     base = logits if order == 'top_p_first' else logits / temperature

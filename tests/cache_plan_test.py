@@ -23,6 +23,11 @@ def requests(n, lengths=(40,), limit=64):
   ]
 
 
+def planned(asked, *, slots, dtype='float32', mesh=None):
+  mesh = mesh or sharding.make_mesh(fsdp=1, devices=jax.devices()[:1])
+  return cache_plan.plan(CONFIG, asked, slots=slots, dtype=dtype, mesh=mesh)
+
+
 @hypothesis.given(st.integers(0, 10**6))
 def test_a_bucket_holds_its_length_and_little_more(length):
   bucket = cache_plan.bucket(length)
@@ -32,37 +37,34 @@ def test_a_bucket_holds_its_length_and_little_more(length):
 
 
 def test_the_bytes_are_those_of_the_arrays():
-  plan = cache_plan.plan(CONFIG, requests(50, (40, 7)), slots=8)
+  plan = planned(requests(50, (40, 7)), slots=8)
   assert plan.slots == 8 and plan.widths == (48, 16) and plan.ring == 64
   made = jax.eval_shape(lambda: slots.empty(
       CONFIG, plan.widths, slots=plan.slots, queue=plan.queue, ring=plan.ring
   ))
   held = [x for x in jax.tree.leaves(made) if x.ndim == 4]
   assert plan.bytes == sum(x.size * x.dtype.itemsize for x in held)
-  half = cache_plan.plan(
-      CONFIG, requests(50, (40, 7)), slots=8, cache_dtype='bfloat16'
-  )
+  half = planned(requests(50, (40, 7)), slots=8, dtype='bfloat16')
   assert 2 * half.bytes == plan.bytes
   assert '8 slots' in str(plan) and '48 + 16' in str(plan)
 
 
 def test_devices_share_the_slots():
   mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
-  plan = cache_plan.plan(CONFIG, requests(50), slots=10, mesh=mesh)
-  alone = cache_plan.plan(CONFIG, requests(50), slots=12)
+  plan = planned(requests(50), slots=10, mesh=mesh)
+  alone = planned(requests(50), slots=12)
   assert plan.slots == 12
   assert plan.bytes < alone.bytes / 2
 
 
 def test_what_does_not_fit_is_refused_with_what_would(monkeypatch):
-  sizes = [cache_plan.plan(CONFIG, requests(50), slots=n).bytes
-           for n in range(1, 9)]
+  sizes = [planned(requests(50), slots=n).bytes for n in range(1, 9)]
   monkeypatch.setattr(cache_plan, '_free_bytes', lambda: sizes[4])
-  assert cache_plan.plan(CONFIG, requests(50), slots=5).slots == 5
+  assert planned(requests(50), slots=5).slots == 5
   with pytest.raises(ValueError, match='8 slots .* enough for 5 slots'):
-    cache_plan.plan(CONFIG, requests(50), slots=8)
+    planned(requests(50), slots=8)
 
 
 def test_where_free_memory_is_not_known_nothing_is_refused(monkeypatch):
   monkeypatch.setattr(cache_plan, '_MEMINFO', pathlib.Path('/nowhere'))
-  assert cache_plan.plan(CONFIG, requests(50), slots=8).slots == 8
+  assert planned(requests(50), slots=8).slots == 8

@@ -173,11 +173,21 @@ def test_any_eos_ends_a_response_and_is_its_last_token():
   assert generate(eos_ids=eos, max_tokens=limits) == shorter
 
 
-def test_a_cache_of_bfloat16_rounds_and_no_more():
+def test_a_cache_of_bfloat16_rounds():
   exact = np.array(tokens(generate(greedy=True)))
   rounded = np.array(tokens(generate(greedy=True, cache_dtype=jnp.bfloat16)))
   assert rounded.shape == exact.shape and (rounded != exact).any()
   assert (rounded[:, 0] == exact[:, 0]).mean() > 0.8
+
+
+def test_in_bfloat16_a_call_repeats_itself():
+  # Whatever mates there are: rows see no others, but their number rounds.
+  config, params = weights.load(MODELS / 'qwen2-tiny', dtype='bfloat16')
+  how = dict(key=KEY, max_new_tokens=NEW, eos_ids=NO_EOS, slots=4) | HOW
+  found = engine.generate(params, config, PROMPTS, **how)
+  assert engine.generate(params, config, PROMPTS, **how) == found
+  mates = PROMPTS[:8] + [p[::-1] for p in PROMPTS[8:]]
+  assert engine.generate(params, config, mates, **how)[:8] == found[:8]
 
 
 def test_frequencies_of_a_token_are_those_of_the_softmax():
@@ -212,10 +222,40 @@ def test_frequencies_of_a_token_are_those_of_the_softmax():
     ({'prompts': [[1], [2]], 'request_ids': [3]}, 'request_ids'),
     ({'prompts': [[1], [2]], 'request_ids': [3, 3, 4]}, 'request_ids'),
     ({'prompts': [[1], [2]], 'order': 'both'}, "order 'both'"),
+    ({'order': 'both', 'greedy': True}, "order 'both'"),
+    ({'temperature': np.nan}, 'temperature nan'),
+    ({'prompts': [[1], [2, 503]]}, 'request 1: .* vocabulary of 503'),
+    ({'prompts': [[1], [-1, 2]]}, 'request 1: .* vocabulary of 503'),
+    ({'prompts': [[1]], 'request_ids': [2**31]}, 'id 2147483648'),
+    ({'slots': 0}, 'slots 0'),
+    ({'repetition': (4, 3, 0)}, 'repetition.*positive'),
+    ({'cache_dtype': 'int8'}, 'cache_dtype int8'),
+    ({'cache_dtype': jnp.float8_e4m3fn}, 'cache_dtype float8'),
 ], ids=str)
 def test_what_cannot_be_served_is_refused_by_name(options, said):
   with pytest.raises(ValueError, match=said):
     generate('qwen2-loop', **options)
+
+
+def test_greedy_asks_for_no_temperature():
+  assert generate(greedy=True, temperature=0.0) == generate(greedy=True)
+
+
+def test_parameters_decode_where_they_are():
+  _, params = load(MODELS / 'qwen2-tiny')
+  third = jax.device_put(params, jax.devices()[2])
+  assert generate(prompts=PROMPTS[:3], params=third) == reference()[:3]
+  mesh = sharding.make_mesh(fsdp=4, devices=jax.devices()[:4])
+  _, spread = weights.load(MODELS / 'qwen2-tiny', mesh=mesh)
+  with pytest.raises(ValueError, match='4 devices.*mesh='):
+    generate(params=spread)
+
+
+def test_parameters_may_be_unstacked_before():
+  _, params = load(MODELS / 'qwen2-tiny')
+  apart = model.unstacked(params)
+  assert apart['embed'] is params['embed'] and model.unstacked(apart) is apart
+  assert generate(prompts=PROMPTS[:3], params=apart) == reference()[:3]
 
 
 def test_a_prompt_may_fill_the_model_to_the_last_position():
@@ -253,6 +293,29 @@ def test_a_loop_is_cut_where_it_is_looked_at(every):
     assert found == engine.Generated(whole.tokens[:stops[-1]], 'repetition')
   if every == 1:
     assert stops[1] == stops[0] + 1
+
+
+@pytest.mark.parametrize('slots', [1, 3, 8])
+def test_loops_are_cut_between_mates_over_many_visits(slots):
+  n, times, every = 30, 5, 100
+  how = dict(greedy=True, max_new_tokens=2 * engine.STEPS + 20, slots=slots)
+  prompts = PROMPTS[3:11]
+  whole = generate('qwen2-loop', prompts, **how)
+  expected = []
+  for r in whole:
+    stops = [
+        k for k in range(every, len(r.tokens), every)
+        if stopping.repeats(r.tokens[:k], n=n, times=times)
+    ]
+    expected.append(
+        engine.Generated(r.tokens[:stops[0]], 'repetition') if stops else r)
+  told = []
+  found = generate(
+      'qwen2-loop', prompts, repetition=(n, times, every),
+      on_result=lambda i, _: told.append(i), **how,
+  )
+  assert found == expected and sorted(told) == list(range(len(prompts)))
+  assert {len(r.tokens) for r in found} == {100, 200, 276}
 
 
 def test_no_prompts_no_results():

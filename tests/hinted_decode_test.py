@@ -1,5 +1,6 @@
 """Hinted Decoding against every greedy run of the official code."""
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -166,23 +167,29 @@ def embedded_student():
   return words, *load(embedded.STUDENT)
 
 
-def rewrite(problem=PROBLEM, **options):
-  words, config, params = embedded_student()
-  request = (
-      batches.encode_prompt(words, prompts.student_chat(problem)),
-      batches.encode_prompt(words, TEMPLATE.hinted_chat(problem, SOLUTION)),
+def request():
+  words, _, _ = embedded_student()
+  return (
+      batches.encode_prompt(words, prompts.student_chat(PROBLEM)),
+      batches.encode_prompt(words, TEMPLATE.hinted_chat(PROBLEM, SOLUTION)),
   )
+
+
+def rewrite_all(requests, max_positions=None, **options):
+  words, config, params = embedded_student()
+  if max_positions is not None:
+    config = dataclasses.replace(config, max_positions=max_positions)
   options = dict(
       max_new_tokens=64, max_analysis_tokens=96, beta=3.0, temperature=0.3,
       top_p=0.95, splitter='\\boxed{', tokenizer=words, key=KEY,
       eos_ids=config.eos_ids,
   ) | options
-  found, = hinted_decode.rewrite(params, config, [request], **options)
-  return words, found
+  return hinted_decode.rewrite(params, config, requests, **options)
 
 
 def test_the_student_rewrites_a_solution_in_its_own_hand():
-  words, found = rewrite()
+  words, _, _ = embedded_student()
+  found, = rewrite_all([request()])
   analysis = words.decode(found.analysis)
   assert analysis.startswith(prompts.ANALYZE) and analysis.endswith(
       TEMPLATE.marker)
@@ -202,9 +209,47 @@ def test_the_student_rewrites_a_solution_in_its_own_hand():
     ({'max_analysis_tokens': 5}, 'no .*length'),
 ])
 def test_what_has_no_analysis_is_skipped_and_says_why(options, reason):
-  _, found = rewrite(**options)
+  found, = rewrite_all([request()], **options)
   assert found.finish == 'skipped' and found.tokens == []
   assert re.search(reason, found.reason)
+
+
+def test_what_is_too_long_is_skipped_and_changes_nothing_else():
+  student, hinted = request()
+  _, config, _ = embedded_student()
+  long = student * (config.max_positions // len(student) + 1)
+  of_chat, of_student, found, again = rewrite_all(
+      [(student, long), (long, hinted), (student, hinted), (student, hinted)])
+  for skipped in (of_chat, of_student):
+    assert skipped.finish == 'skipped' and skipped.tokens == []
+    assert f'{len(long)} tokens leave no room for 64' in skipped.reason
+  # Their draws go by their places among all requests.
+  alone = rewrite_all([(student, hinted)] * 4)
+  assert [found, again] == alone[2:] and found.tokens != again.tokens
+
+
+def test_an_analysis_leaves_room_for_what_follows():
+  asked = request()
+  whole, = rewrite_all([asked])
+  positions = len(asked[1]) + len(whole.analysis) + 64
+  found, = rewrite_all([asked], max_positions=positions)
+  assert found == whole
+  found, = rewrite_all([asked], max_positions=positions - 1)
+  assert found.analysis == whole.analysis[:-1] and 'length' in found.reason
+
+
+@pytest.mark.parametrize('options, message', [
+    ({'beta': -1.0}, 'beta -1'),
+    ({'max_tokens': [5]}, 'max_tokens.*rewrite'),
+    ({'requests': [([1], [2]), ([], [2])]}, 'request 1: an empty prompt'),
+    ({'requests': [([1], [2]), ([9999], [2])]}, 'request 1: .*vocabulary'),
+], ids=str)
+def test_what_cannot_be_rewritten_is_refused_before_any_decoding(
+    options, message, monkeypatch
+):
+  monkeypatch.setattr(hinted_decode.engine, 'generate', None)
+  with pytest.raises(ValueError, match=message):
+    rewrite_all(options.pop('requests', [request()]), **options)
 
 
 @pytest.mark.parametrize('options, message', [

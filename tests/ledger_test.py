@@ -46,6 +46,14 @@ def test_an_eos_that_may_not_end_does_not():
   assert [r.finish for r in book.results] == ['length', 'eos']
 
 
+def test_a_text_that_has_ended_is_not_cut_at_its_end():
+  # It is looked at before a next token, and there is none.
+  for running, finish in ((set(), 'length'), ({0}, 'repetition')):
+    book, seen = opened([8], repetition=(2, 3, 4))
+    book.add({0: [1, 2] * 4}, running)
+    assert seen == [(0, finish)] and book.results[0].tokens == [1, 2] * 4
+
+
 def test_what_repeats_itself_is_cut_and_the_device_told():
   # Looked at every 4 tokens: some pair three times.
   book, seen = opened([20, 20], repetition=(2, 3, 4))

@@ -375,7 +375,8 @@ def test_errors_name_the_field_and_the_file(tmp_path):
     model.ModelConfig.from_hf(fields('qwen2-tiny'), remat='some')
 
 
-def test_caches_of_several_sizes_share_the_rows_of_a_batch():
+@pytest.mark.parametrize('told', [True, False], ids=['positions', 'default'])
+def test_caches_of_several_sizes_share_the_rows_of_a_batch(told):
   config, params, *_ = load('qwen2-tiny')
   rng = np.random.default_rng(4)
   texts = rng.integers(0, 470, (3, 9))
@@ -388,7 +389,7 @@ def test_caches_of_several_sizes_share_the_rows_of_a_batch():
     start = sum(x.shape[1] for x in found)
     positions = np.broadcast_to(start + np.arange(part.shape[1]), part.shape)
     logits, caches = forward(
-        params, config, part, positions=positions, cache=caches
+        params, config, part, positions=positions if told else None, cache=caches
     )
     found.append(logits)
   np.testing.assert_allclose(np.concatenate(found, 1), expected, atol=1e-4)
