@@ -27,7 +27,7 @@ Where things live; a module imports only modules above it:
                (its parts: attention, model_config)
   weights      Hugging Face safetensors <-> params
   engine       batched sampling: slots that are refilled on the device
-               (its parts: slots, cache_plan, ledger)
+               (its parts: requests, slots, cache_plan, ledger)
   hinted_decode  the two-stream loop, and rewriting by it
   optimizer    optax chain and schedules
   train_step   TrainState, make_train_step

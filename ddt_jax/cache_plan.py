@@ -12,23 +12,10 @@ from jax.sharding import Mesh
 import numpy as np
 
 from ddt_jax import model
+from ddt_jax import requests
 
 DEFAULT_SLOTS = 256
 _MEMINFO = pathlib.Path('/proc/meminfo')
-
-
-class Request(NamedTuple):
-  """What `run` is asked for.
-
-  Attributes:
-    prompts: token ids of each stream, non-empty.
-    limit: tokens it may have.
-    name: of its random stream.
-  """
-
-  prompts: tuple[Sequence[int], ...]
-  limit: int
-  name: int
 
 
 def bucket(length: int) -> int:
@@ -64,7 +51,7 @@ class Plan(NamedTuple):
 
 def plan(
     config: model.ModelConfig,
-    asked: Sequence[Request],
+    asked: Sequence[requests.Request],
     *,
     slots: int | None = None,
     dtype: Any,

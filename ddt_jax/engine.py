@@ -9,7 +9,6 @@ import time
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 import numpy as np
 import tqdm
@@ -17,11 +16,10 @@ import tqdm
 from ddt_jax import cache_plan
 from ddt_jax import ledger
 from ddt_jax import model
-from ddt_jax import sampling
+from ddt_jax import requests
 from ddt_jax import sharding
 from ddt_jax import slots as slots_lib
 
-_LAST_NAME = np.iinfo(np.int32).max
 STEPS = 128  # between two visits of the host, at most
 
 Generated = ledger.Generated
@@ -105,7 +103,7 @@ def generate(
     ValueError: naming the request that cannot be served.
   """
   rule = slots_lib.Rule(temperature, top_p, order, greedy)
-  asked = requests(
+  asked = requests.make(
       [(p,) for p in prompts], max_new_tokens, max_tokens, request_ids
   )
   return run(
@@ -115,55 +113,10 @@ def generate(
   )
 
 
-def requests(
-    prompts: Sequence[tuple[Sequence[int], ...]],
-    max_new_tokens: int,
-    max_tokens: Sequence[int] | None,
-    request_ids: Sequence[int] | None,
-) -> list[cache_plan.Request]:
-  """Requests of these prompts, limits and names; see `generate`."""
-  limits = [max_new_tokens] * len(prompts)
-  if max_tokens is not None:
-    if len(max_tokens) != len(prompts):
-      raise ValueError('max_tokens must have one limit for each prompt')
-    limits = [min(max_new_tokens, n) for n in max_tokens]
-  ids = range(len(prompts)) if request_ids is None else request_ids
-  if not len(ids) == len(set(ids)) == len(prompts):
-    raise ValueError('request_ids must differ, one for each prompt')
-  return list(map(cache_plan.Request, prompts, limits, ids))
-
-
-def check(
-    config: model.ModelConfig, asked: Sequence[cache_plan.Request], rule: slots_lib.Rule
-) -> None:
-  """Raises ValueError, naming the request that cannot be served."""
-  if not rule.greedy and not rule.temperature > 0:
-    raise ValueError(f'temperature {rule.temperature}: positive, or greedy=True')
-  if not 0 < rule.top_p <= 1:
-    raise ValueError(f'top_p {rule.top_p} is not in (0, 1]')
-  sampling.check_order(rule.order)
-  for prompts, limit, name in asked:
-    longest = max(map(len, prompts))
-    if not all(map(len, prompts)) or limit < 0:
-      raise ValueError(f'request {name}: an empty prompt, or a limit below 0')
-    if longest + limit > config.max_positions:
-      raise ValueError(
-          f'request {name}: {longest} prompt and {limit} new tokens exceed the'
-          f" model's {config.max_positions} positions"
-      )
-    if min(map(min, prompts)) < 0 or max(map(max, prompts)) >= config.vocab_size:
-      raise ValueError(
-          f'request {name}: a token id outside the vocabulary of'
-          f' {config.vocab_size}; is the tokenizer the model\'s?'
-      )
-    if not 0 <= name <= _LAST_NAME:
-      raise ValueError(f'request id {name} is not in [0, {_LAST_NAME}]')
-
-
 def run(
     params: Any,
     config: model.ModelConfig,
-    asked: Sequence[cache_plan.Request],
+    asked: Sequence[requests.Request],
     rule: slots_lib.Rule,
     *,
     key: jax.Array,
@@ -192,18 +145,12 @@ def run(
   Returns:
     Generated, in the order of `asked`.
   """
-  check(config, asked, rule)
-  if bad := [i for i in eos_ids if not 0 <= i < config.vocab_size]:
-    raise ValueError(f'EOS ids {bad} are outside the vocabulary')
-  if slots is not None and slots < 1:
-    raise ValueError(f'slots {slots}: at least one')
-  if repetition is not None and min(repetition) < 1:
-    raise ValueError(
-        f'repetition {repetition}: n, times and every must be positive'
-    )
-  dtype = jnp.dtype(cache_dtype or config.dtype)
-  if not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize < 2:
-    raise ValueError(f'cache_dtype {dtype} is no float of 16 bits or more')
+  dtype = cache_dtype or config.dtype
+  requests.check_options(
+      config, rule, eos_ids=eos_ids, slots=slots, repetition=repetition,
+      cache_dtype=dtype,
+  )
+  requests.check(config, asked)
   book = ledger.Ledger(
       asked, rule.first_may_end, eos_ids, automaton, repetition, official_window,
       on_result,

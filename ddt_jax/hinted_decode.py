@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 from ddt_jax import engine
 from ddt_jax import hinting
 from ddt_jax import model
+from ddt_jax import requests as requests_lib
 from ddt_jax import slots as slots_lib
 from ddt_jax import stopping
 
@@ -130,7 +131,7 @@ def generate(
       temperature, top_p, order, greedy, mixture,
       first_may_end=not first_from_hint,
   )
-  asked = engine.requests(
+  asked = requests_lib.make(
       [(hinted, student) for student, hinted in pairs], max_new_tokens,
       max_tokens, request_ids,
   )

@@ -16,10 +16,10 @@ from absl import flags
 import jax
 import numpy as np
 
-from ddt_jax import cache_plan
 from ddt_jax import engine
 from ddt_jax import hinted_decode
 from ddt_jax import model
+from ddt_jax import requests
 from ddt_jax import slots as slots_lib
 from ddt_jax import storage
 from ddt_jax import weights
@@ -68,7 +68,7 @@ class Ours:
           peers.TEMPERATURE, peers.TOP_P, combine=mixture, first_may_end=False
       )
     asked = [
-        cache_plan.Request((h, s) if hinted else (s,), new, i)
+        requests.Request((h, s) if hinted else (s,), new, i)
         for i, (s, h) in enumerate(pairs)
     ]
     self.visits: list[engine.Visit] = []
@@ -88,7 +88,7 @@ def utilisation(params, config):
   """Useful tokens / (steps * slots), and the same of ideal list scheduling."""
   lengths = np.random.default_rng(3).geometric(1 / 16, 512).clip(1, 64)
   asked = [
-      cache_plan.Request(([2 + i % 100] * 8,), int(n), i)
+      requests.Request(([2 + i % 100] * 8,), int(n), i)
       for i, n in enumerate(lengths)
   ]
   visits = []

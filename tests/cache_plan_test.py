@@ -9,6 +9,7 @@ import pytest
 
 from ddt_jax import cache_plan
 from ddt_jax import model
+from ddt_jax import requests as requests_lib
 from ddt_jax import sharding
 from ddt_jax import slots
 
@@ -18,7 +19,7 @@ CONFIG = model.ModelConfig.from_hf(TINY)
 
 def requests(n, lengths=(40,), limit=64):
   return [
-      cache_plan.Request(tuple([1] * k for k in lengths), limit, i)
+      requests_lib.Request(tuple([1] * k for k in lengths), limit, i)
       for i in range(n)
   ]
 

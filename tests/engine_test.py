@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddt_jax import cache_plan
 from ddt_jax import engine
 from ddt_jax import model
+from ddt_jax import requests
 from ddt_jax import sampling
 from ddt_jax import sharding
 from ddt_jax import slots as slots_lib
@@ -335,7 +335,7 @@ def test_slots_are_refilled_at_once():
   config, params = load(MODELS / 'qwen2-loop')
   lengths = np.random.default_rng(3).geometric(1 / 16, 512).clip(1, 64)
   visits = []
-  asked = cache_plan.Request
+  asked = requests.Request
   prompts = [PROMPTS[i % len(PROMPTS)] for i in range(len(lengths))]
   found = engine.run(
       params, config,

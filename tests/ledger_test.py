@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from ddt_jax import cache_plan
 from ddt_jax import ledger
+from ddt_jax import requests
 
 EOS = 9
 
 
 def opened(limits, *, repetition=None, first_may_end=True):
-  asked = [cache_plan.Request(([1],), n, i) for i, n in enumerate(limits)]
+  asked = [requests.Request(([1],), n, i) for i, n in enumerate(limits)]
   seen = []
   book = ledger.Ledger(
       asked, first_may_end, (EOS,), None, repetition, False,
