@@ -13,7 +13,7 @@ def get_config():
   c = ml_collections.ConfigDict()
   c.name = 'idft'
   c.seed = 0
-  # 'embedded', or a Hugging Face folder. dtype: of activations and products.
+  # 'embedded', or a Hugging Face folder or id. dtype: of activations and products.
   # remat: none | dots | full, what the backward pass computes again.
   c.model = dict(path='embedded', dtype='float32', remat='none')
   # path: your own .jsonl or .parquet instead of the data set `name`. Of it,
@@ -35,8 +35,10 @@ def get_config():
   # most so many, 0 for all. samples: own
   # answers to each, of which `keep` right ones are trained on. Problems without
   # any go to Hinted Decoding (below). fallback, for the rest: drop | reference |
-  # reference_if_phi_above. What has a mean phi below min_phi, and the share
-  # drop_lowest, is left out. shard: problems that a kill can cost.
+  # reference_if_phi_above (min_phi). Left out: answers with a mean phi below
+  # min_phi, references only under reference_if_phi_above, and of the model's own
+  # and rewritten answers the share drop_lowest. shard: problems that a kill can
+  # cost.
   c.rounds = 2
   c.curate = dict(
       problems='fresh', per_round=0, samples=2, keep=1, temperature=1.0, top_p=1.0,

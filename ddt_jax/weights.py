@@ -189,7 +189,7 @@ def save(
   """Writes a folder that `transformers` (4 and 5) and `load` read.
 
   Args:
-    path: a new or existing folder, local.
+    path: a new or existing folder.
     config: its Hugging Face fields are written as they came; the rope fields
       in both shapes, as transformers 4 and 5 each read only their own.
     params: sharded or not; gathered one tensor at a time.
