@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 _BLOCK = 512  # queries of a long row whose scores are held at once, at most
-_LONG = 512  # keys of so many tokens do not stay in a CPU's caches
 TRAINED, READ = 1024, 384  # tokens of a row that is not long: with a backward, without
 
 
@@ -34,10 +33,7 @@ def attend(
   q = q.reshape(batch, time, -1, groups, dim).transpose(0, 2, 3, 1, 4)
   # Heads of a group share their keys: one matrix product for all of them.
   q = q.reshape(batch, -1, groups * time, dim) * dim**-0.5
-  if time == 1 and keys >= _LONG:
-    scores = jax.lax.platform_dependent(q, k, cpu=_one_by_one, default=_scores)
-  else:
-    scores = _scores(q, k)
+  scores = jnp.matmul(q, k, preferred_element_type=wide(q.dtype))
   scores = scores.reshape(batch, -1, groups, time, keys)
   # A finite floor: a row of -inf would make the softmax and its gradient NaN.
   scores = jnp.where(mask[:, None, None], scores, -1e30)
@@ -45,19 +41,6 @@ def attend(
   y = p.reshape(batch, -1, groups * time, keys) @ v
   y = y.reshape(batch, -1, groups, time, dim).transpose(0, 3, 1, 2, 4)
   return y.reshape(batch, time, heads, dim)
-
-
-def _scores(q, k):
-  return jnp.matmul(q, k, preferred_element_type=wide(q.dtype))
-
-
-def _one_by_one(q, k):
-  """`_scores`, query by query of a group.
-
-  XLA on a CPU gives a product with one query to all cores, with a few to one.
-  """
-  queries = jnp.split(q, q.shape[2], 2)
-  return jnp.concatenate([_scores(query, k) for query in queries], 2)
 
 
 def attend_rows(

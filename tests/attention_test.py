@@ -18,9 +18,8 @@ def by_hand(q, k, v, mask):
 
 @pytest.mark.parametrize('heads', [2, 6])
 @pytest.mark.parametrize('time', [1, 3])
-@pytest.mark.parametrize('keys', [attention._LONG - 1, attention._LONG])
-def test_attend(heads, time, keys):
-  rng = np.random.default_rng(keys + time)
+def test_attend(heads, time):
+  rng, keys = np.random.default_rng(time), 70
   q = rng.normal(size=(2, time, heads, 8))
   k = rng.normal(size=(2, 2, 8, keys))
   v = rng.normal(size=(2, 2, keys, 8))
