@@ -111,7 +111,8 @@ def load(
 
   Args:
     path: local folder with config.json and safetensors.
-    mesh: places each parameter by `sharding.RULES`; default one device.
+    mesh: places each parameter by `sharding.RULES`; default one device of this
+      process.
     dtype: compute dtype, default float32.
     remat: see `model.ModelConfig`.
 
@@ -129,7 +130,7 @@ def load(
   files, names = _Files(folder), hf_names(config)
   abstract = _abstract(config)
   _check(folder, files, names, abstract)
-  mesh = mesh or sharding.make_mesh(devices=jax.devices()[:1])
+  mesh = mesh or sharding.make_mesh(devices=jax.local_devices()[:1])
   places = sharding.tree_shardings(abstract, mesh)
 
   def read(key_path, shape, place):
