@@ -13,8 +13,9 @@ setuptools.setup(
     license='Apache-2.0',
     packages=setuptools.find_packages(include=['ddt_jax', 'ddt_jax.*']),
     package_data={
-        'ddt_jax': ['templates/*.toml', 'pages/*'],
+        'ddt_jax.data': ['templates/*.toml'],
         'ddt_jax.embedded': ['student/*'],
+        'ddt_jax.report': ['pages/*'],
     },
     python_requires='>=3.11',
     install_requires=[
@@ -53,7 +54,7 @@ setuptools.setup(
         ],
         # Exactly this one: golden numbers were made with it.
         'parity': ['torch==2.13.0'],
-        # A contender in experiments/bench_head.py, which does without it too.
+        # A contender in experiments/bench/head.py, which does without it too.
         'bench': ['tokamax>=0.0.12'],
     },
 )

@@ -22,9 +22,9 @@ from jax.sharding import Mesh
 from ddt_jax import engine
 from ddt_jax import hinting
 from ddt_jax import model
-from ddt_jax import requests as requests_lib
-from ddt_jax import slots as slots_lib
 from ddt_jax import stopping
+from ddt_jax.engine import device_loop
+from ddt_jax.engine import requests
 
 Generated = engine.Generated
 
@@ -127,11 +127,11 @@ def generate(
     automaton = stopping.splitter_automaton(
         tokenizer, splitter, config.vocab_size
     )
-  rule = slots_lib.Rule(
+  rule = device_loop.Rule(
       temperature, top_p, order, greedy, mixture,
       first_may_end=not first_from_hint,
   )
-  asked = requests_lib.make(
+  asked = requests.make(
       [(hinted, student) for student, hinted in pairs], max_new_tokens,
       max_tokens, request_ids,
   )

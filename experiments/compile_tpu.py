@@ -34,12 +34,12 @@ from ml_collections import config_flags  # noqa: E402
 
 from ddt_jax import model  # noqa: E402
 from ddt_jax import sharding  # noqa: E402
-from experiments import chips  # noqa: E402
-from experiments import compile_parts  # noqa: E402
-from experiments import hlo  # noqa: E402
-from experiments import model_sizes  # noqa: E402
-from experiments import runtime  # noqa: E402
-from experiments import setup  # noqa: E402
+from experiments.run import inputs  # noqa: E402
+from experiments.run import lifecycle  # noqa: E402
+from experiments.tpu import chips  # noqa: E402
+from experiments.tpu import hlo  # noqa: E402
+from experiments.tpu import model_sizes  # noqa: E402
+from experiments.tpu import programs  # noqa: E402
 
 PARTS = ('head', 'train', 'score', 'decode')
 
@@ -71,7 +71,7 @@ def bytes_a_chip(tree: Any) -> int:
   )
 
 
-def figures(part: compile_parts.Part, chip: chips.Chip) -> dict[str, Any]:
+def figures(part: programs.Part, chip: chips.Chip) -> dict[str, Any]:
   """What the compiler says of a part, for one chip.
 
   Returns:
@@ -147,7 +147,7 @@ def run(c, topology: str, parts: list[str], context: int) -> None:
     raise ValueError(f'parts {unknown}: choose from {PARTS}')
   chip = chips.of(topology)
   mesh = sharding.make_mesh(**c.mesh, devices=devices(topology))
-  setup.check_options(c, mesh)
+  inputs.check_options(c, mesh)
   config = model.ModelConfig.from_hf(
       model_sizes.fields(c.model.path), dtype=c.model.dtype, remat=c.model.remat)
   shape = ', '.join(f'{a}={n}' for a, n in mesh.shape.items())
@@ -156,10 +156,10 @@ def run(c, topology: str, parts: list[str], context: int) -> None:
       f' ({shape}): {c.optim.batch} rows of {c.data.max_tokens} tokens in'
       f' {c.optim.micro_batches} micro-batch(es); a chip\'s share:')
   made = {
-      'head': lambda: compile_parts.head(c, mesh, config),
-      'train': lambda: compile_parts.train(c, mesh, config),
-      'score': lambda: compile_parts.scorer(c, mesh, config),
-      'decode': lambda: compile_parts.decode(
+      'head': lambda: programs.head(c, mesh, config),
+      'train': lambda: programs.train(c, mesh, config),
+      'score': lambda: programs.scorer(c, mesh, config),
+      'decode': lambda: programs.decode(
           c, mesh, config,
           context or c.data.max_tokens + c.curate.max_new_tokens),
   }
@@ -167,7 +167,7 @@ def run(c, topology: str, parts: list[str], context: int) -> None:
     for part in made[name]():
       show(figures(part, chip), chip)
     if name == 'decode':
-      moved = compile_parts.resharding(
+      moved = programs.resharding(
           mesh, sharding.decoding_mesh(mesh, c.decoding.tensor), config)
       print(f'{"from training":>16}: a chip receives at most'
             f' {scaled(moved.received, "B", 1024)} ({", ".join(moved.collectives)})'
@@ -177,9 +177,9 @@ def run(c, topology: str, parts: list[str], context: int) -> None:
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'unknown argument {argv[1]!r}')
-  runtime.start()
+  lifecycle.start()
   f = flags.FLAGS
-  with runtime.explained_errors(*runtime.INPUT_ERRORS, jax.errors.JaxRuntimeError):
+  with lifecycle.explained_errors(*lifecycle.INPUT_ERRORS, jax.errors.JaxRuntimeError):
     run(f.config, f.topology, f.parts, f.context)
 
 

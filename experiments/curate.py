@@ -14,12 +14,12 @@ from absl import app
 from absl import flags
 from ml_collections import config_flags
 
-from ddt_jax import curate
 from ddt_jax import processes
 from ddt_jax import storage
-from experiments import runtime
-from experiments import setup
-from experiments import stages
+from ddt_jax.rounds import curate
+from experiments.run import inputs
+from experiments.run import lifecycle
+from experiments.run import measure
 
 _OUT = flags.DEFINE_string('out', 'corpus.jsonl', 'The file to write.')
 
@@ -27,13 +27,13 @@ _OUT = flags.DEFINE_string('out', 'corpus.jsonl', 'The file to write.')
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'unknown argument {argv[1]!r}')
-  runtime.start()
+  lifecycle.start()
   c = flags.FLAGS.config
   c.rounds = 1  # of all problems
   out = storage.path(_OUT.value)
   folder = out.parent / f'{out.name}.shards'
-  with setup.owned(c, folder) as s:
-    corpus = stages.curated(c, s, 0, s.params, folder, step=0)
+  with inputs.owned(c, folder) as s:
+    corpus = measure.curated(c, s, 0, s.params, folder, step=0)
     rows = zip(corpus.responses, corpus.problems, strict=True)
     lines = [json.dumps(curate.to_chat(*row)) + '\n' for row in rows]
     processes.from_first(lambda: storage.publish(out, ''.join(lines)))

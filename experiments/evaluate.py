@@ -8,18 +8,18 @@ from absl import flags
 import jax
 from ml_collections import config_flags
 
-from ddt_jax import evaluate
-from experiments import runtime
-from experiments import setup
+from ddt_jax.rounds import evaluate
+from experiments.run import inputs
+from experiments.run import lifecycle
 
 
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'unknown argument {argv[1]!r}')
-  runtime.start()
+  lifecycle.start()
   c = flags.FLAGS.config
-  with runtime.explained_errors(*runtime.INPUT_ERRORS):
-    s = setup.make(c)
+  with lifecycle.explained_errors(*lifecycle.INPUT_ERRORS):
+    s = inputs.make(c)
     if not s.corpus.evaluation:
       raise ValueError(
           'nothing to evaluate on: data.evaluation is 0, or no held-out problem'

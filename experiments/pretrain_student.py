@@ -18,16 +18,16 @@ import optax
 from optax.contrib import MuonDimensionNumbers
 import tqdm
 
-from ddt_jax import batches
-from ddt_jax import evaluate
 from ddt_jax import model
-from ddt_jax import optimizer
-from ddt_jax import prompts
 from ddt_jax import storage
-from ddt_jax import train_step
 from ddt_jax import weights
+from ddt_jax.data import batches
+from ddt_jax.data import prompts
 from ddt_jax.embedded import problems
 from ddt_jax.embedded import tokenizer as student_tokenizer
+from ddt_jax.rounds import evaluate
+from ddt_jax.training import optimizer
+from ddt_jax.training import train_step
 
 _CONFIG = config_flags.DEFINE_config_file('config', 'configs/student.py')
 _OUT = flags.DEFINE_string('out', None, 'Folder to write.', required=True)

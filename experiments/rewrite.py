@@ -16,16 +16,16 @@ import jax
 from ml_collections import config_flags
 import numpy as np
 
-from ddt_jax import batches
-from ddt_jax import curate
 from ddt_jax import engine
-from ddt_jax import evaluate
 from ddt_jax import hinted_decode
-from ddt_jax import prompts
-from ddt_jax import score
 from ddt_jax import verify
-from experiments import runtime
-from experiments import setup
+from ddt_jax.data import batches
+from ddt_jax.data import prompts
+from ddt_jax.rounds import curate
+from ddt_jax.rounds import evaluate
+from ddt_jax.scoring import forward
+from experiments.run import inputs
+from experiments.run import lifecycle
 
 _PROBLEMS = flags.DEFINE_integer('problems', 500, 'Failed problems, at most.')
 _BETAS = flags.DEFINE_list('betas', ['0', '1', '3', '6'], 'hint.beta of rows.')
@@ -47,7 +47,7 @@ def leaks(text: str, tokens: Sequence[int], reference: Sequence[int]) -> bool:
 class Table:
   """Rows of texts for the same problems."""
 
-  def __init__(self, s: setup.Setup, problems, workers: int, timeout_s: float):
+  def __init__(self, s: inputs.Setup, problems, workers: int, timeout_s: float):
     self.s, self.problems = s, problems
     self.verifier = dict(workers=workers, timeout_s=timeout_s)
     self.students = [
@@ -86,7 +86,7 @@ class Table:
             >= len(self.students[i]),
         ) for i in there
     ]
-    stats = score.token_stats(
+    stats = forward.token_stats(
         self.s.params, self.s.config, examples, batch=32, mesh=self.s.mesh
     )
     phi = np.concatenate([x.phi for x in stats])
@@ -110,13 +110,13 @@ class Table:
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'unknown argument {argv[1]!r}')
-  runtime.start()
+  lifecycle.start()
   c = flags.FLAGS.config
-  with runtime.explained_errors(*runtime.INPUT_ERRORS):
+  with lifecycle.explained_errors(*lifecycle.INPUT_ERRORS):
     hint = c.hint.to_dict()
     hint.pop('enabled')
     template = prompts.load(hint.pop('template'))
-    s = setup.make(c)
+    s = inputs.make(c)
   e, key = c.evaluation, jax.random.key(c.seed)
   shared = s.decoding | {'max_new_tokens': e.max_new_tokens}
   verifier = dict(workers=e.workers, timeout_s=e.timeout_s)

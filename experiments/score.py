@@ -16,14 +16,14 @@ from absl import app
 from absl import flags
 from ml_collections import config_flags
 
-from ddt_jax import calibration
 from ddt_jax import processes
 from ddt_jax import report
-from ddt_jax import score_report
 from ddt_jax import storage
-from experiments import runtime
-from experiments import scoring
-from experiments import setup
+from ddt_jax.report import scores
+from ddt_jax.scoring import calibration
+from experiments.run import inputs
+from experiments.run import lifecycle
+from experiments.run import scoring
 
 _WORKDIR = flags.DEFINE_string(
     'workdir', '', 'The folder; default runs/<config.name>/<names of the inputs>.')
@@ -38,12 +38,12 @@ def default_workdir(c) -> str:
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'unknown argument {argv[1]!r}')
-  runtime.start()
+  lifecycle.start()
   c = flags.FLAGS.config
   workdir = storage.path(_WORKDIR.value or default_workdir(c))
-  with setup.owned(c, workdir, scoring.make) as s:
+  with inputs.owned(c, workdir, scoring.make) as s:
     # What a row is found to be on the way, and what the model makes of it.
-    with runtime.explained_errors(
+    with lifecycle.explained_errors(
         ValueError, FloatingPointError, processes.FirstFailed
     ):
       run = scoring.Scoring(c, workdir, s)
@@ -52,7 +52,7 @@ def main(argv):
       if corpora:
         summary, examples = run.summary(corpora), run.examples(corpora)
         print(processes.from_first(
-            lambda: score_report.write(workdir, summary, examples)))
+            lambda: scores.write(workdir, summary, examples)))
   sys.exit(0 if sound else 1)
 
 

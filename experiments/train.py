@@ -16,26 +16,26 @@ from absl import flags
 from ml_collections import config_flags
 import tqdm
 
-from ddt_jax import batches
-from ddt_jax import metrics as metrics_lib
 from ddt_jax import processes
 from ddt_jax import report
 from ddt_jax import storage
 from ddt_jax import weights
-from experiments import runtime
-from experiments import setup
-from experiments import stages as stages_lib
-from experiments import training as training_lib
+from ddt_jax.data import batches
+from ddt_jax.training import metrics as metrics_lib
+from experiments.run import inputs
+from experiments.run import lifecycle
+from experiments.run import measure
+from experiments.run import training as training_lib
 
 
 def _is_due(done: int, total: int, every: int) -> bool:
   return done == total or done % every == 0
 
 
-def run(c, workdir: Any, s: setup.Setup) -> dict[str, Any]:
+def run(c, workdir: Any, s: inputs.Setup) -> dict[str, Any]:
   """The run, or what is left of it; returns what results.json holds."""
   workdir = storage.path(workdir)
-  stages = stages_lib.Stages(c, workdir, s)
+  stages = measure.Stages(c, workdir, s)
   training = training_lib.Training(c, workdir, s)
   state, progress = training.restore()
   params = state.params if state else s.params
@@ -59,7 +59,7 @@ def run(c, workdir: Any, s: setup.Setup) -> dict[str, Any]:
       else:
         state = training.begin(state, params)
       step, rate = training.step(r, total, progress)
-      log = stages_lib.Log(writer, progress, rate, patience=training.patience)
+      log = measure.Log(writer, progress, rate, patience=training.patience)
       bar = tqdm.tqdm(
           range(progress['done'] + 1, total + 1), f'round {r + 1}, train',
           initial=progress['done'], total=total,
@@ -68,7 +68,7 @@ def run(c, workdir: Any, s: setup.Setup) -> dict[str, Any]:
         state, metrics = step(state, batches.place(next(stream), s.mesh))
         log.add(metrics)
         progress |= {'done': done, 'step': began + done}
-        stopping = runtime.stop_requested()
+        stopping = lifecycle.stop_requested()
         due = functools.partial(_is_due, done, total)
         if due(c.log.every) or due(c.checkpoint.every) or stopping:
           bar.set_postfix_str(log.write())
@@ -84,7 +84,7 @@ def run(c, workdir: Any, s: setup.Setup) -> dict[str, Any]:
             updates = progress['step'] - progress['skipped']
             progress |= {'round': r + 1, 'done': 0, 'updates': updates}
           training.save(state, progress)
-          runtime.check_stop()
+          lifecycle.check_stop()
           log.restart_clock()
       params = state.params
 
@@ -96,12 +96,12 @@ def run(c, workdir: Any, s: setup.Setup) -> dict[str, Any]:
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'unknown argument {argv[1]!r}')
-  runtime.start()
+  lifecycle.start()
   c = flags.FLAGS.config
   workdir = storage.path(flags.FLAGS.workdir or f'runs/{c.name}')
-  with setup.owned(c, workdir) as ready:
-    with runtime.explained_errors(
-        FloatingPointError, stages_lib.NothingAccepted
+  with inputs.owned(c, workdir) as ready:
+    with lifecycle.explained_errors(
+        FloatingPointError, measure.NothingAccepted
     ):
       run(c, workdir, ready)
     print(processes.from_first(lambda: report.write(workdir)))

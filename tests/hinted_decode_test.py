@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import transformers
 
-from ddt_jax import batches
 from ddt_jax import embedded
 from ddt_jax import hinted_decode
 from ddt_jax import model
-from ddt_jax import prompts
 from ddt_jax import sampling
 from ddt_jax import stopping
 from ddt_jax import verify
 from ddt_jax import weights
+from ddt_jax.data import batches
+from ddt_jax.data import prompts
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 RUNS = json.loads((GOLDEN / 'hinted' / 'hinted.json').read_text())

@@ -13,7 +13,7 @@ import pytest
 
 from ddt_jax import model
 from ddt_jax import sharding
-from ddt_jax import train_step
+from ddt_jax.training import train_step
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'models'
 

@@ -11,8 +11,8 @@ import functools
 import random
 import zlib
 
-from ddt_jax import prompts
-from ddt_jax import records
+from ddt_jax.data import prompts
+from ddt_jax.data import records
 from ddt_jax.embedded import skills
 from ddt_jax.embedded import world
 

@@ -1,1 +1,0 @@
-"""Where problems come from, and which of them are held out."""

@@ -1,0 +1,1 @@
+"""One round: answers, rewriting, selection, evaluation."""

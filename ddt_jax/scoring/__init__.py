@@ -1,0 +1,1 @@
+"""phi over corpora: numbers only."""

@@ -1,0 +1,187 @@
+"""A user's file, or the model's own samples, as rows to be scored.
+
+Rows come one block at a time, with what is wrong with each that cannot be
+scored; the columns that they came with are kept.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+import dataclasses
+import itertools
+from typing import Any, NamedTuple, Protocol
+
+from ddt_jax.data import batches
+from ddt_jax.data import census
+from ddt_jax.data import readers
+from ddt_jax.data import records
+
+
+class Row(NamedTuple):
+  """What is to be scored.
+
+  Attributes:
+    line: where it stands, from 1.
+    columns: what it came with.
+    example: tokenised; None where there is a fault.
+    fault: why it cannot be scored, '' of a good row.
+    truncated: its end was cut off.
+  """
+
+  line: int
+  columns: dict[str, Any]
+  example: batches.Example | None
+  fault: str = ''
+  truncated: bool = False
+
+
+class Source(Protocol):
+  """Where rows come from.
+
+  Attributes:
+    name: for the screen.
+    count: all rows, bad ones too.
+    types: see `census.Census.types`.
+    made_from: what the rows follow from; JSON-able.
+  """
+
+  name: str
+  count: int
+  types: Mapping[str, Any]
+  made_from: dict[str, Any]
+
+  def blocks(self, size: int, first: int) -> Iterator[list[Row]]:
+    """Rows from the block `first` on, `size` at a time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+  """Rows of a .jsonl or .parquet file.
+
+  Attributes:
+    path, columns, options: see `readers.stream`.
+    found: what `census.take` found there.
+    tokenizer, end, vocab_size: of the model.
+    max_tokens, overlong: see `batches.fit`.
+    bad_rows: 'error' raises where a row cannot be scored, 'skip' says why.
+  """
+
+  path: str
+  columns: dict[str, str]
+  options: dict[str, Any]
+  found: census.Census
+  tokenizer: Any
+  end: batches.TurnEnd
+  vocab_size: int
+  max_tokens: int
+  overlong: str = 'truncate'
+  bad_rows: str = 'error'
+
+  @property
+  def name(self) -> str:
+    return str(self.path)
+
+  @property
+  def count(self) -> int:
+    return self.found.rows
+
+  @property
+  def types(self) -> Mapping[str, Any]:
+    return self.found.types
+
+  @property
+  def made_from(self) -> dict[str, Any]:
+    return {'file': self.name, 'sha256': self.found.sha256}
+
+  def blocks(self, size: int, first: int) -> Iterator[list[Row]]:
+    rows = readers.stream(
+        self.path, columns=self.columns, whole=True, first=first * size,
+        **self.options)
+    for block in _blocks(rows, size):
+      yield self._tokenised(block)
+
+  def _tokenised(self, block: Sequence[readers.Row]) -> list[Row]:
+    """The rows of a block; the tokenizer is called once for all."""
+    faults = [row.fault for row in block]
+    pieces = {}
+    for i, row in enumerate(block):
+      if row.problem is not None:
+        try:
+          pieces[i] = batches.pieces(
+              self.tokenizer, row.problem.conversation, self.end)
+        except ValueError as e:
+          faults[i] = str(e)
+    examples = batches.encode_pieces(self.tokenizer, list(pieces.values()))
+    examples = dict(zip(pieces, examples, strict=True))
+    return [
+        self._fitted(row, examples.get(i), faults[i])
+        for i, row in enumerate(block)
+    ]
+
+  def _fitted(self, row, example, fault) -> Row:
+    where = f'{self.name}:{row.line}'
+    kept = None
+    if example is not None:
+      fault = self._vocabulary_fault(example)
+    if example is not None and not fault:
+      kept = batches.cut(example, self.max_tokens, self.overlong, where)
+      if kept is None:
+        fault = (f'{len(example.tokens)} tokens, more than data.max_tokens='
+                 f'{self.max_tokens}')
+    elif self.bad_rows == 'error':
+      raise readers.BadData(
+          f'{where}: {fault}; --config.data.bad_rows=skip leaves such rows out')
+    return Row(row.line, row.columns, kept, fault, kept is not example)
+
+  def _vocabulary_fault(self, example: batches.Example) -> str:
+    highest = int(example.tokens.max())
+    if highest < self.vocab_size:
+      return ''
+    token = self.tokenizer.convert_ids_to_tokens(highest)
+    return (f'the token {token!r} has the id {highest}, and the model knows'
+            f' {self.vocab_size}: is this its tokenizer?')
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+  """What the model answered: ids as they were drawn.
+
+  Attributes:
+    name, made_from: see `Source`.
+    problems: what was asked.
+    prompts: the same, tokenised.
+    responses: one to each.
+  """
+
+  name: str
+  made_from: dict[str, Any]
+  problems: Sequence[records.Problem]
+  prompts: Sequence[Sequence[int]]
+  responses: Sequence[records.Response]
+
+  @property
+  def count(self) -> int:
+    return len(self.responses)
+
+  @property
+  def types(self) -> Mapping[str, Any]:
+    return census.types_of([self._columns(i) for i in range(self.count)])
+
+  def _columns(self, i: int) -> dict[str, Any]:
+    problem = self.problems[i]
+    return {
+        'id': problem.id, 'problem': problem.problem,
+        'solution': self.responses[i].text, 'source': 'own',
+        'finish': self.responses[i].finish,
+    }
+
+  def blocks(self, size: int, first: int) -> Iterator[list[Row]]:
+    return _blocks((
+        Row(i + 1, self._columns(i), batches.answered(
+            self.prompts[i], self.responses[i].tokens))
+        for i in range(first * size, self.count)
+    ), size)
+
+
+def _blocks(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
+  rows = iter(rows)
+  while block := list(itertools.islice(rows, size)):
+    yield block

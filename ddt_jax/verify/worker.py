@@ -1,0 +1,139 @@
+"""Subprocesses that judge one pair at a time and can be killed.
+
+Each is ``python -m ddt_jax.verify``: a fresh interpreter, which works from
+notebooks and from scripts without a guard, and which does not inherit what JAX
+holds. It speaks JSON, a pair per line in, (correct, reason) per line out.
+"""
+from collections.abc import Callable, Sequence
+from concurrent import futures
+import contextlib
+import json
+import os
+import pathlib
+import queue
+import resource
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+COMMAND = [sys.executable, '-m', 'ddt_jax.verify']
+_START_S = 120.0  # a worker imports sympy before it is ready
+_STARTS = 3  # attempts before workers are declared broken
+_BYTES = 4 << 30  # address space of one worker
+_READY = 'ready'
+
+
+def judge_all(pairs: Sequence[tuple[str, str]], workers: int,
+              timeout_s: float) -> list[tuple[bool | None, str]]:
+  """(correct, reason) of each pair; a worker is started when one is needed.
+
+  Raises:
+    RuntimeError: workers cannot be started.
+  """
+  idle: list[Worker] = []  # shared by the threads; pop and append are atomic
+
+  def judge(pair):
+    try:
+      worker = idle.pop()
+    except IndexError:
+      worker = _start()
+    try:
+      reply = worker.ask(pair, timeout_s)
+    except TimeoutError:
+      worker.kill()
+      return None, f'timeout after {timeout_s} s'
+    except (EOFError, OSError, ValueError):
+      worker.kill()
+      return None, 'worker died'
+    idle.append(worker)
+    return tuple(reply)
+
+  pool = futures.ThreadPoolExecutor(workers)
+  try:
+    return list(pool.map(judge, pairs))
+  finally:
+    pool.shutdown(cancel_futures=True)
+    for worker in idle:
+      worker.kill()
+
+
+def _start() -> 'Worker':
+  for _ in range(_STARTS):
+    worker = Worker()
+    try:
+      if worker.reply(_START_S) == _READY:
+        return worker
+    except (EOFError, TimeoutError, ValueError):
+      pass
+    worker.kill()
+  raise RuntimeError(
+      f'Workers do not start: {" ".join(COMMAND)} ended or hung {_STARTS} times '
+      'before it was ready. Is math-verify installed?')
+
+
+class Worker:
+  """The parent's end of one subprocess."""
+
+  def __init__(self):
+    root = str(pathlib.Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, (root, os.environ.get('PYTHONPATH'))))
+    # The hash seed orders sympy's terms: the same verdict in every run.
+    env = os.environ | {'PYTHONPATH': path, 'PYTHONHASHSEED': '0'}
+    self.process = subprocess.Popen(
+        COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env,
+        start_new_session=True)  # its own group, to be killed as a whole
+
+  def ask(self, pair: tuple[str, str], timeout_s: float):
+    self.process.stdin.write(json.dumps(pair).encode() + b'\n')
+    self.process.stdin.flush()
+    return self.reply(timeout_s)
+
+  def reply(self, timeout_s: float):
+    """The next line; TimeoutError, or EOFError if there will be none."""
+    fd, line = self.process.stdout.fileno(), b''
+    poll, deadline = select.poll(), time.monotonic() + timeout_s
+    poll.register(fd, select.POLLIN)
+    while not line.endswith(b'\n'):
+      if not poll.poll(1000 * max(0.0, deadline - time.monotonic())):
+        raise TimeoutError
+      chunk = os.read(fd, 1 << 16)
+      if not chunk:
+        raise EOFError
+      line += chunk
+    return json.loads(line)
+
+  def kill(self) -> None:
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(self.process.pid, signal.SIGKILL)
+    self.process.wait()
+    with contextlib.suppress(BrokenPipeError):
+      self.process.stdin.close()
+    self.process.stdout.close()
+
+
+def serve(judge: Callable[[str, str], tuple[bool | None, str]]) -> None:
+  """The worker: answers until its parent closes the pipe or is gone."""
+  _, hard = resource.getrlimit(resource.RLIMIT_AS)
+  soft = _BYTES if hard < 0 else min(_BYTES, hard)  # < 0: none
+  resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+  # Replies own the pipe; whatever libraries print goes to stderr.
+  replies = os.fdopen(os.dup(1), 'w')
+  os.dup2(2, 1)
+  requests = queue.SimpleQueue()
+
+  def read():
+    for line in sys.stdin:
+      requests.put(json.loads(line))
+    os._exit(0)  # the parent is gone: stop even in the middle of a pair
+
+  def reply(value):
+    print(json.dumps(value), file=replies, flush=True)
+
+  judge('2x', 'x+x')  # imports, and the parser's tables
+  reply(_READY)
+  threading.Thread(target=read, daemon=True).start()
+  while True:
+    reply(judge(*requests.get()))

@@ -1,0 +1,221 @@
+r"""Speed of decoding, beside the official algorithm and torch, on one machine.
+
+python -m experiments.bench.decode [--model=27m] [--rounds=11] [--json=FILE]
+
+Random weights; prompts of 128 (student) and 512 tokens (hinted); float32. All
+contenders take turns in one process, and a figure is the median over rounds of
+the ratio within a round. Needs the extra [parity], for torch.
+"""
+
+import json
+import statistics
+import tempfile
+
+from absl import app
+from absl import flags
+import jax
+import numpy as np
+
+from ddt_jax import engine
+from ddt_jax import hinted_decode
+from ddt_jax import model
+from ddt_jax import storage
+from ddt_jax import weights
+from ddt_jax.engine import device_loop
+from ddt_jax.engine import requests
+from experiments.bench import models
+from experiments.bench import paired
+from experiments.bench import peers
+from experiments.run import lifecycle
+
+_MODEL = flags.DEFINE_enum('model', '27m', ['tiny', '27m'], 'Size.')
+_ROUNDS = flags.DEFINE_integer('rounds', 11, 'Turns of every contender.')
+_JSON = flags.DEFINE_string('json', '', 'File for the results.')
+_NEW = flags.DEFINE_integer('new', 64, 'Tokens a request.')
+
+STUDENT, HINTED = 128, 512  # tokens of the prompts
+SIZES = {
+    'tiny': dict(vocab=503, width=64, mlp=160, layers=3, heads=4, kv_heads=2),
+    '27m': dict(vocab=32768, width=384, mlp=1024, layers=8, heads=6, kv_heads=2),
+}
+
+
+def make_model(name: str):
+  config = models.qwen2(**SIZES[name])
+  return config, model.init(config, jax.random.key(0))
+
+
+def make_pairs(config: model.ModelConfig, n: int):
+  rng = np.random.default_rng(n)
+  return [
+      tuple(rng.integers(2, config.vocab_size, k).tolist()
+            for k in (STUDENT, HINTED))
+      for _ in range(n)
+  ]
+
+
+class Ours:
+  """Hinted decoding or plain sampling of a number of requests."""
+
+  def __init__(self, params, config, pairs, new, *, slots, hinted=True):
+    rule = device_loop.Rule(peers.TEMPERATURE, peers.TOP_P)
+    if hinted:
+      mixture = hinted_decode.Mixture(peers.BETA)
+      rule = device_loop.Rule(
+          peers.TEMPERATURE, peers.TOP_P, combine=mixture, first_may_end=False
+      )
+    asked = [
+        requests.Request((h, s) if hinted else (s,), new, i)
+        for i, (s, h) in enumerate(pairs)
+    ]
+    self.visits: list[engine.Visit] = []
+    self._run = lambda: engine.run(
+        params, config, asked, rule, key=jax.random.key(0), eos_ids=(),
+        slots=slots, on_visit=self.visits.append,
+    )
+
+  def __call__(self) -> dict[str, float]:
+    """Decodes; returns the seconds of it that were not spent on prompts."""
+    self.visits.clear()
+    self._run()
+    return {'decode': sum(v.decode_s for v in self.visits)}
+
+
+def utilisation(params, config):
+  """Useful tokens / (steps * slots), and the same of ideal list scheduling."""
+  lengths = np.random.default_rng(3).geometric(1 / 16, 512).clip(1, 64)
+  asked = [
+      requests.Request(([2 + i % 100] * 8,), int(n), i)
+      for i, n in enumerate(lengths)
+  ]
+  visits = []
+  engine.run(
+      params, config, asked, device_loop.Rule(), key=jax.random.key(0),
+      eos_ids=(), slots=8, on_visit=visits.append,
+  )
+  free = [0] * 8
+  for n in lengths:
+    free.sort()
+    free[0] += int(n)
+  static = sum(8 * max(lengths[i: i + 8]) for i in range(0, 512, 8))
+  return {
+      'ours': lengths.sum() / (8 * sum(v.steps for v in visits)),
+      'list scheduling': lengths.sum() / (8 * max(free)),
+      'static batches': lengths.sum() / static,
+      'steps per visit': sum(v.steps for v in visits) / len(visits),
+  }
+
+
+def step_times(params, config, lengths=(128, 512, 1024)):
+  """Milliseconds a step of hinted decoding, 8 requests, by their length.
+
+  Returns:
+    Rows (tokens, first visit, last visit, share of attention). The share is that
+    of the slope of a line through the rows' last visits.
+  """
+  rows = []
+  for new in lengths:
+    run = Ours(params, config, make_pairs(config, 8), new, slots=8)
+    run()
+    run()
+    each = [
+        1000 * v.decode_s / v.steps for v in run.visits
+        if v.steps == engine.STEPS  # the others mostly admit
+    ]
+    rows.append((new, each[0], each[-1]))
+  columns = [STUDENT + HINTED + 2 * new for new in lengths]
+  slope, _ = np.polyfit(columns, [last for *_, last in rows], 1)
+  return [
+      (*row, min(1.0, slope * n / row[-1])) for row, n in zip(rows, columns, strict=True)
+  ]
+
+
+def main(argv):
+  del argv
+  lifecycle.start()
+  config, params = make_model(_MODEL.value)
+  new = _NEW.value
+  with tempfile.TemporaryDirectory() as folder:
+    weights.save(folder, config, params)
+    net = peers.load_torch(folder)
+  pairs = make_pairs(config, 32)
+  in_jax = peers.official_in_jax(params, config)
+  ours = {
+      f'{kind}, {n}': Ours(
+          params, config, pairs[:n], new, slots=n, hinted=kind == 'hinted'
+      )
+      for n in (1, 8, 32) for kind in ('hinted', 'plain')
+  }
+  contenders = ours | {
+      'official, torch': lambda: peers.official(net, pairs[:1], new),
+      'official, jax': lambda: in_jax(pairs[:1], new),
+      'two caches, torch, 8': lambda: peers.two_caches(net, pairs[:8], new),
+      'plain, transformers, 8': lambda: peers.generate(net, pairs[:8], new),
+  }
+  taken = paired.every_turn(contenders, _ROUNDS.value)
+  tokens = {name: int(name.split()[1]) * new for name in ours} | {
+      'official, torch': new, 'official, jax': new,
+      'two caches, torch, 8': 8 * new, 'plain, transformers, 8': 8 * new,
+  }
+  rates = {
+      name: [tokens[name.removesuffix(', decode')] / s for s in each[1:]]
+      for name, each in taken.items()
+  }
+  results = {
+      'model': _MODEL.value, 'rounds': _ROUNDS.value,
+      'parameters': sum(x.size for x in jax.tree.leaves(params)),
+      'tokens/s': {k: statistics.median(v) for k, v in rates.items()},
+      'first call, s': {name: taken[name][0] for name in contenders},
+      'ratios': {
+          f'{a} / {b}': paired.ratio(rates, a, b)['median'] for a, b in (
+              ('hinted, 32', 'official, torch'),
+              ('hinted, 32, decode', 'official, torch'),
+              ('hinted, 32', 'official, jax'),
+              ('hinted, 32, decode', 'official, jax'),
+              ('hinted, 8', 'two caches, torch, 8'),
+              ('hinted, 8, decode', 'two caches, torch, 8, decode'),
+              ('plain, 8', 'plain, transformers, 8'),
+              ('hinted, 1, decode', 'plain, 1, decode'),
+              ('hinted, 8, decode', 'plain, 8, decode'),
+          )
+      },
+      'utilisation': utilisation(params, config),
+      'ms a step': step_times(params, config),
+  }
+  print(table(results))
+  text = json.dumps(results, default=float)
+  print(text)
+  if _JSON.value:
+    storage.publish(storage.path(_JSON.value), text + '\n')
+
+
+def table(r) -> str:
+  lines = [
+      f'{r["model"]}: {r["parameters"]:,} parameters; prompts of {STUDENT} and'
+      f' {HINTED} tokens; medians of {r["rounds"]} rounds',
+      '', '| contender, requests | tokens/s | without prompts | first call, s |',
+      '|---|---:|---:|---:|',
+  ]
+  rates = r['tokens/s']
+  for name, seconds in r['first call, s'].items():
+    decode = rates.get(f'{name}, decode')
+    lines.append(
+        f'| {name} | {rates[name]:,.1f} | {f"{decode:,.1f}" if decode else ""} |'
+        f' {seconds:.1f} |'
+    )
+  lines += ['', '| ratio of tokens/s | median |', '|---|---:|']
+  lines += [f'| {k} | {v:.2f} |' for k, v in r['ratios'].items()]
+  lines += ['', '| 512 requests, 8 slots: useful tokens / (steps x slots) | |',
+            '|---|---:|']
+  lines += [f'| {k} | {v:.3f} |' for k, v in r['utilisation'].items()]
+  lines += ['', '| new tokens | ms a step, first | last | share of attention |',
+            '|---:|---:|---:|---:|']
+  lines += [
+      f'| {n} | {first:.2f} | {last:.2f} | {share:.0%} |'
+      for n, first, last, share in r['ms a step']
+  ]
+  return '\n'.join(lines)
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,237 @@
+"""The programs of a config, compiled for devices that need not be there.
+
+Everything is abstract: shapes, types and where they lie on a mesh.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ddt_jax import ddt
+from ddt_jax import hinted_decode
+from ddt_jax import model
+from ddt_jax import objectives
+from ddt_jax import sharding
+from ddt_jax import vocab_head
+from ddt_jax.data import batches
+from ddt_jax.engine import device_loop
+from ddt_jax.scoring import forward
+from ddt_jax.training import optimizer
+from ddt_jax.training import train_step
+from ddt_jax.vocab_head import tiles
+from experiments.run import inputs
+from experiments.tpu import hlo
+
+_STEPS = 1000  # of a schedule and of a curriculum; no program depends on them
+
+
+class Part(NamedTuple):
+  """A compiled program.
+
+  Attributes:
+    name: for people.
+    compiled: by JAX.
+    arguments: abstract ones by category.
+    unknown_trips: what a loop counts whose trips depend on data.
+  """
+
+  name: str
+  compiled: Any
+  arguments: dict[str, Any]
+  unknown_trips: int = 1
+
+
+def _placed(tree: Any, where: Any) -> Any:
+  return jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, where)
+
+
+def _compiled(on, f: Callable[..., Any], *args: Any, **options: Any) -> Any:
+  with jax.set_mesh(on):
+    return f.trace(*args, **options).lower(lowering_platforms=('tpu',)).compile()
+
+
+def _params(config: model.ModelConfig, mesh) -> Any:
+  params = jax.eval_shape(lambda: model.init(config, jax.random.key(0)))
+  return _placed(params, sharding.tree_shardings(params, mesh))
+
+
+def _batch(c, mesh) -> batches.Batch:
+  shape = c.optim.batch, c.data.max_tokens
+  return batches.Batch(*(
+      jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.batch_sharding(mesh))
+      for dtype in (jnp.int32, jnp.int32, jnp.float32, jnp.int32)
+  ))
+
+
+def _tiles(rows: int, c, mesh, *, scored: bool = False) -> int:
+  """Of the tokens of a chip, if all are supervised.
+
+  Args:
+    scored: without a gradient few tokens go in smaller tiles.
+  """
+  tokens = rows * c.data.max_tokens // (mesh.shape['data'] * mesh.shape['fsdp'])
+  small = scored and tokens <= tiles.TILE
+  return -(-tokens // (tiles.REST if small else tiles.TILE))
+
+
+def head(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
+  """The loss by hidden states and head, each way, and what it is without them."""
+  shape = micro_batch, _ = c.optim.batch // c.optim.micro_batches, c.data.max_tokens
+  loss = c.loss.to_dict()
+  name = loss.pop('name')
+
+  def tiles(hidden, head, targets, mask):
+    return vocab_head.weighted_nll(
+        hidden, head, targets, mask, objectives.constant_weights(name, **loss),
+        mesh=mesh,
+    )[0]
+
+  def by(statistics):
+    def total(hidden, head, targets, mask):
+      stats = statistics(hidden, head, targets)
+      return objectives.token_loss(name, stats, mask, **loss)[0]
+    return total
+
+  ways = {
+      'tiles of tokens': tiles,
+      'streamed': by(lambda *x: vocab_head.token_stats(*x, mesh=mesh)),
+      'logits held': by(lambda hidden, head, targets: ddt.token_stats(
+          model.logits({'head': {'kernel': head}}, hidden), targets)),
+  }
+  if mesh.shape['tensor'] > 1:
+    del ways['tiles of tokens']  # for a head that is whole
+  rows = sharding.batch_sharding(mesh)
+  table = jax.sharding.NamedSharding(mesh, sharding.spec(
+      'head/kernel', (config.vocab_size, config.width), mesh))
+  made = [
+      ((*shape, config.width), config.dtype, rows),
+      ((config.vocab_size, config.width), config.dtype, table),
+      (shape, jnp.int32, rows), (shape, jnp.float32, rows),
+  ]
+  args = [jax.ShapeDtypeStruct(s, d, sharding=w) for s, d, w in made]
+  for way, f in ways.items():
+    grad = jax.jit(
+        jax.value_and_grad(f, (0, 1)),
+        out_shardings=(sharding.replicated(mesh), (rows, table)))
+    yield Part(
+        f'head, {way}', _compiled(mesh, grad, *args),
+        {'head': args[1], 'hidden states': [args[0], *args[2:]]},
+        _tiles(micro_batch, c, mesh))
+
+
+def train(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
+  """One step of the optimizer, as `experiments.train` jits it."""
+  optim = c.optim.to_dict()
+  for name in inputs.TRAINING:
+    optim.pop(name)
+  _, tx = optimizer.make(total_steps=_STEPS, **optim)
+  state = jax.eval_shape(
+      lambda p: train_step.TrainState.create(p, tx), _params(config, mesh))
+  where = sharding.tree_shardings(state, mesh)
+  state, batch = _placed(state, where), _batch(c, mesh)
+  step = jax.jit(
+      train_step.make_train_step(
+          config, tx, mesh=mesh, micro_batches=c.optim.micro_batches,
+          total_steps=_STEPS, **c.curriculum, **c.loss,
+      ),
+      donate_argnums=0,
+      in_shardings=(where, sharding.batch_sharding(mesh)),
+      out_shardings=(where, sharding.replicated(mesh)),
+  )
+  yield Part(
+      'training step', _compiled(mesh, step, state, batch),
+      {'parameters': state.params, 'moments': state.opt_state, 'batch': batch},
+      _tiles(c.optim.batch // c.optim.micro_batches, c, mesh))
+
+
+def scorer(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
+  """Token statistics of a batch, by the parameters as they lie in training."""
+  params, batch = _params(config, mesh), _batch(c, mesh)
+  compiled = _compiled(mesh, forward.batch_stats, params, config, mesh, batch)
+  yield Part(
+      'scorer', compiled, {'parameters': params, 'batch': batch},
+      _tiles(c.optim.batch, c, mesh, scored=True))
+
+
+def decode(c, mesh, config: model.ModelConfig, context: int) -> Iterator[Part]:
+  """A token of every slot; `context`: tokens that a stream may have."""
+  mesh = sharding.decoding_mesh(mesh, c.decoding.tensor)
+  slots, ring = c.decoding.slots, c.curate.max_new_tokens
+  if context <= ring:
+    raise ValueError(
+        f'context={context} leaves no prompt before curate.max_new_tokens={ring}')
+  params = jax.eval_shape(
+      lambda p: jax.tree.map(
+          lambda x: x.astype(config.dtype), model.unstacked(p)),
+      _params(config, mesh))
+  params = _placed(params, sharding.tree_shardings(params, mesh))
+  made = jax.eval_shape(lambda: device_loop.empty(
+      config, (context - ring,) * (2 if c.hint.enabled else 1), slots=slots,
+      queue=max(1, min(4 * slots, -(-256 * slots // ring))), ring=ring,
+  ))
+  state, queue = _placed(made, device_loop.shardings(made, mesh))
+
+  def array(shape, dtype):
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.replicated(mesh))
+
+  marks = device_loop.Marks(
+      array((config.vocab_size,), bool),
+      array((16, config.vocab_size), jnp.int32), array((), jnp.int32))
+  if c.hint.enabled:
+    rule = device_loop.Rule(
+        c.hint.temperature, c.hint.top_p, first_may_end=False,
+        combine=hinted_decode.Mixture(beta=c.hint.beta, schedule=c.hint.schedule))
+  else:
+    rule = device_loop.Rule(c.curate.temperature, c.curate.top_p)
+  compiled = _compiled(
+      mesh, device_loop.decode, params, config, state, queue, rule=rule, steps=128,
+      marks=marks, key=jax.eval_shape(lambda: jax.random.key(0)),
+      more=array((), bool), mesh=mesh)
+  yield Part(
+      f'decoding, {slots} slots of {context} tokens, tensor={c.decoding.tensor}',
+      compiled, {'parameters': params, 'caches': (state, queue)})
+
+
+class Resharding(NamedTuple):
+  """From one mesh of the same chips to another, for one chip.
+
+  Attributes:
+    received: bytes at most.
+    beside: bytes needed besides parameters that are there, or have come.
+    collectives: kinds.
+  """
+
+  received: int
+  beside: int
+  collectives: list[str]
+
+
+def resharding(training, decoding, config: model.ModelConfig) -> Resharding:
+  """What it costs to bring parameters from training's layout to decoding's."""
+  halfway = sharding.halfway(decoding)
+  params = jax.eval_shape(lambda: model.init(config, jax.random.key(0)))
+  kinds, received, beside, done = set(), 0, 0, {}
+  for path, x in jax.tree_util.tree_leaves_with_path(params):
+    name = sharding.path_name(path)
+    at = [
+        jax.sharding.NamedSharding(mesh, sharding.spec(name, x.shape, mesh))
+        for mesh in (training, halfway, decoding)
+    ]
+    kind = x.shape, *(where.spec for where in at)
+    if kind not in done:
+      spent = 0
+      for source, target in zip(at, at[1:], strict=False):
+        compiled = jax.jit(lambda x: x, out_shardings=target).lower(
+            jax.ShapeDtypeStruct(x.shape, config.dtype, sharding=source)
+        ).compile()
+        memory = compiled.memory_analysis()
+        beside = max(beside, memory.temp_size_in_bytes)
+        if found := hlo.cost(compiled.as_text()).collectives:
+          kinds.update(kind for kind, _ in found)
+          spent += memory.output_size_in_bytes
+      done[kind] = spent
+    received += done[kind]
+  return Resharding(received, beside, sorted(kinds))

@@ -1,0 +1,317 @@
+"""A user's file becomes problems, or an error that says what to do."""
+
+import json
+import random
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+import pyarrow
+from pyarrow import parquet
+import pytest
+
+from ddt_jax.data import readers
+from ddt_jax.data import records
+from ddt_jax.data import splits
+
+ROW = {'problem': 'What is 1 + 1?', 'solution': r'It is \boxed{2}.'}
+TURNS = [{'role': 'system', 'content': 'Be brief.'},
+         {'role': 'user', 'content': '1 + 1?'},
+         {'role': 'assistant', 'content': '2'},
+         {'role': 'user', 'content': 'And 2 + 2?'},
+         {'role': 'assistant', 'content': r'\boxed{4}'}]
+
+
+def _jsonl(folder, *rows, name='data.jsonl'):
+  """Writes rows: bytes as they are, anything else as JSON."""
+  file = folder / name
+  file.write_bytes(b''.join(
+      (row if isinstance(row, bytes) else json.dumps(row).encode()) + b'\n'
+      for row in rows))
+  return file
+
+
+def _parquet(folder, table):
+  file = folder / 'data.parquet'
+  parquet.write_table(pyarrow.table(table), file)
+  return file
+
+
+def _reason(folder, row, **options):
+  """Why a row is bad, the row being the second of three."""
+  file = _jsonl(folder, ROW, row, ROW)
+  problems, bad = readers.read(file, bad_rows='skip', **options)
+  assert [p.source for p in problems] == ['data.jsonl:1', 'data.jsonl:3']
+  assert [(b.file, b.line) for b in bad] == [(str(file), 2)]
+  return bad[0].reason
+
+
+def test_problem_and_solution(tmp_path):
+  problems, bad = readers.read(_jsonl(tmp_path, ROW, b'', ROW | {'extra': 1}))
+  assert not bad
+  assert problems[0] == records.Problem(
+      id='data.jsonl:1', problem=ROW['problem'], solution=ROW['solution'],
+      answer='2', kind='math', source='data.jsonl:1')
+  assert problems[1].id == 'data.jsonl:3'  # empty lines count, as in editors
+
+
+def test_conversation(tmp_path):
+  row = {'messages': TURNS, 'answer': 'four', 'id': 7}
+  (problem,), _ = readers.read(_jsonl(tmp_path, row), kind='text')
+  assert problem == records.Problem(
+      id='7', problem='And 2 + 2?', solution=r'\boxed{4}', answer='four',
+      kind='text', source='data.jsonl:1', messages=tuple(TURNS))
+  assert problem.conversation == TURNS
+
+
+def test_columns_are_renamed(tmp_path):
+  row = {'question': 'a', 'response': 'b', 'final': 3, 'messages': TURNS}
+  columns = {'problem': 'question', 'solution': 'response', 'answer': 'final'}
+  (problem,), _ = readers.read(_jsonl(tmp_path, row), columns=columns)
+  assert (problem.problem, problem.solution, problem.answer) == ('a', 'b', '3')
+  assert not problem.messages  # the columns that were named are those read
+  with pytest.raises(ValueError, match="'prompt'; choose from problem"):
+    readers.read(_jsonl(tmp_path, row), columns={'prompt': 'question'})
+
+
+def test_named_column_is_not_optional(tmp_path):
+  for name in 'answer', 'id', 'messages':
+    with pytest.raises(readers.BadData, match=f'columns.{name}=NAME'):
+      readers.read(_jsonl(tmp_path, ROW), columns={name: 'typo'})
+
+
+def test_parquet_reads_like_json(tmp_path):
+  rows = [ROW | {'id': 'a', 'answer': 'x', 'messages': None},
+          {'problem': None, 'solution': None, 'id': None, 'answer': '4',
+           'messages': TURNS}]
+  of_json, _ = readers.read(_jsonl(tmp_path, *rows))
+  table = {name: [row[name] for row in rows] for name in rows[0]}
+  of_parquet, _ = readers.read(_parquet(tmp_path, table))
+  assert len(of_json) == 2
+  rename = {'data.jsonl:1': 'data.parquet:1', 'data.jsonl:2': 'data.parquet:2'}
+  assert of_parquet == [
+      records.Problem(**vars(p) | {'id': rename.get(p.id, p.id),
+                                   'source': rename[p.source]})
+      for p in of_json]
+
+
+def test_parquet_bad_rows(tmp_path):
+  # Arrow does not check what a writer declares to be UTF-8.
+  raw = pyarrow.array([b'fine', b'\xff', b'fine', b'fine'])
+  table = {
+      'problem': pyarrow.Array.from_buffers(pyarrow.string(), 4, raw.buffers()),
+      'solution': ['a', 'b', None, 'd'], 'answer': [1.5, 2., 3., float('nan')]}
+  problems, bad = readers.read(_parquet(tmp_path, table), bad_rows='skip')
+  assert [p.answer for p in problems] == ['1.5']
+  assert [b.line for b in bad] == [2, 3, 4]
+  assert "can't decode byte 0xff" in bad[0].reason
+  assert bad[1].reason == "'solution' is null, not text"
+  assert bad[2].reason == "'answer' is not a number, not text"
+
+
+def test_parquet_column_missing_or_broken_file(tmp_path):
+  file = _parquet(tmp_path, {'question': ['a'] * 100, 'when': [1] * 100})
+  with pytest.raises(readers.BadData) as e:
+    readers.read(file)
+  assert "there are 'question', 'when'" in str(e.value)
+  file.write_bytes(file.read_bytes()[:-20])
+  with pytest.raises(readers.BadData, match='broken Parquet'):
+    readers.read(file)
+
+
+@pytest.mark.parametrize('row, reason', [
+    (b'{"problem": "x", }', 'broken JSON at column 1[78]: '),
+    (b'[' * 100_000, 'unreadable JSON: '),
+    (b'{"problem": ' + b'9' * 5000 + b'}', 'unreadable JSON: '),
+    (b'{"problem": "\xff"}', 'not UTF-8: byte 14 of the line is 0xff'),
+    ([ROW], 'a list, not an object'),
+    ('text', 'text, not an object'),
+    ({'solution': 'x'}, r"no column 'problem'; there are 'solution'; "
+     r'name yours with --config\.data\.columns\.problem=NAME$'),
+    ({'text': 'x'}, r"no column 'problem' or 'solution'; there are 'text'; .*"
+     r'columns\.problem=NAME .*solution=NAME or, .*columns\.messages=NAME'),
+    (ROW | {'problem': 3}, "'problem' is a number, not text"),
+    (ROW | {'solution': None}, "'solution' is null, not text"),
+    (ROW | {'problem': ' \n'}, "'problem' is empty"),
+    (ROW | {'solution': ''}, "'solution' is empty"),
+    (ROW | {'solution': '\ud83d'}, "'solution' is not Unicode: a lone"),
+    (ROW | {'answer': ''}, "'answer' is empty"),
+    (ROW | {'answer': ' '}, "'answer' is empty"),
+    (ROW | {'answer': None}, "'answer' is empty"),
+    (ROW | {'answer': 'proof'}, "'answer' is 'proof', which verifies nothing"),
+    (ROW | {'answer': 'notfound'}, "'answer' is 'notfound'"),
+    (ROW | {'answer': ['2']}, "'answer' is a list, not text"),
+    (ROW | {'answer': True}, "'answer' is a truth value, not text"),
+    (ROW | {'id': {}}, "'id' is an object, not text"),
+    (ROW | {'id': 'data.jsonl:1'},
+     "the id 'data.jsonl:1' is already that of line 1"),
+    ({'messages': None}, "'messages' is null, not a list of turns"),
+    ({'messages': 'x'}, "'messages' is text, not a list of turns"),
+    ({'messages': []}, "'messages' has no user turn"),
+    ({'messages': TURNS[:1] + TURNS[2:3]}, "'messages' has no user turn"),
+    ({'messages': TURNS[:2]}, "'messages' does not end with an assistant"),
+    ({'messages': ['x']}, r"'messages\[0\]' is no object with 'role' and"),
+    ({'messages': [{'from': 'human', 'value': 'x'}]},
+     r"'messages\[0\]' is no object with 'role' and 'content'"),
+    ({'messages': [{'role': 'tool', 'content': 'x'}]},
+     r"'messages\[0\]\.role' is 'tool'; it must be one of system, user,"),
+    ({'messages': [{'role': 'user', 'content': [{'type': 'text'}]}]},
+     r"'messages\[0\]\.content' is a list, not text"),
+    ({'messages': TURNS[:-1] + [{'role': 'assistant', 'content': ''}]},
+     r"'messages\[4\]\.content' is empty"),
+])
+def test_bad_row_is_told_and_left_out(tmp_path, row, reason):
+  found = _reason(tmp_path, row)
+  assert re.match(reason, found), found
+
+
+def test_words_may_be_what_marks_a_missing_number(tmp_path):
+  (problem,), _ = readers.read(
+      _jsonl(tmp_path, ROW | {'answer': 'proof'}), kind='text')
+  assert problem.answer == 'proof'
+
+
+def test_error_lists_some_rows_and_the_way_out(tmp_path):
+  file = _jsonl(tmp_path, ROW, *[b'{'] * 30, ROW)
+  with pytest.raises(readers.BadData) as e:
+    readers.read(file, limit_errors=5)
+  text = str(e.value).splitlines()
+  assert text[0] == f'{file}: 30 of 32 rows cannot be used:'
+  assert text[1].startswith(f'  {file}:2: broken JSON at column 2: ')
+  assert text[6:] == ['  and 25 more',
+                      '--config.data.bad_rows=skip leaves them out']
+
+
+def test_column_missing_everywhere_is_said_once(tmp_path):
+  file = _jsonl(tmp_path, *[{'question': 'x', 'solution': 'y'}] * 50, b'{')
+  for bad_rows in 'error', 'skip':
+    with pytest.raises(readers.BadData) as e:
+      readers.read(file, bad_rows=bad_rows)
+    assert str(e.value) == (
+        f"{file}: in every row: no column 'problem'; there are 'question', "
+        "'solution'; name yours with --config.data.columns.problem=NAME")
+
+
+def test_files_that_give_nothing(tmp_path):
+  def error(kind, file):
+    with pytest.raises(kind) as e:
+      readers.read(file, bad_rows='skip')
+    return str(e.value)
+
+  assert 'the file is empty' in error(readers.BadData, _jsonl(tmp_path, b''))
+  text = error(readers.BadData, _jsonl(tmp_path, b'[', b'{},', b'{}', b']'))
+  assert 'one object a line, not one array' in text
+  assert text.endswith('no row is left to train on')
+  assert 'is a folder' in error(IsADirectoryError, tmp_path)
+  assert 'no such file' in error(FileNotFoundError, tmp_path / 'x.jsonl')
+  assert "no reader for '.csv' files; there are .jsonl, .json, .parquet" in (
+      error(readers.BadData, _jsonl(tmp_path, ROW, name='data.csv')))
+
+
+def test_misspelt_choices_are_refused(tmp_path):
+  with pytest.raises(ValueError, match="bad_rows is 'ignore'; choose from"):
+    readers.read(_jsonl(tmp_path, ROW), bad_rows='ignore')
+  with pytest.raises(ValueError, match="kind is 'maths'; choose from"):
+    readers.read(_jsonl(tmp_path, ROW), kind='maths')
+
+
+def test_text_is_kept_as_written(tmp_path):
+  # U+2028 ends a line for str.splitlines but not in a file; editors on Windows
+  # write a mark at the start and two characters at the end of lines.
+  row = {'problem': ' a\u2028b\n√ ', 'solution': '中😀', 'id': 'é'}
+  raw = json.dumps(row, ensure_ascii=False).encode()
+  file = _jsonl(tmp_path, b'\xef\xbb\xbf' + raw + b'\r', name='DATA.JSON')
+  (problem,), _ = readers.read(file)
+  assert (problem.problem, problem.solution, problem.id) == tuple(row.values())
+
+
+@pytest.mark.parametrize('solution, answer', [
+    ('It is 2.', ''),
+    (r'\boxed{1}, no, \boxed{ 2 }', '2'),
+    (r'\boxed{\frac{1}{2}}', r'\frac{1}{2}'),
+    (r'\boxed {\{1, 2\}}', r'\{1, 2\}'),
+    (r'\boxed{\left\{1\right.}', r'\left\{1\right.'),
+    (r'{x \boxed{3}', '3'),
+    (r'\boxed{1} and then \boxed{2', '1'),
+    (r'} \boxed{1}', '1'),
+])
+def test_answer_is_the_last_whole_box(tmp_path, solution, answer):
+  (problem,), _ = readers.read(_jsonl(tmp_path, ROW | {'solution': solution}))
+  assert problem.answer == answer
+
+
+def _problems(texts):
+  return [records.Problem(str(i), text) for i, text in enumerate(texts)]
+
+
+SHARES = st.tuples(st.floats(0, 0.49), st.floats(0, 0.5))
+
+
+@given(st.lists(st.text('abc', max_size=3), min_size=1, max_size=40), SHARES,
+       st.integers(0, 3), st.randoms())
+def test_split_parts_a_set_of_texts(texts, shares, seed, rng: random.Random):
+  problems = _problems(texts)
+  shuffled = rng.sample(problems, len(problems))
+  parts, again = [
+      splits.split(rows, validation=shares[0], evaluation=shares[1], seed=seed)
+      for rows in (problems, shuffled)]
+  names = 'train', 'validation', 'evaluation'
+  ids = [{p.id for p in getattr(parts, name)} for name in names]
+  assert ids == [{p.id for p in getattr(again, name)} for name in names]
+  assert sorted(i for part in ids for i in part) == sorted(
+      p.id for p in problems)
+  of_part = [{p.problem for p in getattr(parts, name)} for name in names]
+  assert sum(map(len, of_part)) == len(set(texts))
+  assert of_part[0]
+  for part, share in zip(of_part[1:], shares, strict=True):
+    assert len(part) <= share * len(set(texts)) + 0.5
+  if len(of_part[0]) > 1:  # nothing had to be left for training
+    for part, share in zip(of_part[1:], shares, strict=True):
+      assert len(part) >= share * len(set(texts)) - 0.5
+
+
+def test_split_is_the_same_in_every_process_and_moves_with_the_seed():
+  problems = _problems(f'problem {i}' for i in range(20))
+  held_out = [
+      {p.id for p in splits.split(
+          problems, validation=0.1, evaluation=0.1, seed=seed).validation}
+      for seed in (0, 0, 1)]
+  # From `printf '0\nproblem 12' | sha256sum` and so on. Another rule would mix
+  # what earlier runs trained on with what they held out.
+  assert held_out[0] == held_out[1] == {'11', '12'}
+  assert held_out[2] == {'5', '10'}
+
+
+def test_split_says_what_it_did():
+  parts = splits.split(_problems('abc'), validation=0.05, evaluation=0.05)
+  assert parts.describe() == (
+      '3 problems: 3 train, 0 validation, 0 evaluation (shares 0.05 and 0.05; '
+      '--config.data.validation=, --config.data.evaluation=)')
+
+
+def test_split_refuses_shares_that_leave_nothing():
+  for shares in (1, 0), (0, -0.1), (float('nan'), 0), (0.5, 0.5):
+    with pytest.raises(ValueError, match=r'data\.'):
+      splits.split(_problems('abc'), validation=shares[0],
+                   evaluation=shares[1])
+  with pytest.raises(ValueError, match='no problems'):
+    splits.split([], validation=0, evaluation=0)
+
+
+def test_a_question_and_a_marker_of_one_s_own(tmp_path):
+  row = {'problem': 'Capital of Peru?', 'solution': 'Easy.\nAnswer: Lima\nBye.'}
+  (problem,), _ = readers.read(
+      _jsonl(tmp_path, row), kind='text', marker='Answer:',
+      question='{problem}\nEnd with "Answer: ...".',
+  )
+  assert problem.problem == 'Capital of Peru?\nEnd with "Answer: ...".'
+  assert (problem.answer, problem.marker) == ('Lima', 'Answer:')
+
+
+@pytest.mark.parametrize('options, message', [
+    ({'question': 'Do it.'}, 'no place for a {problem}'),
+    ({'marker': ''}, 'marker .* is empty'),
+])
+def test_a_useless_question_or_marker_is_refused(tmp_path, options, message):
+  with pytest.raises(ValueError, match=message):
+    readers.read(_jsonl(tmp_path, ROW), **options)

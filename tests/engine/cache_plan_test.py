@@ -1,0 +1,71 @@
+"""Sizes of the decoding cache: buckets, bytes, and what does not fit."""
+
+import pathlib
+
+import hypothesis
+from hypothesis import strategies as st
+import jax
+import pytest
+
+from ddt_jax import model
+from ddt_jax import sharding
+from ddt_jax.engine import cache_plan
+from ddt_jax.engine import device_loop
+from ddt_jax.engine import requests
+
+TINY = pathlib.Path(__file__).parents[1] / 'golden' / 'models' / 'qwen2-tiny'
+CONFIG = model.ModelConfig.from_hf(TINY)
+
+
+def make_requests(n, lengths=(40,), limit=64):
+  return [
+      requests.Request(tuple([1] * k for k in lengths), limit, i)
+      for i in range(n)
+  ]
+
+
+def planned(asked, *, slots, dtype='float32', mesh=None):
+  mesh = mesh or sharding.make_mesh(fsdp=1, devices=jax.devices()[:1])
+  return cache_plan.plan(CONFIG, asked, slots=slots, dtype=dtype, mesh=mesh)
+
+
+@hypothesis.given(st.integers(0, 10**6))
+def test_a_bucket_holds_its_length_and_little_more(length):
+  bucket = cache_plan.bucket(length)
+  assert bucket >= length
+  assert bucket == 16 or bucket <= 1.5 * length
+  assert cache_plan.bucket(bucket) == bucket
+
+
+def test_the_bytes_are_those_of_the_arrays():
+  plan = planned(make_requests(50, (40, 7)), slots=8)
+  assert plan.slots == 8 and plan.widths == (48, 16) and plan.ring == 64
+  made = jax.eval_shape(lambda: device_loop.empty(
+      CONFIG, plan.widths, slots=plan.slots, queue=plan.queue, ring=plan.ring
+  ))
+  held = [x for x in jax.tree.leaves(made) if x.ndim == 4]
+  assert plan.bytes == sum(x.size * x.dtype.itemsize for x in held)
+  half = planned(make_requests(50, (40, 7)), slots=8, dtype='bfloat16')
+  assert 2 * half.bytes == plan.bytes
+  assert '8 slots' in str(plan) and '48 + 16' in str(plan)
+
+
+def test_devices_share_the_slots():
+  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  plan = planned(make_requests(50), slots=10, mesh=mesh)
+  alone = planned(make_requests(50), slots=12)
+  assert plan.slots == 12
+  assert plan.bytes < alone.bytes / 2
+
+
+def test_what_does_not_fit_is_refused_with_what_would(monkeypatch):
+  sizes = [planned(make_requests(50), slots=n).bytes for n in range(1, 9)]
+  monkeypatch.setattr(cache_plan, '_free_bytes', lambda: sizes[4])
+  assert planned(make_requests(50), slots=5).slots == 5
+  with pytest.raises(ValueError, match='8 slots .* enough for 5 slots'):
+    planned(make_requests(50), slots=8)
+
+
+def test_where_free_memory_is_not_known_nothing_is_refused(monkeypatch):
+  monkeypatch.setattr(cache_plan, '_MEMINFO', pathlib.Path('/nowhere'))
+  assert planned(make_requests(50), slots=8).slots == 8

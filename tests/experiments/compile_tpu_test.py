@@ -1,0 +1,171 @@
+"""The command that compiles for TPUs: tables, errors and, with the compiler, figures."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+from jax.sharding import PartitionSpec as P
+import pytest
+
+from ddt_jax import model
+from ddt_jax import sharding
+from experiments import compile_tpu
+from experiments.tpu import chips
+from experiments.tpu import model_sizes
+from experiments.tpu import programs
+
+ROOT = pathlib.Path(__file__).parents[2]
+needs_compiler = pytest.mark.skipif(
+    importlib.util.find_spec('libtpu') is None,
+    reason="the TPU compiler is not installed: pip install -e '.[tpu]'",
+)
+
+
+def test_a_topology_names_its_chip():
+  assert chips.of('v5p:2x2x2') is chips.CHIPS['v5p']
+  assert chips.host_bounds('v5e:4x8') == (2, 2, 1)
+  assert chips.host_bounds('v5p:2x2x2') == (2, 2, 1)
+  assert chips.host_bounds('v5e:1x1') == (1, 1, 1)
+  for name in ('v5e', 'h100:1x1', ''):
+    with pytest.raises(ValueError, match='v5e:4x8'):
+      chips.of(name)
+
+
+@pytest.mark.parametrize('name, parameters', [
+    ('Qwen2.5-0.5B', 494_032_768), ('Qwen2.5-1.5B', 1_543_714_304),
+    ('Qwen2.5-7B', 7_615_616_512),
+])
+def test_models_by_name_have_the_parameters_of_their_published_weights(
+    name, parameters
+):
+  config = model.ModelConfig.from_hf(model_sizes.fields(name))
+  shapes = jax.eval_shape(lambda: model.init(config, jax.random.key(0)))
+  assert sum(x.size for x in jax.tree.leaves(shapes)) == parameters
+
+
+def test_a_model_is_a_name_a_folder_or_a_file():
+  folder = ROOT / 'tests' / 'golden' / 'models' / 'qwen2-tiny'
+  for path in ('embedded', str(folder), str(folder / 'config.json')):
+    assert model.ModelConfig.from_hf(model_sizes.fields(path)).num_layers > 1
+  with pytest.raises(ValueError, match='Qwen2.5-7B'):
+    model_sizes.fields('Qwen/Qwen2.5-7B-Instruct')
+
+
+def test_bytes_a_chip_follow_the_sharding():
+  mesh = sharding.make_mesh(data=2, fsdp=4)
+  tree = [
+      jax.ShapeDtypeStruct(
+          (8, 12), 'bfloat16', sharding=jax.sharding.NamedSharding(mesh, spec))
+      for spec in (P(), P('fsdp'), P(('data', 'fsdp')))
+  ]
+  assert compile_tpu.bytes_a_chip(tree) == 2 * (8 * 12 + 2 * 12 + 12)
+
+
+def test_figures_add_up():
+  # On this machine's own devices: the same program, another compiler.
+  mesh = sharding.make_mesh(fsdp=8)
+  where = jax.sharding.NamedSharding(mesh, P('fsdp'))
+  x = jax.ShapeDtypeStruct((64, 32), 'float32', sharding=where)
+  compiled = jax.jit(lambda x: (x @ x.T).sum(), in_shardings=where).lower(x).compile()
+  part = programs.Part('it', compiled, {'x': x})
+  found = compile_tpu.figures(part, chips.Chip(1e9, 1e9, 1e9))
+  assert found['hbm']['x'] == 8 * 32 * 4
+  assert found['hbm_total'] == sum(found['hbm'].values()) and found['fits']
+  assert found['flops'] == 2 * 8 * 32 * 64
+  assert found['seconds'] == max(found['flops'], found['bytes']) / 1e9
+  assert found['outside'] and not found['in_loops']
+  tight = compile_tpu.figures(part, chips.Chip(1e9, 1e9, 10.0))
+  assert not tight['fits']
+
+
+def test_numbers_are_scaled():
+  assert compile_tpu.scaled(457.4e12, 'FLOP') == '457.40 TFLOP'
+  assert compile_tpu.scaled(15.75 * 2**30, 'B', 1024) == '15.75 GiB'
+  assert compile_tpu.scaled(0, 'B') == '0.00 B'
+
+
+def run(*options, **environment):
+  return subprocess.run(
+      [sys.executable, '-m', 'experiments.compile_tpu', *options], cwd=ROOT,
+      env=os.environ | {'XLA_FLAGS': ''} | environment, text=True,
+      capture_output=True, timeout=600,
+  )
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec('libtpu') is not None,
+    reason='the TPU compiler is installed')
+def test_a_missing_compiler_is_said_in_words():
+  done = run()
+  assert done.returncode == 2
+  assert "pip install -e '.[tpu]'" in done.stderr
+  assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize('option, words', [
+    ('--topology=v9:2x2', 'v5e:4x8'),
+    ('--parts=head,tail', "'tail'"),
+])
+def test_a_wrong_option_is_said_in_words(option, words):
+  done = run(option)
+  assert done.returncode == 2 and words in done.stderr
+  assert 'Traceback' not in done.stderr
+
+
+def compiled(*options):
+  done = run(*options)
+  assert done.returncode == 0, done.stderr[-3000:]
+  lines = [json.loads(x) for x in done.stdout.splitlines() if x.startswith('{')]
+  return {x['part']: x for x in lines}
+
+
+LONG = (
+    '--config.model.dtype=bfloat16', '--config.model.remat=full',
+    '--config.data.max_tokens=4096',
+)
+
+
+@needs_compiler
+def test_the_streamed_head_holds_no_logits():
+  found = compiled(
+      '--topology=v5e:1x1', '--parts=head', '--config.optim.batch=2',
+      '--config.model.path=Qwen2.5-0.5B', *LONG)
+  product = 2 * 8192 * 896 * 151936
+  held, streamed, tiles = (
+      found[f'head, {way}'] for way in
+      ('logits held', 'streamed', 'tiles of tokens'))
+  assert held['hbm']['temporaries'] > 9.9e9
+  assert streamed['hbm']['temporaries'] < 0.3e9
+  assert held['flops'] == tiles['flops'] == 3 * product
+  # The last, smaller chunk's logits are computed once.
+  assert streamed['flops'] == pytest.approx(4 * product, rel=1e-3)
+  assert tiles['loops_by_data'] == 1 and tiles['counted_as'] == 4
+
+
+@needs_compiler
+def test_a_head_over_eight_chips_is_gathered_once():
+  found = compiled(
+      '--topology=v5e:2x4', '--parts=head', '--config.optim.batch=16',
+      '--config.model.path=Qwen2.5-0.5B', *LONG)
+  for way in ('streamed', 'tiles of tokens'):
+    part = found[f'head, {way}']
+    assert not part['in_loops']
+    assert part['outside']['all-gather'] == {
+        'count': 1, 'bytes': 151936 * 896 * 2}
+
+
+@needs_compiler
+def test_every_part_of_the_default_config():
+  found = compiled('--topology=v5e:2x4')
+  assert [name.partition(',')[0] for name in found] == [
+      *['head'] * 3, 'training step', 'scorer', 'decoding']
+  assert all(x['fits'] and x['flops'] > 0 for x in found.values())
+  step, scorer = found['training step'], found['scorer']
+  assert step['hbm']['moments'] == pytest.approx(
+      2 * step['hbm']['parameters'], rel=1e-3)
+  # Three times the forward; the scorer looks at logits once as well.
+  assert 2.5 < step['flops'] / scorer['flops'] < 3.5

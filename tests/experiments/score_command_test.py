@@ -1,0 +1,180 @@
+"""The score command as a user calls it: whole, killed, on many devices."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from ddt_jax import embedded
+from ddt_jax.embedded import problems
+from tests.support import processes
+
+ROOT = pathlib.Path(__file__).parents[2]
+ENV = os.environ | {'XLA_FLAGS': '', 'PYTHONPATH': str(ROOT)}
+ENV.pop('PJRT_NPROC', None)
+
+
+def write(path, n=40):
+  """Reference solutions of three sources, two rows of them bad."""
+  rows = [
+      {'problem': p.problem, 'solution': p.solution, 'source': f'source {i % 3}'}
+      for i, p in enumerate(problems.problems('test', n))
+  ]
+  rows[3]['solution'] = ''
+  path.write_text(''.join(json.dumps(r) + '\n' for r in rows) + '{"problem\n')
+  return path
+
+
+def command(workdir, paths, **overrides):
+  options = {
+      'data.paths': paths, 'data.bad_rows': 'skip', 'shard': 10,
+      'own.samples': 30, 'own.max_new_tokens': 60, 'report.examples': 12,
+  } | overrides
+  return [
+      sys.executable, '-m', 'experiments.score', '--config', 'configs/score.py',
+      f'--workdir={workdir}', *(f'--config.{k}={v}' for k, v in options.items()),
+  ]
+
+
+def call(*args, devices=1, **kwargs):
+  flags = f'--xla_force_host_platform_device_count={devices}'
+  env = ENV | ({'XLA_FLAGS': flags} if devices > 1 else {})
+  return subprocess.run(
+      command(*args, **kwargs), cwd=ROOT, env=env, text=True, capture_output=True,
+      timeout=300)
+
+
+def scores(workdir):
+  return {
+      str(f.relative_to(workdir)): [
+          json.loads(line) for line in f.read_text().split('\n')[:-1]]
+      for f in sorted(workdir.glob('*/0*.jsonl')) if 'drawn' not in str(f)
+  }
+
+
+def same(found, expected):
+  """But for rounding: PIT and its tests see ranks of close probabilities."""
+  assert found.keys() == expected.keys() and found
+  for name, rows in expected.items():
+    assert len(found[name]) == len(rows)
+    for row, other in zip(found[name], rows, strict=True):
+      assert row.keys() == other.keys()
+      for key, value in other.items():
+        if isinstance(value, str | bool | int) or key == 'ddt_token_ids':
+          assert row[key] == value, key
+        else:
+          np.testing.assert_allclose(
+              row[key], value, rtol=2e-3, atol=2e-4, err_msg=f'{name} {key}')
+
+
+def test_two_corpora_side_by_side_and_a_second_call_resumes(tmp_path):
+  data = write(tmp_path / 'mine.jsonl')
+  done = call(tmp_path / 'run', f'{data},own')
+  assert done.returncode == 0, done.stderr[-2000:]
+  said = ' '.join(done.stdout.split())
+  assert 'mine.jsonl is off-policy for this model: mean phi -0.1' in said
+  assert 'own is on-policy for this model' in said
+  assert 'mine.jsonl: source 2' in said and "'solution' is empty" in said
+  summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
+  assert summary['corpora']['mine.jsonl']['responses'] == 39
+  assert summary['corpora']['mine.jsonl']['skipped'] == 2
+  found = summary['auroc']['mine.jsonl']
+  assert found['phi'] > 0.9 and found['phi'] > found['log-likelihood']
+  for name in ('report.html', 'plots/qq.png', '0-mine/00000.parquet'):
+    assert (tmp_path / 'run' / name).stat().st_size, name
+  before = {f: f.stat().st_mtime_ns
+            for f in (tmp_path / 'run').glob('[0o]*/*') if f.is_file()}
+  again = call(tmp_path / 'run', f'{data},own')
+  assert again.returncode == 0 and again.stdout == done.stdout
+  for file, written in before.items():
+    assert file.stat().st_mtime_ns == written, file
+
+
+@pytest.mark.parametrize('paths, options, said', [
+    ('', {}, 'nothing to score'),
+    ('absent.jsonl', {}, 'no such file'),
+    ('{data}', {'data.bad_rows': 'error'}, "mine.jsonl:4: 'solution' is empty"),
+    ('{data}', {'temperature': 0.0}, 'temperature must be positive'),
+    ('own', {'model.path': str(embedded.STUDENT)}, 'name a file'),
+])
+def test_what_is_wrong_is_said_in_words(tmp_path, paths, options, said):
+  data = write(tmp_path / 'mine.jsonl')
+  done = call(tmp_path / 'run', paths.format(data=data), **options)
+  assert done.returncode == 2
+  assert said in done.stderr and 'Traceback' not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_call_that_is_killed_or_stopped_ends_the_same(tmp_path):
+  data = write(tmp_path / 'mine.jsonl')
+  whole = call(tmp_path / 'whole', f'{data},own')
+  assert whole.returncode == 0, whole.stderr[-2000:]
+  workdir = tmp_path / 'cut'
+  for place, how, status in [
+      ('0-mine/00001.json', signal.SIGKILL, -signal.SIGKILL),
+      ('drawn-30/00000.jsonl', signal.SIGTERM, 75),
+      ('own/00000.json', signal.SIGKILL, -signal.SIGKILL),
+      ('summary.json', signal.SIGKILL, -signal.SIGKILL),
+  ]:
+    process = subprocess.Popen(
+        command(workdir, f'{data},own'), cwd=ROOT, env=ENV,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (workdir / place).exists():
+      assert process.poll() is None
+      time.sleep(0.005)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == status, err[-2000:]
+  done = call(workdir, f'{data},own')
+  assert done.returncode == 0, done.stderr[-2000:]
+  assert scores(workdir) == scores(tmp_path / 'whole')
+  assert done.stdout.split('Report')[0] == whole.stdout.split('Report')[0]
+
+
+@pytest.mark.slow
+def test_8_devices_and_2_processes_write_the_same_scores(tmp_path):
+  data = write(tmp_path / 'mine.jsonl')
+  one = call(tmp_path / 'one', data)
+  assert one.returncode == 0, one.stderr[-2000:]
+  expected = scores(tmp_path / 'one')
+  for name, mesh in [('fsdp', {'mesh.data': 2}),
+                     ('tensor', {'mesh.data': 4, 'mesh.tensor': 2})]:
+    many = call(tmp_path / name, data, devices=8, **mesh)
+    assert many.returncode == 0, many.stderr[-2000:]
+    same(scores(tmp_path / name), expected)
+  together = ENV | {
+      'JAX_COORDINATOR_ADDRESS': processes.free_address(), 'JAX_NUM_PROCESSES': '2'}
+  started = [
+      subprocess.Popen(
+          command(tmp_path / 'two', data), cwd=ROOT,
+          env=together | {'JAX_PROCESS_ID': str(i)}, text=True,
+          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+      for i in range(2)
+  ]
+  try:
+    for process in started:
+      said, _ = process.communicate(timeout=300)
+      assert process.returncode == 0, said[-2000:]
+  finally:
+    for process in started:
+      process.kill()
+  same(scores(tmp_path / 'two'), expected)
+
+
+@pytest.mark.slow
+def test_the_self_test_passes_and_counts_false_positives(tmp_path):
+  done = call(tmp_path / 'run', '', **{
+      'calibrate': True, 'calibration.samples': 1000, 'own.max_new_tokens': 128,
+      'calibration.lengths': '(16,128)', 'calibration.controls': True,
+  })
+  assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+  assert 'The scores can be trusted' in done.stdout
+  checks, _, *controls = done.stdout.split('rejected')
+  assert checks.count('yes') == 3 and 'NO' not in checks
+  assert len(controls) == 2 and all('NO' in x for x in controls)

@@ -1,0 +1,281 @@
+import copy
+import html.parser
+import io
+import json
+import math
+import random
+import re
+
+from PIL import Image
+import pytest
+
+from ddt_jax import report
+from ddt_jax.report import run_words
+from ddt_jax.training import metrics
+
+_HOSTILE = '<script>alert(1)</script>'
+
+
+def _measures(n, k, greedy, sampled):
+  def interval(value, count):
+    half = 1.96 * math.sqrt(value * (1 - value) / count)
+    return {'value': value, 'low': max(value - half, 0), 'high': min(value + half, 1)}
+
+  return {'n': n, 'k': k, 'pass@1': interval(greedy, n),
+          'avg@k': interval(sampled, 2 * n), 'abstained': 1, 'mean_tokens': 41.5,
+          'unfinished': 3}
+
+
+def _round(evaluation, own, hinted):
+  def count(n):
+    return {'responses': n, 'accepted': n, 'correct': n, 'abstained': 1,
+            'mentions': 0, 'tokens': 57 * n}
+
+  return {
+      'problems': 2000, 'unanswerable': 0, 'own': count(own),
+      'hinted': count(hinted), 'skipped': 13, 'dropped': {},
+      'solved': {'own': own, 'hinted': hinted, 'reference': 0},
+      'sources': {
+          'own': {'examples': own, 'phi': 0.0034, 'tokens': 57.25},
+          'hinted': {'examples': hinted, 'phi': -0.0411, 'tokens': 58.5},
+          'reference': {'examples': 0, 'phi': None, 'tokens': None}},
+      'timings': {'sample': 20.0, 'rewrite': 35.0, 'score': 5.0},
+      'evaluation': evaluation,
+  }
+
+
+def _results():
+  edges = [i / 4 for i in range(-40, 17)]
+
+  def counts(center, width):
+    return [round(1e5 * math.exp(-abs(edge - center) / width)) for edge in edges[1:]]
+
+  chance = random.Random(0)
+  tokens = ['Tom', ' has', ' 12', ' apples', ' &', ' gives', ' 5', ' away', '.', '\n',
+            'So', ' he', ' keeps', ' 12', ' -', ' 5', ' =', ' ', '\\boxed{', '7', '}',
+            _HOSTILE, '|', '<|im_end|>']
+  before = [min(chance.gauss(-0.6, 1.6), 1.8) for _ in tokens]
+  before[9], before[18], before[21] = -4.0, -7.5, -9.0  # newline, box, script
+  evaluation = {
+      'before': {'target': _measures(200, 4, 0.41, 0.405),
+                 'generalisation': _measures(200, 4, 0.325, 0.31),
+                 'retained': _measures(200, 4, 0.92, 0.9)},
+      'after': {'target': _measures(200, 4, 0.635, 0.62),
+                'generalisation': _measures(200, 4, 0.365, 0.4275),
+                'retained': _measures(200, 4, 0.915, 0.8975)}}
+  return {
+      'name': 'idft', 'seed': 0, 'evaluation': evaluation,
+      'rounds': [_round(evaluation['before'], 1107, 847),
+                 _round(evaluation['after'], 1403, 134)],
+      'corpus': {
+          'before': {'nll': 0.8123, 'phi': -0.3127, 'weight': 0.61,
+                     'tokens': 98304, 'examples': 2000},
+          'after': {'nll': 0.5511, 'phi': -0.0921, 'weight': 0.72,
+                    'tokens': 98304, 'examples': 2000},
+          'histogram': {'edges': edges, 'before': counts(-0.1, 0.9),
+                        'after': counts(0.0, 0.5)}},
+      'data': {'train': 2000, 'validation': 100, 'bad_rows': 2, 'truncated': 5,
+               'dropped': 1, 'turn_end': '<|im_end|>'},
+      'training': {'steps': 300, 'tokens': 1234567, 'seconds': 252.4, 'skipped': 1,
+                   'best_step': 250, 'best_nll': 0.561, 'parameters': 1180416},
+      'timings': {'load': 2.1, 'evaluate before': 31.0, 'train': 252.4,
+                  'evaluate after': 30.2},
+      'examples': [{'title': f'A training example {_HOSTILE}',
+                    'prompt': f'Tom has 12 apples. {_HOSTILE} How many?',
+                    'tokens': tokens, 'phi_before': before,
+                    'phi_after': [0.4 * phi for phi in before]}],
+  }
+
+
+def _workdir(folder, results, *, validation=True):
+  """The folder of a run, as training leaves it before the report."""
+  chance = random.Random(1)
+  config = {'model': {'path': 'embedded'}, 'seed': 0,
+            'loss': {'name': 'idft', 'beta': 1.0, 'gamma_min': 0.1, 'gamma_max': 2.0}}
+  with metrics.Writer(folder, tensorboard=False) as writer:
+    for step in range(1, 301):
+      nll = 0.5 + 0.4 * math.exp(-step / 80)
+      writer.write(step, 'train', {
+          'nll': nll + chance.gauss(0, 0.05), 'loss': 0.4 * nll + chance.gauss(0, 0.02),
+          'phi': -0.1})
+      if validation and step % 50 == 0:
+        writer.write(step, 'validation', {
+            'nll': nll + 0.03 + (0.01 if step == 300 else 0), 'phi': -0.1})
+  (folder / 'config.json').write_text(json.dumps(config))
+  (folder / 'results.json').write_text(json.dumps(results))
+  return folder
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  folder = _workdir(tmp_path_factory.mktemp('run'), _results())
+  return folder, report.write(folder)
+
+
+class _Page(html.parser.HTMLParser):
+  """Collects the tags, the text and the links of a page."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.tags, self.text, self.links = set(), '', []
+    self.feed(text)
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.add(tag)
+    self.links += [v for k, v in attrs if k in ('src', 'srcset', 'href')]
+
+  def handle_data(self, data):
+    self.text += data
+
+
+def test_pictures_decode(run):
+  folder, _ = run
+  for name in ('loss', 'phi_histogram', 'accuracy', 'rounds'):
+    data = (folder / 'plots' / f'{name}.png').read_bytes()
+    assert f'(plots/{name}.png)' in (folder / 'report.md').read_text()
+    with Image.open(io.BytesIO(data)) as image:
+      image.load()
+      assert image.width > 600
+
+
+def test_page_is_self_contained_and_runs_no_text_of_the_model(run):
+  page = _Page((run[0] / 'report.html').read_text())
+  assert 'script' not in page.tags and 'im_end' not in page.tags
+  assert page.text.count(_HOSTILE) == 4  # title, prompt, twice as a token
+  assert page.links and all(link.startswith('data:image/png') for link in page.links)
+
+
+def test_markdown_runs_no_text_of_the_model(run):
+  text = (run[0] / 'report.md').read_text()
+  assert '<script' not in text and '<|' not in text
+  rows = [line for line in text.splitlines() if line.startswith('|')]
+  assert any('boxed' in row for row in rows) and any('alert' in row for row in rows)
+  # A bar in a token would add a column to the tables of 2, 3, 4, 7 or 9 columns.
+  assert {row.count('|') - 1 for row in rows} == {2, 3, 4, 7, 9}
+
+
+def test_numbers_are_those_of_the_results(run):
+  folder, table = run
+  page = _Page((folder / 'report.html').read_text()).text
+  text = (folder / 'report.md').read_text()
+  evaluation = _results()['evaluation']
+  for split in ('target', 'generalisation', 'retained'):
+    for metric in ('pass@1', 'avg@k'):
+      before, after = (evaluation[when][split][metric] for when in ('before', 'after'))
+      change = f'{100 * (after["value"] - before["value"]):+.1f}'
+      assert change in table and change in page and change in text
+      for measure in (before, after):
+        value, low, high = (100 * measure[k] for k in ('value', 'low', 'high'))
+        cell = f'{value:.1f} [{low:.1f}, {high:.1f}]'
+        assert cell in table and cell in page
+        assert cell in text.replace('&#91;', '[').replace('&#93;', ']')
+  for number in ('0.812', '0.551', '-0.261', '-0.313', '-0.092', '+0.221'):
+    assert number in table and number in page and number in text
+  for number in ('1,107', '847', '1,403', '+0.003', '-0.041', '57.2', '58.5'):
+    assert number in table and number in page and number in text
+  for fact in ('1,180,416', '1,234,567', '4 min 12 s', 'step 250', '2,000'):
+    assert fact in page and fact in text
+
+
+def test_verdict_names_what_changed_and_what_did_not():
+  assert run_words.verdict(_results()) == (
+      'Accuracy (pass@1) rose on target (+22.5 points); stayed within the noise on '
+      'generalisation (+4.0 points) and retained (-0.5 points). By sampled answers '
+      '(avg@4) it rose on generalisation (+11.8 points).')
+
+
+def _one_split(before, after):
+  def measures(low, high):
+    measure = {'value': (low + high) / 2, 'low': low, 'high': high}
+    return {'n': 100, 'k': 1, 'pass@1': measure, 'avg@k': measure}
+
+  return run_words.verdict({'evaluation': {'before': {'evaluation': measures(*before)},
+                                         'after': {'evaluation': measures(*after)}}})
+
+
+@pytest.mark.parametrize('before, after', [
+    ((0.4, 0.6), (0.5, 0.7)), ((0.5, 0.7), (0.4, 0.6)), ((0.4, 0.6), (0.6, 0.8)),
+    ((0.0, 0.0), (0.0, 0.0))])
+def test_overlapping_intervals_claim_nothing(before, after):
+  text = _one_split(before, after)
+  assert 'within the noise' in text and not re.search('rose|fell', text)
+
+
+def test_separate_intervals_are_claimed():
+  assert 'rose on evaluation (+30.0 points)' in _one_split((0.4, 0.5), (0.7, 0.8))
+  assert 'fell on evaluation (-30.0 points)' in _one_split((0.7, 0.8), (0.4, 0.5))
+
+
+def test_terminal_table_fits_and_explains_itself(run):
+  _, table = run
+  lines = table.split('\nReport: ')[0].splitlines()
+  assert max(map(len, lines)) <= 100
+  for word in ('pass@1: share of problems', '95 % interval', 'nats', 'target'):
+    assert word in table
+
+
+def test_largest_numbers_still_fit_the_terminal():
+  results = _results()
+  full = {'value': 1.0, 'low': 1.0, 'high': 1.0}
+  for part in results['evaluation'].values():
+    for split in part.values():
+      split.update({'n': 12345, 'k': 64, 'pass@1': full, 'avg@k': full})
+  text = report.terminal({'model': {'path': 'm' * 90}}, results)
+  assert max(map(len, text.splitlines())) <= 100
+
+
+def test_own_file_without_evaluation_validation_or_examples(tmp_path):
+  results = _results()
+  del results['evaluation']
+  results['examples'] = []
+  results['training'].update(best_step=None, best_nll=None)
+  folder = _workdir(tmp_path, results, validation=False)
+  table = report.write(folder)
+  assert 'not evaluated' in table and 'pass@1 before' not in table
+  assert not (folder / 'plots' / 'accuracy.png').exists()
+  for name in ('report.html', 'report.md'):
+    text = (folder / name).read_text()
+    assert 'Examples' not in text and 'best checkpoint' not in text
+    assert 'plots/accuracy' not in text
+
+
+def test_one_split_alone(tmp_path):
+  results = _results()
+  results['evaluation'] = {when: {'evaluation': part['target']}
+                           for when, part in results['evaluation'].items()}
+  for r in results['rounds']:
+    r['evaluation'] = {'evaluation': r['evaluation']['target']}
+  assert 'rose on evaluation (+22.5 points)' in report.write(_workdir(tmp_path, results))
+
+
+def test_diverged_loss_is_drawn(tmp_path):
+  folder = _workdir(tmp_path, _results())
+  with metrics.Writer(folder, start_step=300, tensorboard=False) as writer:
+    writer.write(301, 'train', {'nll': float('nan'), 'loss': float('inf')})
+  report.write(folder)
+
+
+@pytest.mark.parametrize('damage, message', [
+    (lambda r: r.pop('training'), "no 'training'"),
+    (lambda r: r.pop('rounds'), "no 'rounds'"),
+    (lambda r: r['corpus'].pop('after'), "'corpus' has no 'after'"),
+    (lambda r: r['evaluation']['after'].pop('target'), 'same splits'),
+    (lambda r: r['corpus']['histogram']['after'].pop(), 'one count'),
+    (lambda r: r['examples'][0]['phi_after'].pop(), 'one phi')])
+def test_incomplete_results_are_named(damage, message):
+  results = copy.deepcopy(_results())
+  damage(results)
+  with pytest.raises(ValueError, match=message):
+    run_words.check({'model': {}, 'loss': {}}, results)
+
+
+def test_missing_file_is_named(tmp_path):
+  with pytest.raises(FileNotFoundError, match='config.json'):
+    report.write(tmp_path)
+
+
+def test_run_without_training_lines_is_refused(tmp_path):
+  folder = _workdir(tmp_path, _results())
+  (folder / metrics.FILE).write_text('')
+  with pytest.raises(ValueError, match='no line of training'):
+    report.write(folder)

@@ -1,0 +1,191 @@
+"""The score page in a real browser: search, sort, keys, pointer, strange text."""
+
+import functools
+import os
+import re
+
+import numpy as np
+import pytest
+import transformers
+
+from ddt_jax import ddt
+from ddt_jax import embedded
+from ddt_jax.data import batches
+from ddt_jax.report import scores
+from ddt_jax.report import scores_page
+from ddt_jax.scoring import corpus_stats
+from ddt_jax.scoring import corpus_summary
+from tests.support import chromium
+
+STRANGE = '<script>document.title="broken"</script><img src=x onerror=alert(1)> &amp;'
+
+
+def numbers(n=400, seed=0):
+  """Of a corpus, as `corpus_summary.describe` has them."""
+  rng = np.random.default_rng(seed)
+  lengths = rng.integers(5, 20, n)
+  tokens = int(lengths.sum())
+  log_p = -rng.exponential(size=tokens).astype(np.float32)
+  stats = ddt.TokenStats(
+      log_p=log_p, entropy=rng.random(tokens).astype(np.float32),
+      varentropy=rng.random(tokens).astype(np.float32))
+  pit = rng.random(tokens)
+  columns = corpus_stats.per_response(stats, lengths, pit)
+  columns['rejected'] = corpus_stats.rejected(columns['pit_p_value'])
+  sums = corpus_stats.TokenSums.of(stats.phi, lengths, pit)
+  return corpus_summary.numbers(columns, sums) | {
+      'rows': n, 'skipped': 2, 'truncated': 1, 'sources': {},
+      'filters': corpus_summary.filters(columns),
+      'reasons': {f'{STRANGE} is empty': 2},
+  }
+
+
+@functools.cache
+def student_tokenizer():
+  return transformers.AutoTokenizer.from_pretrained(embedded.STUDENT)
+
+
+def example(i, corpus='mine.jsonl', text='an answer'):
+  """The i-th, of phi -i / 1000."""
+  tokenizer = student_tokenizer()
+  ids = np.array(tokenizer.encode(f'{text} {i}'), np.int32)
+  prompt = np.array(tokenizer.encode(f'Question {i}?'), np.int32)
+  n = len(ids)
+  stats = ddt.TokenStats(
+      log_p=np.linspace(-3, -0.1, n), entropy=np.full(n, 1.0),
+      top_ids=np.tile(np.arange(40, 45), (n, 1)),
+      top_log_p=np.log(np.tile([0.5, 0.2, 0.1, 0.05, 0.01], (n, 1))))
+  row = {
+      'line': i + 1, 'rank': 1000 - i, 'phi': -i / 1000, 'z': i / 7,
+      'pit_p_value': (i % 50) / 50, 'rejected': i % 50 == 0, 'perplexity': 2.0,
+      'length': n,
+  }
+  return scores_page.example(
+      tokenizer, corpus, ('worst', 'typical', 'drawn')[i % 3],
+      {f'ddt_{k}': v for k, v in row.items()} | {'source': f'source {i % 2}'},
+      'ddt_', batches.answered(prompt, ids), stats, most=400, source='source')
+
+
+def write(folder, count=1000):
+  examples = [example(i) for i in range(count - 1)]
+  examples.append(example(count - 1, corpus=STRANGE, text=STRANGE))
+  summary = {
+      'model': STRANGE, 'own': '', 'temperature': 1.0, 'auroc': {},
+      'corpora': {'mine.jsonl': numbers(), STRANGE: numbers(seed=1)},
+  }
+  said = scores.write(folder, summary, examples)
+  assert 'mine.jsonl is off-policy' in said
+  return folder / 'report.html'
+
+
+def test_strange_text_is_data_and_nothing_else(tmp_path):
+  html = write(tmp_path, 3).read_text()
+  assert html.count('<script') == 2  # the data and the page's own
+  assert '<img src=x' not in html
+  assert not re.search(r'(src|href)\s*=\s*"?(https?:)?//', html)
+  assert "default-src 'none'" in html and "script-src 'sha256-" in html
+
+
+@pytest.fixture
+def page(tmp_path):
+  if not chromium.program():
+    if os.environ.get('CI') == 'true':
+      pytest.fail('Chromium is missing: apt-get install chromium')
+    pytest.skip('needs Chromium')
+  with chromium.started() as page:
+    page.open(write(tmp_path))
+    yield page
+    assert page.run('document.title').startswith('Is it on-policy?')
+    for event in page.console:  # neither errors nor requests
+      url = event['params'].get('request', {}).get('url', '')
+      assert url.startswith(('file:', 'data:')), event
+
+
+def column(page, n):
+  return page.run(
+      f'[...document.querySelectorAll("#rows td:nth-child({n})")]'
+      '.map((x) => x.textContent)')
+
+
+def test_a_thousand_examples_are_searched_sorted_and_read(page):
+  status = 'document.getElementById("status").textContent'
+  assert page.run(status) == '1–50 of 1000 examples'
+  assert page.run('document.querySelectorAll("#rows tr").length') == 50
+
+  # Sorted by phi, up and down; the second page.
+  sort = 'document.querySelector("th[data-key=phi] button").click()'
+  page.run(sort)
+  up = [float(x.replace('−', '-')) for x in column(page, 5)]
+  assert up == sorted(up) and up[0] == -0.999
+  page.run(sort)
+  assert page.run('document.querySelector("th[data-key=phi]").ariaSort') == (
+      'descending')
+  assert column(page, 5)[1] == '−0.001'
+  page.run('document.getElementById("next").click()')
+  assert page.run(status) == '51–100 of 1000 examples'
+
+  # Searched in prompts and responses, and filtered.
+  def choose(id_, value):
+    page.run(f'(() => {{ const e = document.getElementById("{id_}");'
+             f' e.value = {value!r}; e.dispatchEvent(new Event("input")); }})()')
+
+  choose('search', 'question 123?')
+  assert page.run(status) == '1–1 of 1 examples'
+  assert column(page, 9) == ['an answer 123']
+  choose('search', 'nowhere')
+  assert page.run(status) == 'no example matches'
+  choose('search', '')
+  choose('kind', 'rejected')
+  assert page.run(status) == '1–20 of 20 examples'
+  choose('kind', '')
+  choose('corpus', STRANGE)
+  assert page.run(status) == '1–1 of 1 examples'
+
+  # The strange text is shown as it is.
+  page.run('document.querySelector("#rows .row").click()')
+  assert STRANGE in page.run('document.getElementById("tokens").textContent')
+  assert STRANGE in page.run('document.querySelector("#rows .row").textContent')
+  assert page.run('document.querySelectorAll("#detail script, #detail img").length'
+                  ) == 0
+
+
+def test_pointer_and_keys_tell_of_tokens(page):
+  inspector = 'document.getElementById("inspector").textContent'
+  page.point_at('#tokens .token:nth-child(2)')
+  said = page.run(inspector)
+  assert 'token 2: log p −' in said and 'H 1.000' in said and '50.0 %' in said
+  assert page.run('document.querySelectorAll("#inspector li").length') == 5
+
+  # By keys alone: down a row, into it, to its tokens, along them, and back.
+  page.run('document.querySelector("#rows .row").focus()')
+  page.key('ArrowDown')
+  page.key('Enter')
+  row = page.run('document.querySelector("#rows tr.open .row").textContent')
+  assert row == column(page, 9)[1]
+  page.key('Tab')
+  assert 'token 1: ' in page.run(inspector)
+  page.key('ArrowRight')
+  page.key('ArrowRight')
+  assert 'token 3: ' in page.run(inspector)
+  page.key('End')
+  last = page.run('document.querySelectorAll("#tokens .token").length')
+  assert f'token {last}: ' in page.run(inspector)
+  page.key('Escape')
+  assert page.run('document.activeElement.className') == 'row'
+
+
+def test_light_and_dark(page):
+  def colors():
+    return page.run(
+        '["backgroundColor", "color"].map((k) => getComputedStyle(document.body)[k])')
+
+  page.prefer('light')
+  light = colors()
+  page.prefer('dark')
+  dark = colors()
+  assert light[0] == 'rgb(255, 255, 255)' and dark[0] == 'rgb(21, 24, 28)'
+  # A token below 0 is orange, one above is blue, in both.
+  first, last = page.run(
+      '[0, -1].map((i) => [...document.querySelectorAll("#tokens .token")].at(i)'
+      '.style.background)')
+  assert first.startswith('rgba(213, 94, 0') and last.startswith('rgba(0, 114, 178')

@@ -1,0 +1,263 @@
+"""Scores on disk: whole, resumable, as they came, in both formats."""
+
+import functools
+import json
+
+import jax
+import numpy as np
+from pyarrow import parquet
+import pytest
+import transformers
+
+from ddt_jax import embedded
+from ddt_jax import sharding
+from ddt_jax import weights
+from ddt_jax.data import batches
+from ddt_jax.data import census
+from ddt_jax.data import readers
+from ddt_jax.embedded import problems
+from ddt_jax.scoring import forward
+from ddt_jax.scoring import sources
+from ddt_jax.scoring import store
+
+COLUMNS = dict(
+    problem='problem', solution='solution', messages='messages', answer='', id='')
+mesh = functools.cache(lambda: sharding.make_mesh(devices=jax.devices()[:1]))
+load = functools.cache(lambda: weights.load(embedded.STUDENT, mesh=mesh()))
+tokenizer = functools.cache(
+    lambda: transformers.AutoTokenizer.from_pretrained(embedded.STUDENT))
+
+
+def rows(n=12):
+  """With columns of every kind."""
+  return [
+      {'problem': p.problem, 'solution': p.solution, 'n': i, 'mixed': [i, 'x'][i % 2],
+       'meta': {'deep': [i]}, 'none': None, 'phi': 0.5 * i, 'text': 'é\u2028"'}
+      for i, p in enumerate(problems.problems('test', n))
+  ]
+
+
+def source(path, found=None, **options):
+  config, _ = load()
+  options = dict(max_tokens=200) | options
+  found = found or census.take(
+      path, columns=COLUMNS, bad_rows=options.get('bad_rows', 'error'))
+  return sources.File(
+      str(path), COLUMNS, {}, found, tokenizer(),
+      batches.turn_end(tokenizer(), config.eos_ids),
+      options.pop('vocab_size', config.vocab_size), **options)
+
+
+def write(path, some):
+  path.write_text(''.join(
+      row if isinstance(row, str) else json.dumps(row) + '\n' for row in some))
+  return path
+
+
+def make(folder, path, after=lambda rows: None, size=5, **options):
+  config, params = load()
+  shards = store.Shards(
+      folder, source(path, **options), size=size, made_from={'seed': 0})
+  shards.make(
+      functools.partial(
+          forward.dispatch, params, config, mesh=mesh(), batch=1, tokens=512,
+          tail=True),
+      seed=0, after=after)
+  shards.rank()
+  return shards
+
+
+def lines(folder):
+  return [
+      json.loads(line) for file in sorted(folder.glob('*.jsonl'))
+      for line in file.read_text().split('\n')[:-1]
+  ]
+
+
+def content(folder):
+  return {f.name: f.read_bytes() for f in sorted(folder.iterdir())}
+
+
+def test_rows_keep_their_columns_and_get_scores_in_both_formats(tmp_path):
+  given = rows()
+  folder = tmp_path / 'scores'
+  shards = make(folder, write(tmp_path / 'in.jsonl', given))
+  assert len(list(folder.glob('*.parquet'))) == 3
+  found = lines(folder)
+  assert [{k: row[k] for k in given[0]} for row in found] == given
+  table = parquet.read_table([*sorted(folder.glob('*.parquet'))])
+  assert table['meta'].to_pylist() == [row['meta'] for row in given]
+  assert [json.loads(x) for x in table['mixed'].to_pylist()] == [
+      row['mixed'] for row in given]
+  for row, other in zip(found, table.to_pylist(), strict=True):
+    assert row['ddt_line'] == other['ddt_line']
+    for name in store.TOKENS:
+      key = f'ddt_token_{name}'
+      assert len(row[key]) == row['ddt_length']
+      np.testing.assert_allclose(row[key], other[key], atol=6e-5)
+    assert row['ddt_rank'] == other['ddt_rank']
+    assert row['ddt_rejected'] == other['ddt_rejected']
+    np.testing.assert_allclose(other['ddt_phi'], np.mean(other['ddt_token_phi']))
+  order = np.argsort([row['ddt_phi'] for row in found])
+  assert [found[i]['ddt_rank'] for i in order] == list(range(1, 13))
+
+  # The same numbers as by the statistics of the texts one after another.
+  config, params = load()
+  examples = [e for _, e in shards.examples(range(12))]
+  alone = forward.token_stats(params, config, examples, batch=1, mesh=mesh())
+  for row, stats, example in zip(table.to_pylist(), alone, examples, strict=True):
+    np.testing.assert_allclose(row['ddt_token_phi'], stats.phi, atol=2e-5)
+    assert row['ddt_token_ids'] == example.tokens[example.supervised].tolist()
+
+
+def test_parquet_goes_in_as_jsonl_does(tmp_path):
+  given = [{k: v for k, v in row.items() if k != 'mixed'} for row in rows(4)]
+  make(tmp_path / 'one', write(tmp_path / 'in.jsonl', given))
+  import pyarrow
+  parquet.write_table(pyarrow.Table.from_pylist(given), tmp_path / 'in.parquet')
+  make(tmp_path / 'two', tmp_path / 'in.parquet')
+  assert lines(tmp_path / 'one') == lines(tmp_path / 'two')
+
+
+def test_what_was_stopped_or_damaged_ends_the_same(tmp_path):
+  path = write(tmp_path / 'in.jsonl', rows())
+  make(tmp_path / 'whole', path)
+  expected = content(tmp_path / 'whole')
+
+  class Stop(Exception):
+    pass
+
+  def stop(rows):
+    if rows:
+      raise Stop
+
+  folder = tmp_path / 'cut'
+  with pytest.raises(Stop):
+    make(folder, path, after=stop)
+  assert len(list(folder.glob('*.parquet'))) == 1
+  kept = (folder / '00000.parquet').stat().st_mtime_ns
+  with pytest.raises(Stop):
+    make(folder, path, after=stop)  # the first is there, and no other
+  assert (folder / '00000.parquet').stat().st_mtime_ns == kept
+  make(folder, path)
+  assert content(folder) == expected
+  for name in ('00001.parquet', '00002.jsonl', '00000.json'):
+    (folder / name).write_bytes((folder / name).read_bytes()[:-9])
+    make(folder, path)
+    assert content(folder) == expected, name
+
+
+@pytest.mark.parametrize('published', [0, 1, 2, 3])
+def test_a_kill_while_ranking_loses_no_shard(tmp_path, monkeypatch, published):
+  path = write(tmp_path / 'in.jsonl', rows())
+  make(tmp_path / 'whole', path)
+  real, count = store.storage.publish, None
+
+  def publish(file, data):
+    nonlocal count
+    if count is not None:
+      if count == published:
+        raise KeyboardInterrupt
+      count += 1
+    real(file, data)
+
+  monkeypatch.setattr(store.storage, 'publish', publish)
+  rank = store.Shards.rank
+
+  def killed(self):
+    nonlocal count
+    count = 0
+    rank(self)
+
+  monkeypatch.setattr(store.Shards, 'rank', killed)
+  with pytest.raises(KeyboardInterrupt):
+    make(tmp_path / 'cut', path)
+  monkeypatch.undo()
+  scored = []
+  make(tmp_path / 'cut', path, after=scored.append)
+  assert scored == [12]  # all were there
+  assert content(tmp_path / 'cut') == content(tmp_path / 'whole')
+
+
+def test_another_file_or_config_is_refused(tmp_path):
+  path = write(tmp_path / 'in.jsonl', rows(3))
+  make(tmp_path / 'scores', path)
+  write(path, rows(4))
+  with pytest.raises(ValueError, match='was made from'):
+    make(tmp_path / 'scores', path)
+  scored = lines(tmp_path / 'scores')
+  again = write(tmp_path / 'again.jsonl', scored)
+  with pytest.raises(readers.BadData, match="'ddt_line' already"):
+    make(tmp_path / 'twice', again)
+
+
+def bad_rows():
+  good = rows(3)
+  return [
+      good[0], '{"problem": \n', dict(good[1], solution=''), good[1],
+      dict(good[2], solution='9 ' * 300), dict(good[2], problem='9 ' * 300),
+      good[2],
+  ]
+
+
+def test_broken_empty_and_overlong_rows_are_named_and_counted(tmp_path):
+  path = write(tmp_path / 'in.jsonl', bad_rows())
+  shards = make(tmp_path / 'scores', path, bad_rows='skip')
+  assert [row['ddt_line'] for row in lines(tmp_path / 'scores')] == [1, 4, 5, 7]
+  skipped = dict(shards.skipped())
+  assert sorted(skipped) == [2, 3, 6] and shards.truncated() == 1
+  assert 'broken JSON' in skipped[2] and "'solution' is empty" in skipped[3]
+  assert 'more than data.max_tokens=200' in skipped[6]
+  cut = lines(tmp_path / 'scores')[2]
+  assert cut['ddt_truncated'] and cut['ddt_length'] < 200
+
+  dropped = make(tmp_path / 'dropped', path, bad_rows='skip', overlong='drop')
+  assert sorted(dict(dropped.skipped())) == [2, 3, 5, 6]
+  with pytest.raises(readers.BadData, match=r'in.jsonl:2: broken JSON'):
+    make(tmp_path / 'refused', path)
+  long = write(tmp_path / 'long.jsonl', [bad_rows()[0], bad_rows()[4]])
+  with pytest.raises(ValueError, match=r'long.jsonl:2: \d+ tokens'):
+    make(tmp_path / 'long', long, overlong='error')
+
+
+def test_tokens_that_the_model_does_not_know(tmp_path):
+  path = write(tmp_path / 'in.jsonl', rows(3))
+  shards = make(tmp_path / 'skip', path, bad_rows='skip', vocab_size=5)
+  assert [line for line, _ in shards.skipped()] == [1, 2, 3]
+  assert 'the model knows 5' in dict(shards.skipped())[1]
+  assert lines(tmp_path / 'skip') == []
+  with pytest.raises(readers.BadData, match='in.jsonl:1: the token .* has the id'):
+    make(tmp_path / 'error', path, vocab_size=5)
+
+
+def test_a_model_that_is_not_finite_is_named_by_row(tmp_path):
+  config, params = load()
+  broken = jax.tree.map(lambda x: x * np.nan, params)
+  shards = store.Shards(
+      tmp_path / 'x', source(write(tmp_path / 'in.jsonl', rows(2))), size=5,
+      made_from={})
+  with pytest.raises(FloatingPointError, match='in.jsonl:1: .* no finite'):
+    shards.make(functools.partial(
+        forward.dispatch, broken, config, mesh=mesh(), batch=1, tail=True), seed=0)
+
+
+def test_a_large_file_is_not_held(tmp_path, monkeypatch):
+  """No more rows are alive than two shards have."""
+  path = write(tmp_path / 'in.jsonl', rows(40))
+  alive = set()
+  most = 0
+
+  class Counted(sources.Row):
+    def __new__(cls, *args, **kwargs):
+      nonlocal most
+      self = super().__new__(cls, *args, **kwargs)
+      alive.add(id(self))
+      most = max(most, len(alive))
+      return self
+
+    def __del__(self):
+      alive.discard(id(self))
+
+  monkeypatch.setattr(sources, 'Row', Counted)
+  make(tmp_path / 'scores', path, size=4)
+  assert 4 < most <= 12

@@ -1,0 +1,265 @@
+"""Round trips over meshes, damage in every file, and a kill while saving."""
+
+import functools
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddt_jax import sharding
+from ddt_jax import storage
+from ddt_jax import weights
+from ddt_jax.training import checkpoint
+from ddt_jax.training import optimizer
+from ddt_jax.training import train_step
+
+ROOT = pathlib.Path(__file__).parents[2]
+MODEL = ROOT / 'tests' / 'golden' / 'models' / 'qwen2-loop'
+
+
+def abstract(state):
+  """What `restore` is given: the same state on one device."""
+  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  return checkpoint.abstract(state, jax.tree.map(lambda _: here, state))
+
+
+@functools.cache
+def train_state():
+  """A state no two of whose leaves are alike, NaN and inf among them."""
+  _, params = weights.load(MODEL)
+  _, tx = optimizer.make(total_steps=10, lr=1e-3)
+  rng = np.random.default_rng(0)
+
+  def fill(x):
+    if x.dtype == jnp.int32:
+      return np.int32(rng.integers(1, 1000, x.shape))
+    x = rng.normal(size=x.shape).astype(x.dtype)
+    x.flat[:3] = np.nan, np.inf, -0.0
+    return x
+
+  state = train_step.TrainState.create(params, tx)
+  return jax.tree.map(fill, state)
+
+
+def bits(state):
+  return [np.asarray(x).tobytes() for x in jax.tree.leaves(state)]
+
+
+def make_mesh(devices, **axes):
+  return sharding.make_mesh(devices=jax.devices()[:devices], **axes)
+
+
+@pytest.mark.parametrize('saved, restored', [
+    ((1, {}), (1, {})),
+    ((8, {'data': 2, 'fsdp': 4}), (8, {'data': 2, 'fsdp': 4})),
+    ((8, {'data': 2, 'fsdp': 4}), (4, {'fsdp': 2, 'tensor': 2})),
+    ((1, {}), (8, {'data': 2, 'fsdp': 2, 'tensor': 2})),
+], ids=['one device', 'eight', 'eight to four', 'one to eight'])
+def test_a_state_comes_back_bit_for_bit_on_any_mesh(tmp_path, saved, restored):
+  state = train_state()
+  places = sharding.tree_shardings(state, make_mesh(saved[0], **saved[1]))
+  checkpoint.Checkpoints(tmp_path).save(
+      10, jax.device_put(state, places), {'tokens': 12, 'best_nll': None}
+  )
+  places = sharding.tree_shardings(state, make_mesh(restored[0], **restored[1]))
+  found, progress = checkpoint.Checkpoints(tmp_path).restore(
+      checkpoint.abstract(state, places)
+  )
+  assert isinstance(found, train_step.TrainState)
+  assert bits(found) == bits(state)
+  assert jax.tree.structure(found) == jax.tree.structure(state)
+  assert jax.tree.map(lambda x: x.sharding, found) == places
+  assert progress == {'tokens': 12, 'best_nll': None}
+
+
+def small(value):
+  return {'w': jnp.full((64, 64), value, jnp.float32), 'step': jnp.int32(value)}
+
+
+def value_of(restored):
+  """The number that `small` was given; all parts must agree on it."""
+  state, progress = restored
+  value = int(state['step'])
+  assert (np.asarray(state['w']) == value).all()
+  assert progress == {'value': value}
+  return value
+
+
+def save(checkpoints, *values):
+  for value in values:
+    checkpoints.save(value, small(value), {'value': value})
+
+
+def test_a_run_without_a_checkpoint_restores_none(tmp_path):
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  assert checkpoints.steps() == []
+  assert checkpoints.restore(abstract(small(0))) is None
+
+
+def test_the_newest_are_kept(tmp_path):
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  best = checkpoint.Checkpoints(tmp_path, 'best', keep=1)
+  save(checkpoints, 5, 9, 10, 100)
+  save(best, 5, 9)
+  assert checkpoints.steps() == [10, 100]
+  assert best.steps() == [9]
+  assert len(list((tmp_path / 'checkpoints').iterdir())) == 2
+  assert value_of(checkpoints.restore(abstract(small(0)))) == 100
+  assert value_of(best.restore(abstract(small(0)))) == 9
+
+
+def test_a_step_saved_again_replaces_the_first(tmp_path):
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  checkpoints.save(1, small(1), {'value': 1})
+  checkpoints.save(1, small(2), {'value': 2})
+  assert checkpoints.steps() == [1]
+  assert value_of(checkpoints.restore(abstract(small(0)))) == 2
+
+
+@pytest.fixture(scope='module')
+def two(tmp_path_factory):
+  """A folder with the checkpoints 1 and 2, to be copied."""
+  folder = tmp_path_factory.mktemp('two')
+  save(checkpoint.Checkpoints(folder), 1, 2)
+  return folder
+
+
+def flip(file):
+  data = bytearray(file.read_bytes())
+  data[len(data) // 2] ^= 1
+  file.write_bytes(data)
+
+
+def truncate(file):
+  data = file.read_bytes()
+  file.write_bytes(data[:len(data) // 2])
+
+
+def empty(file):
+  file.write_bytes(b'')
+
+
+def add(file):
+  (file.parent / 'more').touch()
+
+
+@pytest.mark.parametrize(
+    'damage', [flip, truncate, empty, pathlib.Path.unlink, add],
+    ids=lambda f: f.__name__,
+)
+def test_a_damaged_checkpoint_is_named_and_passed_over(
+    two, tmp_path, damage, monkeypatch
+):
+  said = []
+  monkeypatch.setattr(
+      checkpoint.logging, 'warning', lambda text, *args: said.append(text % args)
+  )
+  newest = pathlib.Path('checkpoints/00000002')
+  # Whatever Orbax has written: its names are its own affair.
+  files = [
+      str(f.relative_to(two / newest)) for f in (two / newest).rglob('*')
+      if f.is_file() and f.stat().st_size
+  ]
+  assert {'progress.json', storage.SEAL} < set(files) and len(files) > 4
+  if damage is pathlib.Path.unlink:
+    files.remove(storage.SEAL)  # never finished: see below
+  for i, file in enumerate(files):
+    folder = tmp_path / str(i)
+    shutil.copytree(two, folder)
+    damage(folder / newest / file)
+    restored = checkpoint.Checkpoints(folder).restore(abstract(small(0)))
+    assert value_of(restored) == 1, file
+    warning, = said
+    assert str(folder / newest) in warning, file
+    said.clear()
+
+
+def test_where_all_are_damaged_there_is_none(two, tmp_path):
+  shutil.copytree(two, tmp_path, dirs_exist_ok=True)
+  for file in tmp_path.rglob('progress.json'):
+    flip(file)
+  assert checkpoint.Checkpoints(tmp_path).restore(abstract(small(0))) is None
+
+
+def test_an_unfinished_checkpoint_is_none(two, tmp_path):
+  shutil.copytree(two, tmp_path, dirs_exist_ok=True)
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  newest = tmp_path / 'checkpoints' / '00000002'
+  (newest / storage.SEAL).unlink()
+  assert checkpoints.steps() == [1]
+  assert value_of(checkpoints.restore(abstract(small(0)))) == 1
+  # What Orbax was writing when it was cut off does not stand in the way.
+  (newest / 'state').rename(newest / 'state.orbax-checkpoint-tmp-0')
+  save(checkpoints, 2)
+  assert checkpoints.steps() == [1, 2]
+  assert value_of(checkpoints.restore(abstract(small(0)))) == 2
+
+
+SAVING = """
+import sys
+import checkpoint_test as t
+from ddt_jax.training import checkpoint
+
+checkpoints = checkpoint.Checkpoints(sys.argv[1])
+restored = checkpoints.restore(t.abstract(t.small(0)))
+value = t.value_of(restored) if restored else 0
+while True:
+  value += 1
+  t.save(checkpoints, value)
+  print(value, flush=True)
+"""
+
+
+def test_a_process_killed_while_saving_leaves_what_it_had_saved(tmp_path):
+  env = os.environ | {
+      'XLA_FLAGS': '', 'PYTHONPATH': f'{ROOT}{os.pathsep}{ROOT / "tests"}'
+  }
+  rng, saved = random.Random(0), 0
+  for _ in range(2):
+    process = subprocess.Popen(
+        [sys.executable, '-c', SAVING, tmp_path], env=env, cwd=ROOT,
+        stdout=subprocess.PIPE, text=True,
+    )
+    try:
+      # It goes on from where it was killed.
+      assert [int(process.stdout.readline()) for _ in range(3)] == [
+          saved + 1, saved + 2, saved + 3
+      ]
+      time.sleep(rng.uniform(0, 0.2))
+    finally:
+      os.kill(process.pid, signal.SIGKILL)
+      rest, _ = process.communicate()
+    told = [saved + 3, *map(int, rest.split())][-1]
+    saved = value_of(
+        checkpoint.Checkpoints(tmp_path).restore(abstract(small(0)))
+    )
+    assert saved in (told, told + 1)  # sealed, but killed before it said so
+
+
+def test_progress_is_kept_as_json(tmp_path):
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  checkpoints.save(3, small(3), {'value': 3, 'stream': {'next_index': 7}})
+  file = tmp_path / 'checkpoints' / '00000003' / 'progress.json'
+  assert json.loads(file.read_text())['stream'] == {'next_index': 7}
+
+
+def test_a_relative_folder_will_do(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  state = {'x': jnp.arange(3.0)}
+  checkpoint.Checkpoints('run').save(1, state, {'step': 1})
+  where = jax.tree.map(lambda x: x.sharding, state)
+  restored, progress = checkpoint.Checkpoints('run').restore(
+      checkpoint.abstract(state, where)
+  )
+  assert progress == {'step': 1}
+  assert restored['x'].tolist() == [0, 1, 2]
