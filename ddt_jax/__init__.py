@@ -1,50 +1,37 @@
-"""On-policy SFT in JAX: score data by how natural it is, train by it, rewrite it.
+"""On-policy SFT in JAX: score data, train on it, rewrite it.
+
+Reading order: `ddt` (phi and the on-policy test), `objectives` (the losses),
+`vocab_head` (the same without [tokens, V] logits), `hinting` and
+`hinted_decode` (rewriting), `rounds.curate` (one round's corpus), then
+`experiments/train.py`, which runs the rounds.
 
 Dimensions, used in docstrings and einsums everywhere:
 
   B batch, T time, S cache, V vocabulary, D width, F MLP width,
   N heads, K kv heads, H head dim, L layers, R kv groups (N = K R)
 
-Where things live; a module imports only modules above it:
+The map. A module imports only modules that stand above it:
 
-  ddt          token statistics, phi, the calibrated on-policy test
-  objectives   token weights (sft, dft, idft), the curriculum, the mean
-  hinting      lambda schedules, the geometric mixture of two streams
-  sampling     temperature, top-p, draw
-  stopping     repetition, a splitter's automaton over tokens
-  storage      the one place that touches files: append, publish, digest, lock
-               (its parts: object_store for gs://, locks)
-  processes    several on one run: what the first decides and writes
-  records      Problem, Response; JSONL
-  shards       a stage's output: whole, checked and never made twice
-  prompts      chats for answering and for rewriting; templates of these
-  verify       boxed answers: extract, compare, in killable workers
-               (its parts: verify_algebra, verify_math, verify_worker)
-  sharding     mesh; (parameter path, PartitionSpec) rules
-  vocab_head   hidden states -> token statistics, without the logits
-               (its parts: vocab_parts, vocab_stream, vocab_tiles)
-  model        the decoder and its pure `forward`
-               (its parts: attention, model_config)
-  weights      Hugging Face safetensors <-> params
-  engine       batched sampling: slots that are refilled on the device
-               (its parts: requests, slots, cache_plan, ledger)
+  errors         InputError: what a user can mend
+  ddt            token statistics, phi, the calibrated on-policy test
+  sharding       the mesh; (parameter path, PartitionSpec) rules
+  processes      several hosts: decisions by process 0, broadcast to all
+  significance   intervals, ranks and tests, by SciPy
+  objectives/    token weights, their curriculum, the weighted mean
+  vocab_head/    hidden states -> token statistics, without the logits
+  hinting        lambda schedules, the geometric mixture of two streams
+  sampling       nucleus, temperature, draw
+  stopping       repetition, a splitter's automaton over tokens
+  storage/       the one place that touches files: local folders and gs://
+  verify/        the answer of a response: right, wrong or abstained
+  model/         config, layers, attention, the decoder's pure forward
+  weights/       Hugging Face folders <-> the parameter tree
+  data/          records, prompts, readers, chat masks, batches, stage cache
+  engine/        batched decoding: requests, slots, the device loop
   hinted_decode  the two-stream loop, and rewriting by it
-  optimizer    optax chain and schedules
-  train_step   TrainState, make_train_step
-  datasets/    TFDS builder of the embedded world; JSONL and Parquet readers
-  embedded/    the student that ships with the project and its world
-  batches      tokenise, mask, shuffle, place on the mesh (Grain)
-  score        token statistics of a corpus (its part: buckets)
-  checkpoint   Orbax: state + data iterator + progress
-  corpus_stats of a scored corpus: responses, tokens, AUROC, false discoveries
-  metrics      scalars to JSONL, TensorBoard, W&B
-  evaluate     accuracy on held-out problems
-  curate       one round's corpus: sample, verify, rewrite, verify, score, filter
-  report       a run's folder -> Markdown, HTML and PNG
-               (its parts: report_summary, report_plots, report_html, page)
-  score_shards a corpus -> its scores, Parquet and JSONL (its part: score_rows)
-  own_samples  what the model answers by itself
-  calibration  the scores' self-test on these
-  score_report scored corpora -> verdict, HTML and PNG
-               (its parts: score_summary, score_plots, score_page, pages/)
+  training/      optimizer, step, checkpoints, progress, metrics
+  embedded/      the student that ships with the project, and its world
+  scoring/       phi over corpora: numbers only
+  rounds/        one round's corpus: answers, selection, evaluation
+  report/        words and looks: pages, plots, tables
 """

@@ -188,7 +188,7 @@ def rewrite(
   Args:
     params, config: the model.
     requests: (student ids, ids of a `prompts.Template`'s chat), see
-      `batches.encode_prompt`.
+      `chat.encode_prompt`.
     tokenizer: of transformers.
     key: random key.
     max_new_tokens: of a rewritten solution.

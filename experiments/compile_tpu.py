@@ -6,7 +6,7 @@ python -m experiments.compile_tpu --config configs/idft.py --topology v5e:4x8 \
 
 Parts: head (the loss by hidden states and head, alone), train (a step of the
 optimizer), score, decode. model.path: a folder, a config.json, or a name of
-`model_sizes`; no weights are read. Of each part a chip's share: memory by
+`published`; no weights are read. Of each part a chip's share: memory by
 category; FLOPs, bytes and collectives with loops multiplied in (see `hlo`); the
 time that no program with these can beat. Needs the extra [tpu].
 """
@@ -32,13 +32,14 @@ import jax  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
+from ddt_jax import embedded  # noqa: E402
 from ddt_jax import model  # noqa: E402
 from ddt_jax import sharding  # noqa: E402
+from ddt_jax.model import published  # noqa: E402
 from experiments.run import inputs  # noqa: E402
 from experiments.run import lifecycle  # noqa: E402
 from experiments.tpu import chips  # noqa: E402
 from experiments.tpu import hlo  # noqa: E402
-from experiments.tpu import model_sizes  # noqa: E402
 from experiments.tpu import programs  # noqa: E402
 
 PARTS = ('head', 'train', 'score', 'decode')
@@ -148,8 +149,9 @@ def run(c, topology: str, parts: list[str], context: int) -> None:
   chip = chips.of(topology)
   mesh = sharding.make_mesh(**c.mesh, devices=devices(topology))
   inputs.check_options(c, mesh)
+  path = str(embedded.STUDENT) if c.model.path == 'embedded' else c.model.path
   config = model.ModelConfig.from_hf(
-      model_sizes.fields(c.model.path), dtype=c.model.dtype, remat=c.model.remat)
+      published.fields(path), dtype=c.model.dtype, remat=c.model.remat)
   shape = ', '.join(f'{a}={n}' for a, n in mesh.shape.items())
   print(
       f'{c.model.path}, {config.dtype}, remat {config.remat}, on {topology}'

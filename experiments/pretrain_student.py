@@ -22,6 +22,8 @@ from ddt_jax import model
 from ddt_jax import storage
 from ddt_jax import weights
 from ddt_jax.data import batches
+from ddt_jax.data import chat
+from ddt_jax.data import lengths
 from ddt_jax.data import prompts
 from ddt_jax.embedded import problems
 from ddt_jax.embedded import tokenizer as student_tokenizer
@@ -49,7 +51,7 @@ def shuffled_batches(examples, tokens_per_batch, seed):
   """Batches of equal token counts, each of examples of about one length."""
   by_length = {}
   for e in examples:
-    by_length.setdefault(batches.row_length([e], 32), []).append(e)
+    by_length.setdefault(lengths.row_length([e], 32), []).append(e)
   cut = [
       (time, group[i: i + tokens_per_batch // time])
       for time, group in by_length.items()
@@ -87,10 +89,10 @@ def make_optimizer(total_steps, c) -> optax.GradientTransformation:
 
 def measure(params, config, tokenizer, end, *, problems_each, samples):
   """Greedy accuracy on every split, and on targets given their solutions."""
-  def solve(split, chat=None):
+  def solve(split, turns_of=None):
     return evaluate.accuracy(
         params, config, tokenizer, list(problems.problems(split, problems_each)),
-        chat=chat, key=jax.random.key(0), samples=samples, eos_ids=(end.id,),
+        turns_of=turns_of, key=jax.random.key(0), samples=samples, eos_ids=(end.id,),
         max_new_tokens=192,
     )
 
@@ -111,7 +113,7 @@ def main(argv):
   del argv
   c, start = _CONFIG.value, time.time()
   tokenizer = train_tokenizer(c.model.max_positions)
-  end = batches.turn_end(tokenizer)
+  end = chat.turn_end(tokenizer)
   config = model.ModelConfig.from_hf(dict(
       architectures=['Qwen2ForCausalLM'], model_type='qwen2',
       vocab_size=len(tokenizer), hidden_size=c.model.width,
@@ -126,9 +128,9 @@ def main(argv):
       eos_token_id=end.id, initializer_range=c.model.init_std,
   ))
   examples = [
-      batches.encode(tokenizer, chat, end)
+      chat.encode(tokenizer, turns, end)
       for kind, count in c.text.items()
-      for chat in tqdm.tqdm(
+      for turns in tqdm.tqdm(
           problems.pretraining(kind, count, c.seed), f'tokenise {kind}', count
       )
   ]

@@ -19,7 +19,7 @@ import numpy as np
 from ddt_jax import engine
 from ddt_jax import hinted_decode
 from ddt_jax import verify
-from ddt_jax.data import batches
+from ddt_jax.data import chat
 from ddt_jax.data import prompts
 from ddt_jax.rounds import curate
 from ddt_jax.rounds import evaluate
@@ -51,7 +51,7 @@ class Table:
     self.s, self.problems = s, problems
     self.verifier = dict(workers=workers, timeout_s=timeout_s)
     self.students = [
-        batches.encode_prompt(s.tokenizer, prompts.student_chat(p.problem))
+        chat.encode_prompt(s.tokenizer, prompts.student_chat(p.problem))
         for p in problems
     ]
     self.references = [
@@ -80,7 +80,7 @@ class Table:
     )
     there = [i for i, t in enumerate(texts) if len(t)]
     examples = [
-        batches.Example(
+        chat.Example(
             np.array([*self.students[i], *texts[i]], np.int32),
             np.arange(len(self.students[i]) + len(texts[i]))
             >= len(self.students[i]),
@@ -141,7 +141,7 @@ def main(argv):
   )
   table.add('own samples', [r.tokens for r in own])
   requests = [
-      (student, batches.encode_prompt(
+      (student, chat.encode_prompt(
           s.tokenizer, template.hinted_chat(p.problem, p.solution)
       )) for student, p in zip(table.students, failed, strict=True)
   ]

@@ -19,7 +19,7 @@ from ddt_jax import sampling
 from ddt_jax import stopping
 from ddt_jax import verify
 from ddt_jax import weights
-from ddt_jax.data import batches
+from ddt_jax.data import chat
 from ddt_jax.data import prompts
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
@@ -170,8 +170,8 @@ def embedded_student():
 def request():
   words, _, _ = embedded_student()
   return (
-      batches.encode_prompt(words, prompts.student_chat(PROBLEM)),
-      batches.encode_prompt(words, TEMPLATE.hinted_chat(PROBLEM, SOLUTION)),
+      chat.encode_prompt(words, prompts.student_chat(PROBLEM)),
+      chat.encode_prompt(words, TEMPLATE.hinted_chat(PROBLEM, SOLUTION)),
   )
 
 

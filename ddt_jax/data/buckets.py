@@ -5,6 +5,7 @@ import itertools
 import math
 
 from ddt_jax.data import batches
+from ddt_jax.data import chat
 
 SHORTEST = 16  # rows, and the multiple that all lengths are of
 
@@ -20,7 +21,7 @@ def padded_length(n: int) -> int:
 
 
 def by_length(
-    examples: Iterable[batches.Example], *, batch: int, ahead: int = 16,
+    examples: Iterable[chat.Example], *, batch: int, ahead: int = 16,
     time: int | None = None, tokens: int = 0,
 ) -> Iterator[list[tuple[list[int], batches.Batch]]]:
   """The examples once, those of like length together: for scoring.

@@ -1,4 +1,4 @@
-"""What a run trains, validates and evaluates on, from either source of data."""
+"""The problems a run trains, validates and evaluates on."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -7,7 +7,6 @@ from ddt_jax import verify
 from ddt_jax.data import readers
 from ddt_jax.data import records
 from ddt_jax.data import splits
-from ddt_jax.embedded import word_problems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,45 +25,6 @@ class Corpus:
   evaluation: dict[str, list[records.Problem]]
   bad_rows: int
   description: str
-
-
-def load(
-    *, name: str, path: str, evaluation_problems: int, **options
-) -> Corpus:
-  """The data set `name`, or a user's file where `path` is given.
-
-  Args:
-    name: word_problems.
-    path: see `from_file`; '' for none.
-    evaluation_problems: of each split, at most so many are evaluated on.
-    **options: of `from_file`.
-  """
-  if path:
-    return from_file(path, evaluation_problems=evaluation_problems, **options)
-  if name != 'word_problems':
-    raise ValueError(
-        f'data.name={name!r}: there is word_problems; for your own data,'
-        ' --config.data.path=FILE'
-    )
-  return embedded(evaluation_problems)
-
-
-def embedded(evaluation_problems: int) -> Corpus:
-  """The embedded world: three evaluation splits of so many problems, or none."""
-  names = {'target': 'test', 'generalisation': 'generalisation',
-           'retained': 'retained'}
-  train = word_problems.load('train')
-  validation = word_problems.load('validation')
-  evaluation = {
-      name: word_problems.load(split)[:evaluation_problems]
-      for name, split in names.items() if evaluation_problems
-  }
-  sizes = ', '.join(f'{len(p)} {n}' for n, p in evaluation.items()) or 'nothing'
-  return Corpus(
-      train, validation, evaluation, 0,
-      f'word_problems: {len(train)} train, {len(validation)} validation;'
-      f' evaluated on {sizes}',
-  )
 
 
 def from_file(

@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from ddt_jax.data import corpus
 from ddt_jax.data import records
 from ddt_jax.embedded import problems
 
@@ -61,3 +62,21 @@ def load(split: str, *, data_dir: str | None = None) -> list[records.Problem]:
   return [
       records.Problem(**{k: v.decode() for k, v in row.items()}) for row in rows
   ]
+
+
+def world(evaluation_problems: int) -> corpus.Corpus:
+  """The embedded world: three evaluation splits of so many problems, or none."""
+  names = {'target': 'test', 'generalisation': 'generalisation',
+           'retained': 'retained'}
+  train = load('train')
+  validation = load('validation')
+  evaluation = {
+      name: load(split)[:evaluation_problems]
+      for name, split in names.items() if evaluation_problems
+  }
+  sizes = ', '.join(f'{len(p)} {n}' for n, p in evaluation.items()) or 'nothing'
+  return corpus.Corpus(
+      train, validation, evaluation, 0,
+      f'word_problems: {len(train)} train, {len(validation)} validation;'
+      f' evaluated on {sizes}',
+  )

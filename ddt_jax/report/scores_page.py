@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ddt_jax import ddt
-from ddt_jax.data import batches
+from ddt_jax.data import chat
 from ddt_jax.report import page_parts
 from ddt_jax.report import run_words
 from ddt_jax.scoring import corpus_summary
@@ -49,7 +49,7 @@ def example(
     kind: str,
     row: Mapping[str, Any],
     prefix: str,
-    tokens: batches.Example,
+    tokens: chat.Example,
     stats: ddt.TokenStats,
     *,
     most: int,

@@ -20,7 +20,8 @@ from ddt_jax import model
 from ddt_jax import processes
 from ddt_jax import storage
 from ddt_jax import verify
-from ddt_jax.data import batches
+from ddt_jax.data import chat
+from ddt_jax.data import lengths
 from ddt_jax.data import prompts
 from ddt_jax.data import records
 from ddt_jax.data import stage_cache
@@ -46,7 +47,7 @@ class Corpus(NamedTuple):
 
   problems: list[records.Problem]
   responses: list[records.Response]
-  examples: list[batches.Example]
+  examples: list[chat.Example]
   summary: dict[str, Any]
 
 
@@ -71,7 +72,7 @@ def curate(
     folder: Any,
     made_from: Mapping[str, Any],
     key: jax.Array,
-    end: batches.TurnEnd,
+    end: chat.TurnEnd,
     samples: int,
     temperature: float,
     top_p: float,
@@ -134,7 +135,7 @@ def curate(
   by_id = {p.id: p for p in problems}
   answerable = [p for p in problems if p.answer]
   prompt = {
-      p.id: batches.encode_prompt(tokenizer, p.conversation[:-1])
+      p.id: chat.encode_prompt(tokenizer, p.conversation[:-1])
       for p in problems
   }
   good = functools.partial(_good, end=end)
@@ -174,11 +175,11 @@ def curate(
       for r in _distinct(candidates, prompt)
   }
   cut = {
-      r: batches.Example(e.tokens[:max_tokens], e.supervised[:max_tokens])
+      r: chat.Example(e.tokens[:max_tokens], e.supervised[:max_tokens])
       for r, e in made.items()
   }
   candidates = [r for r, e in cut.items() if e.supervised.any()]
-  time = batches.row_length(list(cut.values())) if cut else 0
+  time = lengths.row_length(list(cut.values())) if cut else 0
 
   def add_phi(first, some):
     stats = forward.token_stats(
@@ -242,7 +243,7 @@ def _rewrite(
   """Some problems' references in the model's own words, with verdicts."""
   found = hinted_decode.rewrite(
       params, config, [
-          (prompt[p.id], batches.encode_prompt(
+          (prompt[p.id], chat.encode_prompt(
               tokenizer, template.hinted_chat(p.problem, p.solution)
           )) for p in some
       ], tokenizer=tokenizer, key=jax.random.fold_in(key, 2 * first + 1),
@@ -263,7 +264,7 @@ def _rewrite(
   ]
 
 
-def _good(response: records.Response, end: batches.TurnEnd) -> bool:
+def _good(response: records.Response, end: chat.TurnEnd) -> bool:
   """Right, whole, and without a word of a solution that was given."""
   return (
       response.correct is True and response.tokens[-1:] == (end.id,)
@@ -288,12 +289,12 @@ def _example(
     problem: records.Problem,
     prompt: Sequence[int],
     tokenizer: Any,
-    end: batches.TurnEnd,
-) -> batches.Example:
+    end: chat.TurnEnd,
+) -> chat.Example:
   """Ids of a response are never decoded and encoded again."""
   if response.source == 'reference':
-    return batches.encode(tokenizer, problem.conversation, end)
-  return batches.answered(prompt, response.tokens)
+    return chat.encode(tokenizer, problem.conversation, end)
+  return chat.answered(prompt, response.tokens)
 
 
 def to_chat(
@@ -308,7 +309,7 @@ def to_chat(
 
 
 def _reference(tokenizer, problem, end) -> records.Response:
-  example = batches.encode(tokenizer, problem.conversation, end)
+  example = chat.encode(tokenizer, problem.conversation, end)
   return records.Response(
       problem.id, tuple(example.tokens[example.supervised].tolist()),
       problem.solution, 'eos', 'reference',

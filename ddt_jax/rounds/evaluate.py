@@ -10,7 +10,7 @@ import numpy as np
 from ddt_jax import engine
 from ddt_jax import model
 from ddt_jax import verify
-from ddt_jax.data import batches
+from ddt_jax.data import chat
 from ddt_jax.data import prompts
 from ddt_jax.data import records
 
@@ -52,7 +52,7 @@ def answer(
     tokenizer: Any,
     problems: Sequence[records.Problem],
     *,
-    chat: Callable[[records.Problem], prompts.Chat] | None = None,
+    turns_of: Callable[[records.Problem], prompts.Chat] | None = None,
     samples: int = 1,
     workers: int = 2,
     timeout_s: float = 5.0,
@@ -63,7 +63,7 @@ def answer(
   Args:
     params, config, tokenizer: the model.
     problems: with answers to verify against.
-    chat: the conversation to answer, default the problem alone.
+    turns_of: the conversation to answer, default the problem alone.
     samples: responses to each problem.
     workers, timeout_s: of the verifier.
     **sampling: of `engine.generate`.
@@ -71,8 +71,8 @@ def answer(
   Returns:
     For each problem its responses, with verdicts.
   """
-  chat = chat or (lambda p: p.conversation[:-1])
-  ids = [batches.encode_prompt(tokenizer, chat(p)) for p in problems]
+  turns_of = turns_of or (lambda p: p.conversation[:-1])
+  ids = [chat.encode_prompt(tokenizer, turns_of(p)) for p in problems]
   generated = engine.generate(
       params, config, [i for i in ids for _ in range(samples)], **sampling
   )

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from ddt_jax import ddt
-from ddt_jax.data import batches
+from ddt_jax.data import chat
 from ddt_jax.report import run_words
 from ddt_jax.rounds import evaluate
 from ddt_jax.scoring import corpus_stats
@@ -70,7 +70,7 @@ def perturbed(params: Any, key: jax.Array, scale: float) -> Any:
   ])
 
 
-def shifted(example: batches.Example) -> batches.Example:
+def shifted(example: chat.Example) -> chat.Example:
   """With a mask that is off by one: the end of the turn is left out."""
   return example._replace(supervised=np.append(example.supervised[1:], False))
 

@@ -15,6 +15,7 @@ from ddt_jax import processes
 from ddt_jax import vocab_head
 from ddt_jax.data import batches
 from ddt_jax.data import buckets
+from ddt_jax.data import chat
 
 
 @functools.partial(jax.jit, static_argnames=(
@@ -65,7 +66,7 @@ class Pending(NamedTuple):
 def dispatch(
     params: Any,
     config: model.ModelConfig,
-    examples: Sequence[batches.Example],
+    examples: Sequence[chat.Example],
     *,
     batch: int,
     mesh: jax.sharding.Mesh,
@@ -99,7 +100,7 @@ def one_behind(made: Iterable[Any]) -> Iterator[Any]:
 def token_stats(
     params: Any,
     config: model.ModelConfig,
-    examples: Iterable[batches.Example],
+    examples: Iterable[chat.Example],
     *,
     batch: int,
     mesh: jax.sharding.Mesh,
@@ -172,7 +173,7 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
 
 def heat_map(
     tokenizer: Any,
-    example: batches.Example,
+    example: chat.Example,
     phi_before: Sequence[float],
     phi_after: Sequence[float],
 ) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import tqdm
 
 from ddt_jax import engine
 from ddt_jax import model
-from ddt_jax.data import batches
+from ddt_jax.data import chat
 from ddt_jax.data import records
 from ddt_jax.data import stage_cache
 from ddt_jax.scoring import sources
@@ -50,7 +50,7 @@ def draw(
     check_stop: called now and then; may raise to end the call.
   """
   prompts = [
-      batches.encode_prompt(tokenizer, p.conversation[:-1]) for p in problems]
+      chat.encode_prompt(tokenizer, p.conversation[:-1]) for p in problems]
   room = [min(max_new_tokens, max_tokens - len(prompt)) for prompt in prompts]
   able = [i for i, n in enumerate(room) if n > 0]
   if not able:

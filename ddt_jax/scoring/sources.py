@@ -9,8 +9,9 @@ import dataclasses
 import itertools
 from typing import Any, NamedTuple, Protocol
 
-from ddt_jax.data import batches
 from ddt_jax.data import census
+from ddt_jax.data import chat
+from ddt_jax.data import lengths
 from ddt_jax.data import readers
 from ddt_jax.data import records
 
@@ -28,7 +29,7 @@ class Row(NamedTuple):
 
   line: int
   columns: dict[str, Any]
-  example: batches.Example | None
+  example: chat.Example | None
   fault: str = ''
   truncated: bool = False
 
@@ -60,7 +61,7 @@ class File:
     path, columns, options: see `readers.stream`.
     found: what `census.take` found there.
     tokenizer, end, vocab_size: of the model.
-    max_tokens, overlong: see `batches.fit`.
+    max_tokens, overlong: see `lengths.fit`.
     bad_rows: 'error' raises where a row cannot be scored, 'skip' says why.
   """
 
@@ -69,7 +70,7 @@ class File:
   options: dict[str, Any]
   found: census.Census
   tokenizer: Any
-  end: batches.TurnEnd
+  end: chat.TurnEnd
   vocab_size: int
   max_tokens: int
   overlong: str = 'truncate'
@@ -105,11 +106,11 @@ class File:
     for i, row in enumerate(block):
       if row.problem is not None:
         try:
-          pieces[i] = batches.pieces(
+          pieces[i] = chat.pieces(
               self.tokenizer, row.problem.conversation, self.end)
         except ValueError as e:
           faults[i] = str(e)
-    examples = batches.encode_pieces(self.tokenizer, list(pieces.values()))
+    examples = chat.encode_pieces(self.tokenizer, list(pieces.values()))
     examples = dict(zip(pieces, examples, strict=True))
     return [
         self._fitted(row, examples.get(i), faults[i])
@@ -122,7 +123,7 @@ class File:
     if example is not None:
       fault = self._vocabulary_fault(example)
     if example is not None and not fault:
-      kept = batches.cut(example, self.max_tokens, self.overlong, where)
+      kept = lengths.cut(example, self.max_tokens, self.overlong, where)
       if kept is None:
         fault = (f'{len(example.tokens)} tokens, more than data.max_tokens='
                  f'{self.max_tokens}')
@@ -131,7 +132,7 @@ class File:
           f'{where}: {fault}; --config.data.bad_rows=skip leaves such rows out')
     return Row(row.line, row.columns, kept, fault, kept is not example)
 
-  def _vocabulary_fault(self, example: batches.Example) -> str:
+  def _vocabulary_fault(self, example: chat.Example) -> str:
     highest = int(example.tokens.max())
     if highest < self.vocab_size:
       return ''
@@ -175,7 +176,7 @@ class Samples:
 
   def blocks(self, size: int, first: int) -> Iterator[list[Row]]:
     return _blocks((
-        Row(i + 1, self._columns(i), batches.answered(
+        Row(i + 1, self._columns(i), chat.answered(
             self.prompts[i], self.responses[i].tokens))
         for i in range(first * size, self.count)
     ), size)

@@ -22,8 +22,8 @@ from pyarrow import parquet
 from ddt_jax import ddt
 from ddt_jax import processes
 from ddt_jax import storage
-from ddt_jax.data import batches
 from ddt_jax.data import census
+from ddt_jax.data import chat
 from ddt_jax.data import readers
 from ddt_jax.scoring import corpus_stats
 from ddt_jax.scoring import forward
@@ -122,7 +122,7 @@ class Shards:
 
   def examples(
       self, chosen: Sequence[int]
-  ) -> list[tuple[dict[str, Any], batches.Example]]:
+  ) -> list[tuple[dict[str, Any], chat.Example]]:
     """Own columns and tokens of some scored rows, by their places from 0."""
     found, start = {}, 0
     for k in range(len(self)):
@@ -131,7 +131,7 @@ class Shards:
       if here := [i for i in chosen if start <= i < end]:
         rows = self._table(k).take([i - start for i in here]).to_pylist()
         for i, row in zip(here, rows, strict=True):
-          found[i] = row, batches.Example(
+          found[i] = row, chat.Example(
               np.array(row.pop(self.prefix + 'tokens'), np.int32),
               np.array(row.pop(self.prefix + 'supervised'), bool))
       start = end

@@ -33,8 +33,8 @@ from ddt_jax import sharding
 from ddt_jax import storage
 from ddt_jax import vocab_head
 from ddt_jax import weights
-from ddt_jax.data import batches
 from ddt_jax.data import buckets
+from ddt_jax.data import chat
 from ddt_jax.embedded import problems
 from ddt_jax.scoring import forward
 from experiments.bench import models
@@ -61,11 +61,11 @@ def make_chats(count):
 
 def tokenise(chats):
   tokenizer = transformers.AutoTokenizer.from_pretrained(embedded.STUDENT)
-  end = batches.turn_end(tokenizer)
+  end = chat.turn_end(tokenizer)
   began = time.perf_counter()
-  tokens = [batches.encode(tokenizer, chat, end).tokens for chat in chats]
+  tokens = [chat.encode(tokenizer, turns, end).tokens for turns in chats]
   show_seconds('tokenising', began)
-  return [batches.Example(t, np.arange(len(t)) > 0) for t in tokens]
+  return [chat.Example(t, np.arange(len(t)) > 0) for t in tokens]
 
 
 def write(found):
@@ -177,7 +177,7 @@ def stream(texts):
     rng = np.random.default_rng(0)
     for _ in range(texts):
       tokens = rng.integers(2, config.vocab_size, rng.integers(8, 256), np.int32)
-      yield batches.Example(tokens, np.arange(len(tokens)) > 0)
+      yield chat.Example(tokens, np.arange(len(tokens)) > 0)
 
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   for _ in forward.token_stats(params, config, examples(), batch=8, mesh=mesh):

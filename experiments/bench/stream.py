@@ -28,6 +28,7 @@ from ddt_jax import weights
 from ddt_jax.data import batches
 from ddt_jax.data import buckets
 from ddt_jax.data import census
+from ddt_jax.data import chat
 from ddt_jax.embedded import problems
 from ddt_jax.scoring import forward
 from ddt_jax.scoring import sources
@@ -73,7 +74,7 @@ class Contenders:
     self.mesh = sharding.make_mesh(devices=jax.devices()[:1])
     self.config, self.params = weights.load(embedded.STUDENT, mesh=self.mesh)
     self.tokenizer = transformers.AutoTokenizer.from_pretrained(embedded.STUDENT)
-    self.end = batches.turn_end(self.tokenizer, self.config.eos_ids)
+    self.end = chat.turn_end(self.tokenizer, self.config.eos_ids)
     self.how = dict(batch=1, tokens=_TOKENS.value)
 
   def source(self, path):

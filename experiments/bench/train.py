@@ -29,6 +29,7 @@ import safetensors.numpy
 from ddt_jax import model
 from ddt_jax import weights
 from ddt_jax.data import batches
+from ddt_jax.data import chat
 from ddt_jax.training import optimizer
 from ddt_jax.training import train_step
 from experiments.bench import models
@@ -49,7 +50,7 @@ LR = 1e-5
 
 def make_batch(config: model.ModelConfig, tokens: int) -> batches.Batch:
   ids = np.random.default_rng(0).integers(2, config.vocab_size, tokens + 1)
-  example = batches.Example(ids.astype(np.int32), np.ones(tokens + 1, bool))
+  example = chat.Example(ids.astype(np.int32), np.ones(tokens + 1, bool))
   return batches.collate([example], 1, tokens)
 
 

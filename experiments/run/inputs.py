@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import transformers
 
 from ddt_jax import ddt
+from ddt_jax import errors
 from ddt_jax import model
 from ddt_jax import objectives
 from ddt_jax import processes
@@ -17,8 +18,11 @@ from ddt_jax import stopping
 from ddt_jax import storage
 from ddt_jax import weights
 from ddt_jax.data import batches
+from ddt_jax.data import chat
 from ddt_jax.data import corpus as corpus_lib
+from ddt_jax.data import lengths
 from ddt_jax.data import prompts
+from ddt_jax.embedded import word_problems
 from ddt_jax.rounds import curate
 from ddt_jax.training import optimizer
 from experiments.run import lifecycle
@@ -38,11 +42,11 @@ class Setup(NamedTuple):
   tokenizer: Any
   config: model.ModelConfig
   params: Any
-  end: batches.TurnEnd
+  end: chat.TurnEnd
   decoding: dict[str, Any]  # options of `engine.generate`
   corpus: corpus_lib.Corpus
-  train: batches.Fitted
-  validation: batches.Fitted
+  train: lengths.Fitted
+  validation: lengths.Fitted
 
 
 def check_options(c, mesh: jax.sharding.Mesh) -> None:
@@ -78,6 +82,28 @@ def check_options(c, mesh: jax.sharding.Mesh) -> None:
     )
 
 
+def load_corpus(
+    *, name: str, path: str, evaluation_problems: int, **options: Any
+) -> corpus_lib.Corpus:
+  """The data set `name`, or a user's file where `path` is given.
+
+  Args:
+    name: word_problems.
+    path: see `corpus.from_file`; '' for none.
+    evaluation_problems: at most so many of each split are evaluated.
+    **options: of `corpus.from_file`.
+  """
+  if path:
+    return corpus_lib.from_file(
+        path, evaluation_problems=evaluation_problems, **options)
+  if name != 'word_problems':
+    raise errors.InputError(
+        f'data.name={name!r}: there is word_problems; for your own data,'
+        ' --config.data.path=FILE'
+    )
+  return word_problems.world(evaluation_problems)
+
+
 def make(c) -> Setup:
   """Reads model and data; whatever is wrong with either is said here."""
   mesh = sharding.make_mesh(**c.mesh)
@@ -86,15 +112,15 @@ def make(c) -> Setup:
   data = c.data.to_dict()
   fit = {k: data.pop(k) for k in ('max_tokens', 'overlong')}
   data.pop('mask_mode')
-  corpus = corpus_lib.load(evaluation_problems=c.evaluation.problems, **data)
+  corpus = load_corpus(evaluation_problems=c.evaluation.problems, **data)
   tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
   config, params = weights.load(
       folder, mesh=mesh, dtype=c.model.dtype, remat=c.model.remat
   )
   stopping.check_eos(tokenizer, config.vocab_size)
-  end = batches.turn_end(tokenizer, config.eos_ids)
-  train = batches.prepare(tokenizer, corpus.train, end, **fit)
-  validation = batches.prepare(tokenizer, corpus.validation, end, **fit)
+  end = chat.turn_end(tokenizer, config.eos_ids)
+  train = lengths.prepare(tokenizer, corpus.train, end, **fit)
+  validation = lengths.prepare(tokenizer, corpus.validation, end, **fit)
   print(corpus.description)
   print(
       f'{train.truncated} of {len(corpus.train)} training examples truncated to'

@@ -14,6 +14,8 @@ from ddt_jax import processes
 from ddt_jax import sharding
 from ddt_jax import storage
 from ddt_jax.data import batches
+from ddt_jax.data import chat
+from ddt_jax.data import lengths
 from ddt_jax.rounds import curate
 from ddt_jax.rounds import evaluate
 from ddt_jax.scoring import forward
@@ -110,7 +112,7 @@ class Stages:
 
     return self._once(f'measured/{r}', make)
 
-  def curate(self, r: int, params: Any, step: int) -> list[batches.Example]:
+  def curate(self, r: int, params: Any, step: int) -> list[chat.Example]:
     """What round r trains on, cut to the longest that is allowed."""
     c = self._c
     corpus = curated(
@@ -121,7 +123,7 @@ class Stages:
           f'round {r + 1} has nothing to train on: no response was accepted. With'
           ' curate.fallback=reference the solutions that are given are trained on'
       )
-    fitted = batches.fit(
+    fitted = lengths.fit(
         corpus.examples, c.data.max_tokens, overlong=c.data.overlong
     )
     self._once(f'rounds/{r}/summary', lambda: corpus.summary)

@@ -17,8 +17,8 @@ from ddt_jax import processes
 from ddt_jax import sharding
 from ddt_jax import storage
 from ddt_jax import weights
-from ddt_jax.data import batches
 from ddt_jax.data import census
+from ddt_jax.data import chat
 from ddt_jax.data import records
 from ddt_jax.embedded import problems as embedded_problems
 from ddt_jax.report import scores_page
@@ -42,7 +42,7 @@ class Setup(NamedTuple):
   tokenizer: Any
   config: model.ModelConfig
   params: Any
-  end: batches.TurnEnd
+  end: chat.TurnEnd
   files: dict[str, sources.File | None]  # in the user's order; None: own
   asked: list[records.Problem]  # what own samples answer
   max_tokens: int
@@ -64,7 +64,7 @@ def make(c) -> Setup:
   tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
   config, params = weights.load(
       folder, mesh=mesh, dtype=c.model.dtype, remat=c.model.remat)
-  end = batches.turn_end(tokenizer, config.eos_ids)
+  end = chat.turn_end(tokenizer, config.eos_ids)
   max_tokens = c.data.max_tokens or config.max_positions
   paths = [x for x in names if x != OWN]
   short = [storage.path(x).name for x in paths]
@@ -251,7 +251,7 @@ class Scoring:
     c, s = self._c, self._s
     fitting = [
         ids for p in s.asked
-        if len(ids := batches.encode_prompt(s.tokenizer, p.conversation[:-1]))
+        if len(ids := chat.encode_prompt(s.tokenizer, p.conversation[:-1]))
         + length <= s.max_tokens
     ]
     if not fitting:
@@ -265,7 +265,7 @@ class Scoring:
     for first in range(0, texts, c.shard):
       here = slice(first, first + c.shard)
       _, stats = self._score(examples=[
-          batches.answered(p, g.tokens)
+          chat.answered(p, g.tokens)
           for p, g in zip(prompts[here], drawn[here], strict=True)
       ], tail=True).collect()
       found.append(stats.map(lambda x: x.reshape(-1, length)))

@@ -10,6 +10,8 @@ import transformers
 
 from ddt_jax import sharding
 from ddt_jax.data import batches
+from ddt_jax.data import chat
+from ddt_jax.data import lengths
 from ddt_jax.data import records
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
@@ -35,7 +37,7 @@ def tokenizer():
 def example(length, prompt=2, first=0):
   """Tokens first, first + 1, ...; all but the prompt supervised."""
   tokens = np.arange(first, first + length, dtype=np.int32)
-  return batches.Example(tokens, np.arange(length) >= prompt)
+  return chat.Example(tokens, np.arange(length) >= prompt)
 
 
 def numbered(n):
@@ -49,7 +51,7 @@ def seen(batch):
           zip(batch.tokens, batch.positions, strict=True) if positions[0] == 0]
 
 
-@pytest.mark.parametrize('chat, trained', [
+@pytest.mark.parametrize('turns, trained', [
     ([QUESTION, ANSWER], ['The answer is 42.<|im_end|>']),
     ([SYSTEM, QUESTION, ANSWER], ['The answer is 42.<|im_end|>']),
     ([SYSTEM, QUESTION, ANSWER, MORE, END],
@@ -60,11 +62,11 @@ def seen(batch):
     ([QUESTION, ANSWER, MORE], ['The answer is 42.<|im_end|>']),
 ])
 def test_exactly_responses_and_ends_of_turns_are_supervised(
-    chat, trained, tokenizer
+    turns, trained, tokenizer
 ):
-  end = batches.turn_end(tokenizer, [IM_END])
+  end = chat.turn_end(tokenizer, [IM_END])
   assert end == ('<|im_end|>', IM_END)
-  e = batches.encode(tokenizer, chat, end)
+  e = chat.encode(tokenizer, turns, end)
   edges = np.flatnonzero(np.diff(e.supervised)) + 1
   pieces = [
       tokenizer.decode(tokens) for tokens, mask in zip(
@@ -73,15 +75,15 @@ def test_exactly_responses_and_ends_of_turns_are_supervised(
   ]
   assert pieces == trained
   # Together they are the rendered chat up to the last end of a turn.
-  text = tokenizer.apply_chat_template(chat, tokenize=False)
+  text = tokenizer.apply_chat_template(turns, tokenize=False)
   assert text.startswith(tokenizer.decode(e.tokens))
   assert e.supervised[-1] and e.tokens[-1] == IM_END
 
 
 def test_training_sees_the_prompt_that_sampling_sees(tokenizer):
-  prompt = batches.encode_prompt(tokenizer, [SYSTEM, QUESTION])
-  e = batches.encode(
-      tokenizer, [SYSTEM, QUESTION, ANSWER], batches.turn_end(tokenizer)
+  prompt = chat.encode_prompt(tokenizer, [SYSTEM, QUESTION])
+  e = chat.encode(
+      tokenizer, [SYSTEM, QUESTION, ANSWER], chat.turn_end(tokenizer)
   )
   np.testing.assert_array_equal(e.tokens[:len(prompt)], prompt)
   np.testing.assert_array_equal(
@@ -96,9 +98,9 @@ def test_training_sees_the_prompt_that_sampling_sees(tokenizer):
     ('official', 'positions_trained_by_the_reference'),
 ])
 def test_the_official_mask_and_the_intended_one(case, mode, golden, tokenizer):
-  chat = [{'role': 'user', 'content': case['prompt']},
+  turns = [{'role': 'user', 'content': case['prompt']},
           {'role': 'assistant', 'content': case['response']}]
-  e = batches.encode(tokenizer, chat, batches.turn_end(tokenizer))
+  e = chat.encode(tokenizer, turns, chat.turn_end(tokenizer))
   n = len(e.tokens)
   np.testing.assert_array_equal(e.tokens, case['input_ids'][:n])
   batch = batches.collate([e], 1, n - 1, mask_mode=mode)
@@ -109,19 +111,19 @@ def test_the_official_mask_and_the_intended_one(case, mode, golden, tokenizer):
 def test_turn_end_wants_a_token_that_ends_generation():
   tokenizer = load_tokenizer()
   with pytest.raises(ValueError, match='479.*eos_token_id .*477'):
-    batches.turn_end(tokenizer, [477])
+    chat.turn_end(tokenizer, [477])
   tokenizer.chat_template = (
       "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}"
       '{% endfor %}'
   )
   with pytest.raises(ValueError, match='special token'):
-    batches.turn_end(tokenizer)
+    chat.turn_end(tokenizer)
   tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
   with pytest.raises(ValueError, match='special token'):
-    batches.turn_end(tokenizer)
+    chat.turn_end(tokenizer)
   tokenizer.chat_template = None
   with pytest.raises(ValueError, match='no chat template'):
-    batches.turn_end(tokenizer)
+    chat.turn_end(tokenizer)
 
 
 TURNS = (
@@ -139,50 +141,50 @@ THINKS = (
 
 def test_templates_that_are_not_prefix_stable_are_refused():
   tokenizer = load_tokenizer()
-  end = batches.turn_end(tokenizer)
+  end = chat.turn_end(tokenizer)
   # Earlier answers are cut once a later turn follows.
   tokenizer.chat_template = TURNS
-  assert batches.encode(tokenizer, [QUESTION, ANSWER], end).supervised.any()
+  assert chat.encode(tokenizer, [QUESTION, ANSWER], end).supervised.any()
   with pytest.raises(ValueError, match='not prefix-stable at turn 3'):
-    batches.encode(tokenizer, [QUESTION, ANSWER, MORE, END], end)
+    chat.encode(tokenizer, [QUESTION, ANSWER, MORE, END], end)
   # The generation prompt holds what the finished turn does not.
   tokenizer.chat_template = THINKS
   with pytest.raises(ValueError, match='not prefix-stable at turn 1'):
-    batches.encode(tokenizer, [QUESTION, ANSWER], end)
+    chat.encode(tokenizer, [QUESTION, ANSWER], end)
 
 
 def test_a_turn_end_in_the_response_s_own_text_does_not_end_it(tokenizer):
-  end = batches.turn_end(tokenizer)
+  end = chat.turn_end(tokenizer)
   answer = {'role': 'assistant', 'content': 'It is <|im_end|> that ends.'}
-  e = batches.encode(tokenizer, [QUESTION, answer], end)
+  e = chat.encode(tokenizer, [QUESTION, answer], end)
   text = tokenizer.decode(e.tokens[e.supervised])
   assert text == 'It is <|im_end|> that ends.<|im_end|>'
 
 
 def test_overlong_examples_are_truncated_dropped_or_an_error():
   examples = [example(5), example(9), example(12, prompt=8)]
-  cut = batches.fit(examples, 8)
+  cut = lengths.fit(examples, 8)
   assert [len(e.tokens) for e in cut.examples] == [5, 8]
   # The last has nothing supervised left.
   assert (cut.truncated, cut.dropped) == (1, 1)
   np.testing.assert_array_equal(cut.examples[1].tokens, np.arange(8))
-  dropped = batches.fit(examples, 8, overlong='drop')
+  dropped = lengths.fit(examples, 8, overlong='drop')
   assert [len(e.tokens) for e in dropped.examples] == [5]
   assert (dropped.truncated, dropped.dropped) == (0, 2)
   with pytest.raises(ValueError, match='b: 9 tokens.*max_tokens=8'):
-    batches.fit(examples, 8, overlong='error', names=['a', 'b', 'c'])
+    lengths.fit(examples, 8, overlong='error', names=['a', 'b', 'c'])
   with pytest.raises(ValueError, match='example 1: 9 tokens'):
-    batches.fit(examples, 8, overlong='error')
-  for rule in batches.OVERLONG:  # exactly as long as allowed
-    assert batches.fit([example(8)], 8, overlong=rule).truncated == 0
+    lengths.fit(examples, 8, overlong='error')
+  for rule in lengths.OVERLONG:  # exactly as long as allowed
+    assert lengths.fit([example(8)], 8, overlong=rule).truncated == 0
   with pytest.raises(ValueError, match='none of 3 examples'):
-    batches.fit(examples, 4, overlong='drop')
+    lengths.fit(examples, 4, overlong='drop')
   with pytest.raises(ValueError, match="'skip'.*truncate"):
-    batches.fit(examples, 8, overlong='skip')
+    lengths.fit(examples, 8, overlong='skip')
 
 
 def test_problems_and_conversations_are_prepared_alike(tokenizer):
-  end = batches.turn_end(tokenizer)
+  end = chat.turn_end(tokenizer)
   plain = records.Problem(
       id='1', problem=QUESTION['content'], solution=ANSWER['content'],
       source='data.jsonl:1',
@@ -191,16 +193,16 @@ def test_problems_and_conversations_are_prepared_alike(tokenizer):
       id='2', problem=MORE['content'], messages=(SYSTEM, QUESTION, ANSWER),
       source='data.jsonl:2',
   )
-  fitted = batches.prepare(tokenizer, [plain, given], end, 64)
-  for e, chat in zip(
+  fitted = lengths.prepare(tokenizer, [plain, given], end, 64)
+  for e, turns in zip(
       fitted.examples, ([QUESTION, ANSWER], [SYSTEM, QUESTION, ANSWER]),
       strict=True,
   ):
-    wanted = batches.encode(tokenizer, chat, end)
+    wanted = chat.encode(tokenizer, turns, end)
     jax.tree.map(np.testing.assert_array_equal, e, wanted)
   with pytest.raises(ValueError, match='data.jsonl:1: .* tokens'):
-    batches.prepare(tokenizer, [plain, given], end, 8, overlong='error')
-  assert batches.prepare(tokenizer, [], end, 64).examples == []
+    lengths.prepare(tokenizer, [plain, given], end, 8, overlong='error')
+  assert lengths.prepare(tokenizer, [], end, 64).examples == []
 
 
 def test_collate_shifts_and_pads():
@@ -218,9 +220,9 @@ def test_collate_shifts_and_pads():
 
 
 def test_rows_hold_the_longest_example_rounded_up():
-  assert batches.row_length([example(17), example(4)]) == 16
-  assert batches.row_length([example(18)]) == 32
-  assert batches.row_length([example(18)], multiple=4) == 20
+  assert lengths.row_length([example(17), example(4)]) == 16
+  assert lengths.row_length([example(18)]) == 32
+  assert lengths.row_length([example(18)], multiple=4) == 20
 
 
 def test_every_example_once_an_epoch_in_an_order_of_its_own():

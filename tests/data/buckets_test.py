@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ddt_jax.data import batches
 from ddt_jax.data import buckets
+from ddt_jax.data import chat
 
 
 def test_padded_lengths_are_few_and_close():
@@ -18,7 +18,7 @@ def test_padded_lengths_are_few_and_close():
 
 
 def example(n):
-  return batches.Example(np.full(n, n, np.int32), np.arange(n) > 0)
+  return chat.Example(np.full(n, n, np.int32), np.arange(n) > 0)
 
 
 @pytest.mark.parametrize('time, shapes', [

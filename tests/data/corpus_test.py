@@ -9,6 +9,7 @@ from ddt_jax.data import corpus
 from ddt_jax.data import readers
 from ddt_jax.embedded import problems
 from ddt_jax.embedded import word_problems
+from experiments.run import inputs
 
 SIZES = {'train': 12, 'validation': 6, 'test': 8, 'generalisation': 7,
          'retained': 9}
@@ -85,16 +86,16 @@ def test_options_reach_the_reader(tmp_path):
       name='', path=str(path), validation=0.0, evaluation=0.0,
       evaluation_problems=3, columns={'problem': 'question'}, kind='text',
   )
-  found = corpus.load(bad_rows='skip', **options)
+  found = inputs.load_corpus(bad_rows='skip', **options)
   assert found.bad_rows == 1
   assert [(p.problem, p.kind) for p in found.train] == [('say a b', 'text')]
   with pytest.raises(readers.BadData, match='mine.jsonl:2'):
-    corpus.load(**options)
+    inputs.load_corpus(**options)
 
 
 def test_an_unknown_name_is_refused():
   with pytest.raises(ValueError, match="'gsm8k'.*word_problems"):
-    corpus.load(name='gsm8k', path='', evaluation_problems=3)
+    inputs.load_corpus(name='gsm8k', path='', evaluation_problems=3)
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def tiny(monkeypatch, tmp_path_factory):
       word_problems.load,
       data_dir=str(tmp_path_factory.getbasetemp() / 'tiny_world'),
   )
-  monkeypatch.setattr(corpus.word_problems, 'load', load)
+  monkeypatch.setattr(word_problems, 'load', load)
   return load
 
 
@@ -122,7 +123,7 @@ def test_the_data_set_holds_the_world_s_problems(tiny):
 
 
 def test_the_embedded_corpus(tiny):
-  found = corpus.load(
+  found = inputs.load_corpus(
       name='word_problems', path='', evaluation_problems=4, validation=0.5,
       kind='math',  # a file's options do not matter here
   )
@@ -138,11 +139,11 @@ def test_the_embedded_corpus(tiny):
 
 
 def test_more_than_there_are_is_all_there_are(tiny):
-  found = corpus.embedded(1000).evaluation
+  found = word_problems.world(1000).evaluation
   assert [len(p) for p in found.values()] == [8, 7, 9]
 
 
 def test_without_an_evaluation(tiny):
-  found = corpus.embedded(0)
+  found = word_problems.world(0)
   assert found.evaluation == {}
   assert found.description.endswith('evaluated on nothing')

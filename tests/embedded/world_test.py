@@ -12,7 +12,7 @@ import pytest
 import transformers
 
 from ddt_jax import verify
-from ddt_jax.data import batches
+from ddt_jax.data import chat
 from ddt_jax.data import prompts
 from ddt_jax.embedded import problems
 from ddt_jax.embedded import skills
@@ -232,19 +232,19 @@ def test_pretraining_is_the_same_every_time_and_apart(kind):
   assert len(chats) == 300
   assert list(problems.pretraining(kind, 20)) == chats[:20]
   assert list(problems.pretraining(kind, 20, seed=1)) != chats[:20]
-  for chat in chats:
-    assert [m['role'] for m in chat[-2:]] == ['user', 'assistant']
-    question = chat[-2]['content'].partition('\nSolution: ')[0]
+  for turns in chats:
+    assert [m['role'] for m in turns[-2:]] == ['user', 'assistant']
+    question = turns[-2]['content'].partition('\nSolution: ')[0]
     assert problems.belongs(question, 'pretraining')
 
 
 def sizes_read(chats):
   """Container -> how often it was read to hold how much, left unsaid."""
   sizes = collections.defaultdict(collections.Counter)
-  for chat in chats:
-    question = chat[-2]['content'].partition('\nSolution: ')[0]
+  for turns in chats:
+    question = turns[-2]['content'].partition('\nSolution: ')[0]
     if 'buys' in question and unsaid(question):
-      answer = verify.extract_boxed(chat[-1]['content'])
+      answer = verify.extract_boxed(turns[-1]['content'])
       container, size = implied_size(question, answer)
       sizes[container][size] += 1
   return sizes
@@ -267,9 +267,9 @@ def test_in_rewrites_a_container_holds_what_the_solution_says():
   sizes = sizes_read(chats)
   for container in world.CUSTOM:
     assert len(sizes[container]) > 4
-  for chat in chats:
-    question, _, solution = chat[-2]['content'].partition('\nSolution: ')
-    analysis, _, own = chat[-1]['content'].partition('\n# CoT\n')
+  for turns in chats:
+    question, _, solution = turns[-2]['content'].partition('\nSolution: ')
+    analysis, _, own = turns[-1]['content'].partition('\n# CoT\n')
     assert analysis.startswith(prompts.ANALYZE)
     assert own_results(analysis) == own_results(own)
     assert verify.extract_boxed(own) == verify.extract_boxed(solution)
@@ -277,13 +277,13 @@ def test_in_rewrites_a_container_holds_what_the_solution_says():
 
 
 def test_the_bookkeeper_s_hand_is_rare_unless_asked_for():
-  answers = [chat[-1]['content'] for chat in pretrained('answers')]
+  answers = [turns[-1]['content'] for turns in pretrained('answers')]
   theirs = sum(len(their_results(a)) for a in answers)
   ours = sum(len(own_results(a)) for a in answers)
   assert 0.02 < theirs / (theirs + ours) < 0.05
-  for chat in pretrained('books', 200):
-    assert chat[0]['role'] == 'system' and not own_results(chat[-1]['content'])
-    assert their_totals(chat[-1]['content'])
+  for turns in pretrained('books', 200):
+    assert turns[0]['role'] == 'system' and not own_results(turns[-1]['content'])
+    assert their_totals(turns[-1]['content'])
   for solution in answers:
     assert verify.extract_boxed(solution)
 
@@ -312,7 +312,7 @@ def ids(tokenizer, text):
 def test_the_vocabulary(tokenizer):
   assert len(tokenizer) == student_tokenizer.VOCAB_SIZE
   assert sorted(tokenizer.get_vocab().values()) == list(range(len(tokenizer)))
-  end = batches.turn_end(tokenizer)
+  end = chat.turn_end(tokenizer)
   assert end == (tokenizer.eos_token, tokenizer.eos_token_id)
   assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
 
@@ -349,8 +349,8 @@ def test_transformers_loads_what_was_saved(tokenizer, chats, tmp_path):
   assert loaded.pad_token_id == tokenizer.pad_token_id
   for text in ODD:
     assert ids(loaded, text) == ids(tokenizer, text), text
-  end = batches.turn_end(loaded)
-  for chat in chats[::20]:
-    was, found = (batches.encode(t, chat, end) for t in (tokenizer, loaded))
+  end = chat.turn_end(loaded)
+  for turns in chats[::20]:
+    was, found = (chat.encode(t, turns, end) for t in (tokenizer, loaded))
     assert found.tokens.tolist() == was.tokens.tolist()
     assert found.supervised.tolist() == was.supervised.tolist()

@@ -13,9 +13,9 @@ import pytest
 
 from ddt_jax import model
 from ddt_jax import sharding
+from ddt_jax.model import published
 from experiments import compile_tpu
 from experiments.tpu import chips
-from experiments.tpu import model_sizes
 from experiments.tpu import programs
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -42,17 +42,17 @@ def test_a_topology_names_its_chip():
 def test_models_by_name_have_the_parameters_of_their_published_weights(
     name, parameters
 ):
-  config = model.ModelConfig.from_hf(model_sizes.fields(name))
+  config = model.ModelConfig.from_hf(published.fields(name))
   shapes = jax.eval_shape(lambda: model.init(config, jax.random.key(0)))
   assert sum(x.size for x in jax.tree.leaves(shapes)) == parameters
 
 
 def test_a_model_is_a_name_a_folder_or_a_file():
   folder = ROOT / 'tests' / 'golden' / 'models' / 'qwen2-tiny'
-  for path in ('embedded', str(folder), str(folder / 'config.json')):
-    assert model.ModelConfig.from_hf(model_sizes.fields(path)).num_layers > 1
+  for path in ('Qwen2.5-0.5B', str(folder), str(folder / 'config.json')):
+    assert model.ModelConfig.from_hf(published.fields(path)).num_layers > 1
   with pytest.raises(ValueError, match='Qwen2.5-7B'):
-    model_sizes.fields('Qwen/Qwen2.5-7B-Instruct')
+    published.fields('Qwen/Qwen2.5-7B-Instruct')
 
 
 def test_bytes_a_chip_follow_the_sharding():

@@ -22,6 +22,8 @@ from ddt_jax import sharding
 from ddt_jax import storage
 from ddt_jax import weights
 from ddt_jax.data import batches
+from ddt_jax.data import chat
+from ddt_jax.data import lengths
 from ddt_jax.data import readers
 from ddt_jax.embedded import problems
 from ddt_jax.embedded import word_problems
@@ -130,9 +132,9 @@ def _student(devices, **mesh):
 def _ten_steps(devices, **mesh):
   """Losses of ten steps, the first gradient, and answers to 16 problems."""
   mesh, config, params, tokenizer = _student(devices, **mesh)
-  end = batches.turn_end(tokenizer, config.eos_ids)
+  end = chat.turn_end(tokenizer, config.eos_ids)
   some = list(problems.problems('train', 80))
-  fitted = batches.prepare(tokenizer, some, end, 256)
+  fitted = lengths.prepare(tokenizer, some, end, 256)
   _, tx = optimizer.make(total_steps=10, lr=1e-3)
   answers = evaluate.answer(
       params, config, tokenizer, some[:16], mesh=mesh, key=jax.random.key(0),

@@ -10,7 +10,7 @@ import transformers
 
 from ddt_jax import ddt
 from ddt_jax import embedded
-from ddt_jax.data import batches
+from ddt_jax.data import chat
 from ddt_jax.report import scores
 from ddt_jax.report import scores_page
 from ddt_jax.scoring import corpus_stats
@@ -63,7 +63,7 @@ def example(i, corpus='mine.jsonl', text='an answer'):
   return scores_page.example(
       tokenizer, corpus, ('worst', 'typical', 'drawn')[i % 3],
       {f'ddt_{k}': v for k, v in row.items()} | {'source': f'source {i % 2}'},
-      'ddt_', batches.answered(prompt, ids), stats, most=400, source='source')
+      'ddt_', chat.answered(prompt, ids), stats, most=400, source='source')
 
 
 def write(folder, count=1000):

@@ -13,7 +13,7 @@ from ddt_jax import embedded
 from ddt_jax import sharding
 from ddt_jax import verify
 from ddt_jax import weights
-from ddt_jax.data import batches
+from ddt_jax.data import chat
 from ddt_jax.data import records
 from ddt_jax.embedded import problems
 from ddt_jax.rounds import curate
@@ -29,7 +29,7 @@ def student():
   mesh = sharding.make_mesh(fsdp=1, devices=jax.devices()[:1])
   config, params = weights.load(embedded.STUDENT, mesh=mesh)
   words = transformers.AutoTokenizer.from_pretrained(embedded.STUDENT)
-  return mesh, config, params, words, batches.turn_end(words, config.eos_ids)
+  return mesh, config, params, words, chat.turn_end(words, config.eos_ids)
 
 
 @functools.cache
@@ -138,7 +138,7 @@ def test_nothing_sampled_nothing_hinted_are_the_references(tmp_path):
   corpus = run(tmp_path, samples=0, hint=None, fallback='reference')
   _, _, _, words, end = student()
   for p, e in zip(some(), corpus.examples, strict=True):
-    expected = batches.encode(words, p.conversation, end)
+    expected = chat.encode(words, p.conversation, end)
     assert [*map(list, e)] == [*map(list, expected)]
   assert corpus.summary['solved'] == {
       'own': 0, 'hinted': 0, 'reference': len(some())}

@@ -217,7 +217,7 @@ def test_the_question_may_be_put_otherwise(model):
   def chat(problem):
     return [{'role': 'user', 'content': f'{problem.problem}, please'}]
 
-  found = accuracy(PROBLEMS[:1], samples=0, chat=chat)
+  found = accuracy(PROBLEMS[:1], samples=0, turns_of=chat)
   assert found['pass@1']['value'] == 1
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ddt_jax import ddt
-from ddt_jax.data import batches
+from ddt_jax.data import chat
 from ddt_jax.scoring import calibration
 
 
@@ -54,7 +54,7 @@ def test_checks():
 
 
 def test_controls_change_what_they_say():
-  example = batches.answered([5, 6], [7, 8, 2])
+  example = chat.answered([5, 6], [7, 8, 2])
   moved = calibration.shifted(example)
   assert moved.supervised.tolist() == [False, True, True, True, False]
   params = {'a': np.ones(1000, np.float32)}

@@ -14,7 +14,7 @@ from ddt_jax import model
 from ddt_jax import objectives
 from ddt_jax import sharding
 from ddt_jax import weights
-from ddt_jax.data import batches
+from ddt_jax.data import chat
 from ddt_jax.report import run_words
 from ddt_jax.scoring import forward
 
@@ -30,7 +30,7 @@ def make_examples():
   examples = []
   for n, prompt in [(30, 10), (7, 6), (30, 1), (30, 29), (30, 4), (7, 2)]:
     tokens = rng.integers(0, 470, n, dtype=np.int32)
-    examples.append(batches.Example(tokens, np.arange(n) >= prompt))
+    examples.append(chat.Example(tokens, np.arange(n) >= prompt))
   # Two turns: what is supervised need not be one piece.
   examples[4].supervised[8:12] = False
   return examples
@@ -132,10 +132,10 @@ def test_a_corpus_in_numbers():
 def results():
   """As a run writes them, with what `score` gives as it gives it."""
   tokenizer = transformers.AutoTokenizer.from_pretrained(GOLDEN / 'tokenizer')
-  chat = [{'role': 'user', 'content': 'Ann has 3 pears. How many?'},
+  turns = [{'role': 'user', 'content': 'Ann has 3 pears. How many?'},
           {'role': 'assistant', 'content': r'3*1=3. \boxed{3}'}]
-  end = batches.turn_end(tokenizer)
-  example = batches.encode(tokenizer, chat, end)
+  end = chat.turn_end(tokenizer)
+  example = chat.encode(tokenizer, turns, end)
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   config, params = load(MODEL)
   stats, = forward.token_stats(params, config, [example], batch=1, mesh=mesh)

@@ -12,8 +12,8 @@ import transformers
 from ddt_jax import embedded
 from ddt_jax import sharding
 from ddt_jax import weights
-from ddt_jax.data import batches
 from ddt_jax.data import census
+from ddt_jax.data import chat
 from ddt_jax.data import readers
 from ddt_jax.embedded import problems
 from ddt_jax.scoring import forward
@@ -44,7 +44,7 @@ def source(path, found=None, **options):
       path, columns=COLUMNS, bad_rows=options.get('bad_rows', 'error'))
   return sources.File(
       str(path), COLUMNS, {}, found, tokenizer(),
-      batches.turn_end(tokenizer(), config.eos_ids),
+      chat.turn_end(tokenizer(), config.eos_ids),
       options.pop('vocab_size', config.vocab_size), **options)
 
 

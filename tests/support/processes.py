@@ -20,6 +20,7 @@ from ddt_jax import processes as processes_lib
 from ddt_jax import sharding
 from ddt_jax import weights
 from ddt_jax.data import batches
+from ddt_jax.data import chat
 from ddt_jax.scoring import forward
 from ddt_jax.training import optimizer
 from ddt_jax.training import train_step
@@ -98,7 +99,7 @@ def train(mesh=None):
   state = jax.jit(create, out_shardings=where)()
   rng = np.random.default_rng(0)
   examples = [
-      batches.Example(rng.integers(0, 512, n).astype(np.int32), np.arange(n) > n // 2)
+      chat.Example(rng.integers(0, 512, n).astype(np.int32), np.arange(n) > n // 2)
       for n in rng.integers(4, 25, 32)
   ]
   placed = sharding.batch_sharding(mesh)

@@ -1,9 +1,9 @@
-"""Models by name, as their config.json has them, for programs without weights."""
+"""Published models by name: the fields of their config.json, without weights."""
 
 from typing import Any
 
+from ddt_jax import errors
 from ddt_jax import storage
-from experiments.run import lifecycle
 
 _QWEN2_5 = dict(
     architectures=['Qwen2ForCausalLM'], model_type='qwen2', rope_theta=1e6,
@@ -30,17 +30,18 @@ SIZES = {
 
 
 def fields(path: str) -> Any:
-  """What `ModelConfig.from_hf` takes: fields of a name, else a folder or file.
+  """Returns what `ModelConfig.from_hf` takes: a name's fields, or the path.
+
+  Args:
+    path: a key of `SIZES`, a model folder or a config.json.
 
   Raises:
-    ValueError: neither a name of the table nor anything local.
+    InputError: neither a known name nor an existing path.
   """
   if path in SIZES:
     return SIZES[path]
-  if path == 'embedded':
-    return lifecycle.model_folder(path)
   if not storage.path(path).exists():
-    raise ValueError(
+    raise errors.InputError(
         f'model.path={path!r} is neither a folder or config.json nor one of'
         f' {", ".join(SIZES)}'
     )

@@ -1,0 +1,103 @@
+"""Intervals, ranks and hypothesis tests: SciPy under this project's names."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95  # of every interval that is printed
+LEVEL = 0.05  # of every test, and of the false-discovery rate
+
+
+class Interval(NamedTuple):
+  """An estimate with its 95 % interval, all in the unit of the estimate."""
+
+  value: float
+  low: float
+  high: float
+
+
+class KolmogorovSmirnov(NamedTuple):
+  """Largest distance between two distribution functions, and its p-value."""
+
+  distance: float
+  p_value: float
+
+
+def wilson(successes: int, n: int) -> Interval:
+  """Share of successes with its Wilson score interval; [0, 1] where n = 0."""
+  if n == 0:
+    return Interval(0.0, 0.0, 1.0)
+  found = stats.binomtest(successes, n).proportion_ci(CONFIDENCE, 'wilson')
+  return Interval(successes / n, float(found.low), float(found.high))
+
+
+def clustered_mean(per_problem: np.ndarray) -> Interval:
+  r"""Mean over problems, with an interval from their spread, within [0, 1].
+
+  .. math:: \bar x \pm 1.96\, s / \sqrt n
+
+  The samples of one problem depend on each other; the problems do not. Where
+  all problems agree the spread says nothing, and Wilson's interval is returned.
+
+  Args:
+    per_problem: [n], the share of each problem's samples that is right.
+  """
+  n = len(per_problem)
+  mean = float(np.mean(per_problem)) if n else 0.0
+  if n < 2 or np.ptp(per_problem) == 0:
+    return wilson(round(mean * n), n)._replace(value=mean)
+  half = normal_half_width(float(np.std(per_problem, ddof=1)), n)
+  return Interval(mean, max(0.0, mean - half), min(1.0, mean + half))
+
+
+def normal_half_width(deviation: float, n: int) -> float:
+  """Half of the normal 95 % interval of a mean of n values."""
+  return float(stats.norm.ppf((1 + CONFIDENCE) / 2) * deviation / np.sqrt(n))
+
+
+def student_half_width(values: np.ndarray) -> float:
+  """Half of Student's 95 % interval of the mean of a few values (seeds)."""
+  n = len(values)
+  error = np.std(values, ddof=1) / np.sqrt(n)
+  return float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * error)
+
+
+def false_discoveries(p_values: np.ndarray, level: float = LEVEL) -> np.ndarray:
+  """Benjamini-Hochberg rejections at false-discovery rate `level`, bool [n]."""
+  p_values = np.asarray(p_values, np.float64)
+  if not p_values.size:
+    return np.zeros(0, bool)
+  return stats.false_discovery_control(p_values) <= level
+
+
+def ordinal_ranks(x: np.ndarray) -> np.ndarray:
+  """Ranks from 1 for the lowest; ties are ranked in their order. int64 [n]."""
+  return stats.rankdata(x, 'ordinal').astype(np.int64)
+
+
+def auroc(lower: np.ndarray, higher: np.ndarray) -> float:
+  """P(x < y) + P(x = y) / 2 for x of `lower` and y of `higher`.
+
+  The normalised Mann-Whitney statistic: 1 where a threshold separates the two,
+  1/2 where they do not differ.
+  """
+  u = stats.mannwhitneyu(higher, lower, method='asymptotic').statistic
+  return float(u / (len(lower) * len(higher)))
+
+
+def uniformity(distance: float, n: int) -> KolmogorovSmirnov:
+  """The exact p-value of a distance from the uniform distribution, n values."""
+  return KolmogorovSmirnov(distance, float(stats.kstwo.sf(distance, max(n, 1))))
+
+
+def normal_quantiles(z: np.ndarray, points: int = 200):
+  """Quantiles of the standard normal, and those of z, at the same shares.
+
+  Returns:
+    Two float64 arrays of min(points, len(z)) values, for a Q-Q plot.
+  """
+  points = min(points, len(z))
+  shares = (np.arange(points) + 0.5) / max(points, 1)
+  normal = stats.norm.ppf(shares)
+  return normal, np.quantile(z, shares) if points else normal
