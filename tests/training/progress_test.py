@@ -1,0 +1,49 @@
+"""Progress survives JSON, and a record of another shape is refused by name."""
+
+import dataclasses
+import json
+
+import pytest
+
+from ddt_jax import errors
+from ddt_jax.training import progress
+
+SOME = progress.Progress(
+    round=1, done=2, step=12, updates=9, skipped=1, skipped_in_a_row=1,
+    tokens=3456, seconds=0.1 + 0.2, best_step=8, best_nll=1 / 3,
+    stream={'next_index': 7, 'nested': [1, None]},
+)
+
+
+@pytest.mark.parametrize('record', [progress.Progress(), SOME])
+def test_it_comes_back_from_json(record):
+  assert progress.Progress.from_json(
+      json.loads(json.dumps(record.to_json()))) == record
+
+
+def test_every_field_differs_from_its_default_in_the_round_trip():
+  # Otherwise the test above could not see a field that is left out.
+  start = progress.Progress().to_json()
+  assert all(SOME.to_json()[name] != value for name, value in start.items())
+
+
+def test_replace_leaves_the_old_record_as_it_was():
+  new = SOME.replace(done=3, step=13)
+  assert (new.done, new.step, new.tokens) == (3, 13, 3456)
+  assert (SOME.done, SOME.step) == (2, 12)
+  assert new.steps_before == SOME.steps_before == 10
+  with pytest.raises(dataclasses.FrozenInstanceError):
+    SOME.done = 3
+
+
+@pytest.mark.parametrize('name', progress.Progress().to_json())
+def test_a_missing_field_is_named(name):
+  fields = SOME.to_json()
+  del fields[name]
+  with pytest.raises(errors.InputError, match=f'missing field {name}[.]'):
+    progress.Progress.from_json(fields)
+
+
+def test_an_unknown_field_is_named():
+  with pytest.raises(errors.InputError, match='unknown field epoch[.]'):
+    progress.Progress.from_json(SOME.to_json() | {'epoch': 1})
