@@ -1,33 +1,94 @@
-"""A stage's output in shards: whole, checked and never made twice.
+"""A stage's output in files, written once and checked when read.
 
-A shard is a file of JSON lines. Its first line is the digest of the rest, its
-second says what it was made from. It is published at once, so that after a kill
-it is there or not; one that was damaged since is named and made again. What is
-passed on is always what the file says.
+A stage maps a list of items to records, a block of items at a time. Each block's
+records are one file of JSON lines:
+
+  line 1    SHA-256 of everything below it
+  line 2    {"made_from": ..., "seconds": ...}
+  line 3... one record a line
+
+A file is published whole, so a killed run leaves complete files only, and the
+next run computes the missing ones. A damaged file is reported and computed again.
+A file that was made from other settings is an error.
+
+`digest`, `check_made_from` and `is_intact` serve every cache of this kind.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 import functools
 import hashlib
 import json
+import os
 import time
 from typing import Any, TypeVar
 
 from absl import logging
 
+from ddt_jax import errors
 from ddt_jax import processes
 from ddt_jax import storage
 from ddt_jax.data import records
 
 Record = TypeVar('Record', records.Problem, records.Response)
-MANIFEST = 'MANIFEST.json'
+MANIFEST = 'MANIFEST.json'  # written once the stage is complete
 
 
-class Shards:
-  """The shards of one stage, in a folder of its own."""
+def digest(data: bytes) -> str:
+  """SHA-256 of `data` in hexadecimal."""
+  return hashlib.sha256(data).hexdigest()
 
-  def __init__(self, folder: Any, made_from: dict[str, Any]):
-    """Args: the folder, and what the content follows from (config, seed, ...)."""
+
+def check_made_from(
+    file: str | os.PathLike[str], found: Any, expected: Any
+) -> None:
+  """Refuses a cached file that was made from other settings than this run's.
+
+  Args:
+    file: named in the message.
+    found: the `made_from` that is recorded for the file.
+    expected: the `made_from` of this run.
+
+  Raises:
+    errors.InputError: they differ.
+  """
+  if found != expected:
+    raise errors.InputError(
+        f'{file} was made from {found}, not from {expected};'
+        ' choose another --workdir, or delete the folder'
+    )
+
+
+def is_intact(
+    file: str | os.PathLike[str], content: bytes | None, digests: Collection[str]
+) -> bool:
+  """Whether a cached file holds what was written; logs a warning if not.
+
+  Args:
+    file: named in the warning.
+    content: what it holds now; None if it is missing.
+    digests: SHA-256 of every content that would be right. Two of them while a
+      file is being replaced: a kill may leave either.
+  """
+  if content is not None and digest(content) in digests:
+    return True
+  logging.warning('%s is damaged and will be written again.', file)
+  return False
+
+
+class StageCache:
+  """The cached files of one stage, in a folder of its own."""
+
+  def __init__(
+      self, folder: str | os.PathLike[str], made_from: dict[str, Any]
+  ):
+    """Opens the cache; touches no file yet.
+
+    Args:
+      folder: of this stage alone.
+      made_from: everything the output depends on (config, seed, step of the
+        parameters, ...); JSON-able. Recorded in each file and compared on
+        reading.
+    """
     self._folder = storage.path(folder)
     self._made_from = made_from
 
@@ -39,18 +100,23 @@ class Shards:
       *,
       size: int,
   ) -> Iterator[tuple[list[Record], float]]:
-    """Each shard's records, read where they stand and made where they do not.
+    """Applies `make` to each block of items, or reads its cached output.
+
+    Records are always parsed from the file, also just after it was written, so
+    that a resumed run sees exactly what the first run saw.
 
     Args:
-      make: (index of the first item, items) -> records; deterministic.
-      items: the stage's input, cut into shards of `size`.
-      cls: of the records.
+      make: (index of the block's first item, the block's items) -> records. Must
+        be deterministic.
+      items: input of the stage.
+      cls: type of the records.
+      size: items in a block.
 
     Yields:
-      (records, seconds that making them took).
+      (records of the block, seconds that `make` took when it ran).
 
     Raises:
-      ValueError: a shard was made from something else; names the file.
+      errors.InputError: a file was made from other settings; names the file.
     """
     counts, total = [], 0.0
     for first in range(0, len(items), size):
@@ -62,7 +128,7 @@ class Shards:
         seconds = time.monotonic() - began
         write = functools.partial(self._write, file, made, seconds)
         text = processes.from_first(write)
-      # Not splitlines(): JSON strings may hold what it takes for an end.
+      # Not splitlines(): it also splits at U+2028, which JSON strings may hold.
       head, *lines = text.split('\n')[:-1]
       seconds = json.loads(head)['seconds']
       counts.append(len(lines))
@@ -75,32 +141,24 @@ class Shards:
     processes.from_first(
         lambda: storage.publish(self._folder / MANIFEST, manifest))
 
-  def _write(self, file, found, seconds) -> str:
-    """Publishes a shard; returns what is under its digest."""
+  def _write(self, file, made, seconds) -> str:
+    """Publishes a block's file; returns its text below the digest."""
     head = {'made_from': self._made_from, 'seconds': seconds}
-    rest = ''.join(
-        line + '\n' for line in (json.dumps(head), *map(records.to_json, found))
+    body = ''.join(
+        line + '\n' for line in (json.dumps(head), *map(records.to_json, made))
     )
-    storage.publish(file, f'{_digest(rest.encode())}\n{rest}')
-    return rest
+    storage.publish(file, f'{digest(body.encode())}\n{body}')
+    return body
 
   def _read(self, file) -> str | None:
-    """What is under the digest of a shard; None if it has to be made."""
+    """The text below the digest; None if the block has to be computed."""
     if not file.exists():
       return None
-    digest, _, rest = file.read_bytes().partition(b'\n')
-    if digest != _digest(rest).encode():
-      logging.warning('%s is damaged and is made again.', file)
+    recorded, _, body = file.read_bytes().partition(b'\n')
+    # errors='replace': a damaged digest may be no text at all.
+    if not is_intact(file, body, {recorded.decode(errors='replace')}):
       return None
-    rest = rest.decode()
-    made_from = json.loads(rest.partition('\n')[0])['made_from']
-    if made_from != self._made_from:
-      raise ValueError(
-          f'{file} was made from {made_from}, not from {self._made_from};'
-          ' choose another --workdir, or delete the folder'
-      )
-    return rest
-
-
-def _digest(data: bytes) -> str:
-  return hashlib.sha256(data).hexdigest()
+    text = body.decode()
+    found = json.loads(text.partition('\n')[0])['made_from']
+    check_made_from(file, found, self._made_from)
+    return text

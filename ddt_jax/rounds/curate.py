@@ -221,7 +221,7 @@ class _Stages:
   def run(self, name, make, items) -> list[records.Response]:
     """make(place of the first, some of the items) for all, where not yet done."""
     found, self.seconds[name] = [], 0.0
-    shards = stage_cache.Shards(
+    shards = stage_cache.StageCache(
         self._folder / name, {'stage': name, **self._made_from})
     with tqdm.tqdm(
         total=len(items), desc=f'{self._title}{name}', disable=not items,

@@ -77,7 +77,7 @@ def draw(
 
   responses = []
   with tqdm.tqdm(total=samples, desc='own samples') as bar:
-    for made, _ in stage_cache.Shards(folder, made_from).map(
+    for made, _ in stage_cache.StageCache(folder, made_from).map(
         make, asked, records.Response, size=size
     ):
       responses += made
