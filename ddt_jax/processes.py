@@ -1,9 +1,10 @@
-"""Several processes on one run: all take every step, the first reads and writes.
+"""Several processes in one run: process 0 decides, all the others follow.
 
-Whatever follows from a file, a clock or a subprocess is decided by the first
-process and told to the others, or they would part ways and wait for each other
-for ever. Every function here is called by all of them, in the same order. With
-one process there is nothing to tell.
+In a run over several hosts every process executes the same program. A decision
+that depends on a file, a clock or a subprocess may differ between them; they
+would then enter different collectives and deadlock. So process 0 makes such
+decisions and broadcasts them. All processes must call the functions of this
+module, in the same order. With one process nothing is sent.
 """
 
 from collections.abc import Callable
@@ -16,49 +17,68 @@ import numpy as np
 
 
 class FirstFailed(RuntimeError):
-  """What the first process was to decide ended in an error there."""
+  """Process 0 raised an error; its message is repeated in the others."""
 
 
 def is_first() -> bool:
+  """Whether this is process 0, the one that reads and writes files."""
   return jax.process_index() == 0
 
 
-def from_first(make: Callable[[], Any]) -> Any:
-  """`make()` as the first process finds it, in every process.
+def from_first(make: Callable[..., Any], *args: Any, **options: Any) -> Any:
+  """Runs `make(*args, **options)` in process 0 and returns its result to all.
 
   Args:
-    make: called in the first process alone; returns what JSON can say.
+    make: called in process 0 alone; its result must be JSON-serialisable.
+    *args, **options: its arguments, evaluated in every process.
+
+  Returns:
+    The result. With several processes it has passed through JSON: tuples come
+    back as lists, and the keys of dicts as strings.
 
   Raises:
-    FirstFailed: make() raised in the first process, which raises that error.
+    FirstFailed: in the other processes, if `make` raised. Process 0 raises the
+      error itself.
+
+  Example:
+    >>> from_first(max, 1, 2)
+    2
   """
   if jax.process_count() == 1:
-    return make()
-  made, error = None, None
+    return make(*args, **options)
+  result, error = None, None
   if is_first():
     try:
-      made = make()
-    except Exception as e:
+      result = make(*args, **options)
+    except Exception as e:  # the others must not wait for a broadcast
       error = e
-  told = _broadcast({'made': made, 'error': error and str(error)})
+  answer = _broadcast({'result': result, 'error': error and str(error)})
   if error:
     raise error
-  if told['error'] is not None:
-    raise FirstFailed(told['error'])
-  return told['made']
+  if answer['error'] is not None:
+    raise FirstFailed(answer['error'])
+  return answer['result']
 
 
 def _broadcast(value: Any) -> Any:
-  """The first process's value; texts are cut to few sizes, each of them compiled."""
+  """Returns process 0's value, sent as JSON."""
   data = np.frombuffer(json.dumps(value).encode(), np.uint8)
   n = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
-  room = np.zeros(1 << max(n - 1, 1).bit_length(), np.uint8)
+  # Every new shape compiles a broadcast: padding to powers of two keeps them few.
+  buffer = np.zeros(1 << max(n - 1, 1).bit_length(), np.uint8)
   if is_first():
-    room[:n] = data
-  room = multihost_utils.broadcast_one_to_all(room)
-  return json.loads(np.asarray(room)[:n].tobytes())
+    buffer[:n] = data
+  buffer = multihost_utils.broadcast_one_to_all(buffer)
+  return json.loads(np.asarray(buffer)[:n].tobytes())
 
 
 def to_host(x: jax.Array) -> np.ndarray:
-  """The whole of a sharded array, in every process."""
+  """Gathers a sharded array; every process gets the whole of it.
+
+  Args:
+    x: of any shape and sharding.
+
+  Returns:
+    An array of the same shape and dtype.
+  """
   return multihost_utils.process_allgather(x, tiled=True)

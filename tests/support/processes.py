@@ -1,6 +1,6 @@
 """Jobs that several processes share, each with four fake devices.
 
-`launch` starts them; `python -m tests.processes` is what each of them runs.
+`launch` starts them; `python -m tests.support.processes` is what each of them runs.
 """
 
 import json
@@ -16,11 +16,11 @@ import numpy as np
 from ddt_jax import engine
 from ddt_jax import hinted_decode
 from ddt_jax import model
-from ddt_jax import processes as processes_lib
 from ddt_jax import sharding
 from ddt_jax import weights
 from ddt_jax.data import batches
 from ddt_jax.data import chat
+import ddt_jax.processes
 from ddt_jax.scoring import forward
 from ddt_jax.training import optimizer
 from ddt_jax.training import train_step
@@ -44,7 +44,7 @@ def launch(job, folder, *, processes=2, timeout=300):
   files = [folder / f'{job}{i}.json' for i in range(processes)]
   started = [
       subprocess.Popen(
-          [sys.executable, '-m', 'tests.processes', job, address,
+          [sys.executable, '-m', 'tests.support.processes', job, address,
            str(processes), str(i), str(file)],
           cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True,
       ) for i, file in enumerate(files)
@@ -119,17 +119,28 @@ def train(mesh=None):
   for batch in batches.Stream(examples, batch=16, epochs=5, seed=0):
     batch = batches.place(batch, mesh)
     if first is None:
-      first = jax.tree.map(processes_lib.to_host, gradient(state.params, batch))
+      first = jax.tree.map(ddt_jax.processes.to_host, gradient(state.params, batch))
     state, metrics = step(state, batch)
     losses.append(float(metrics['loss'] / metrics['count']))
   first = np.concatenate([x.ravel() for x in jax.tree.leaves(first)])
   return {'losses': losses, 'gradient': first.tolist(), 'phi': scores}
 
 
+def decide():
+  """Process 0's decisions, and the error that the others see."""
+  index = jax.process_index()
+  numbers = ddt_jax.processes.from_first(lambda *x: [index, *x], 4, 'äß')
+  text = ddt_jax.processes.from_first(str.center, 'x' * (index + 1), 300, '.')
+  try:
+    ddt_jax.processes.from_first(int, 'no number')
+  except (ValueError, ddt_jax.processes.FirstFailed) as e:
+    return [numbers, text, type(e).__name__, str(e)]
+
+
 def main(job, address, processes, process, out):
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   jax.distributed.initialize(address, int(processes), int(process))
-  found = {'decode': decode, 'train': train}[job]()
+  found = {'decode': decode, 'decide': decide, 'train': train}[job]()
   pathlib.Path(out).write_text(json.dumps(found))
 
 
