@@ -1,0 +1,75 @@
+"""A line of metrics from the training steps since the last line."""
+
+from collections.abc import Sequence
+import time
+
+from ddt_jax import objectives
+from ddt_jax.training import train_step
+from ddt_jax.training.progress import Progress
+
+
+def summarise(
+    pending: Sequence[train_step.Metrics],
+    progress: Progress,
+    *,
+    since: float,
+    lr: float,
+    patience: int,
+) -> tuple[Progress, dict[str, float], str]:
+  """Summarises the pending steps and adds them to the totals of the run.
+
+  Waits for the device: metrics of steps are futures until they are fetched.
+
+  Args:
+    pending: metrics of the steps since the last line, oldest first; at least one.
+    progress: the run's, with `done` and `step` already at the last of these steps.
+    since: `time.monotonic()` when the first of these steps began. The clock is
+      read again once the metrics are here, so the device's work is counted.
+    lr: learning rate of the last of these steps.
+    patience: number of updates skipped in a row that ends the run.
+
+  Returns:
+    (progress, scalars, text): the progress with new totals (skipped, tokens,
+    seconds); the scalars to write for `progress.step`: means per supervised token
+    as in `objectives.summarise`, loss per unit of the mask's weight, means per
+    step of grad_norm and curriculum, lr, skipped (of the run) and tokens_per_s; a
+    short text for the progress bar.
+
+  Raises:
+    FloatingPointError: `patience` updates in a row were skipped.
+
+  Example:
+    >>> step = dict(finite=True, count=2.0, tokens=2.0, loss=1.0, nll=3.0, phi=-1.0,
+    ...             weight=2.0, weight_squared=2.0, grad_norm=0.5, curriculum=1.0)
+    >>> progress, scalars, text = summarise(
+    ...     [step], Progress(done=1, step=1), since=time.monotonic() - 1,
+    ...     lr=1e-5, patience=3)
+    >>> progress.tokens, scalars['nll'], scalars['loss']
+    (2, 1.5, 0.5)
+    >>> text
+    'loss 0.500, NLL 1.500, phi -0.500, 2 tokens/s'
+  """
+  skipped_in_a_row = train_step.check_finite(
+      pending, progress.skipped_in_a_row, patience
+  )
+  sums, n = train_step.add(pending), len(pending)
+  seconds = time.monotonic() - since
+  progress = progress.replace(
+      skipped_in_a_row=skipped_in_a_row,
+      skipped=progress.skipped + n - int(sums['finite']),
+      tokens=progress.tokens + int(sums['tokens']),
+      seconds=progress.seconds + seconds,
+  )
+  scalars = objectives.summarise(sums) | {
+      'loss': float(sums['loss'] / max(sums['count'], 1.0)),
+      'grad_norm': float(sums['grad_norm'] / n),
+      'curriculum': float(sums['curriculum'] / n),
+      'lr': float(lr),
+      'skipped': progress.skipped,
+      'tokens_per_s': float(sums['tokens'] / seconds),
+  }
+  text = (
+      'loss {loss:.3f}, NLL {nll:.3f}, phi {phi:.3f},'
+      ' {tokens_per_s:,.0f} tokens/s'.format(**scalars)
+  )
+  return progress, scalars, text
