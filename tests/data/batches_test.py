@@ -1,37 +1,14 @@
-"""Which tokens are supervised, and that no example is lost or seen twice."""
+"""No example is lost or seen twice, and targets are the next tokens."""
 
 import json
-import pathlib
 
 import jax
 import numpy as np
 import pytest
-import transformers
 
 from ddt_jax import sharding
 from ddt_jax.data import batches
 from ddt_jax.data import chat
-from ddt_jax.data import lengths
-from ddt_jax.data import records
-
-GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
-SFT_MASK = json.loads((GOLDEN / 'loss' / 'sft_mask.json').read_text())
-IM_END = 479
-
-SYSTEM = {'role': 'system', 'content': 'Answer briefly.'}
-QUESTION = {'role': 'user', 'content': 'What is 12 + 30?'}
-ANSWER = {'role': 'assistant', 'content': 'The answer is 42.'}
-MORE = {'role': 'user', 'content': 'And then?'}
-END = {'role': 'assistant', 'content': 'We are done.'}
-
-
-def load_tokenizer():
-  return transformers.AutoTokenizer.from_pretrained(GOLDEN / 'tokenizer')
-
-
-@pytest.fixture(scope='module')
-def tokenizer():
-  return load_tokenizer()
 
 
 def example(length, prompt=2, first=0):
@@ -51,160 +28,6 @@ def seen(batch):
           zip(batch.tokens, batch.positions, strict=True) if positions[0] == 0]
 
 
-@pytest.mark.parametrize('turns, trained', [
-    ([QUESTION, ANSWER], ['The answer is 42.<|im_end|>']),
-    ([SYSTEM, QUESTION, ANSWER], ['The answer is 42.<|im_end|>']),
-    ([SYSTEM, QUESTION, ANSWER, MORE, END],
-     ['The answer is 42.<|im_end|>', 'We are done.<|im_end|>']),
-    ([QUESTION, ANSWER, MORE, END, MORE, ANSWER],
-     ['The answer is 42.<|im_end|>', 'We are done.<|im_end|>',
-      'The answer is 42.<|im_end|>']),
-    ([QUESTION, ANSWER, MORE], ['The answer is 42.<|im_end|>']),
-])
-def test_exactly_responses_and_ends_of_turns_are_supervised(
-    turns, trained, tokenizer
-):
-  end = chat.turn_end(tokenizer, [IM_END])
-  assert end == ('<|im_end|>', IM_END)
-  e = chat.encode(tokenizer, turns, end)
-  edges = np.flatnonzero(np.diff(e.supervised)) + 1
-  pieces = [
-      tokenizer.decode(tokens) for tokens, mask in zip(
-          np.split(e.tokens, edges), np.split(e.supervised, edges), strict=True
-      ) if mask[0]
-  ]
-  assert pieces == trained
-  # Together they are the rendered chat up to the last end of a turn.
-  text = tokenizer.apply_chat_template(turns, tokenize=False)
-  assert text.startswith(tokenizer.decode(e.tokens))
-  assert e.supervised[-1] and e.tokens[-1] == IM_END
-
-
-def test_training_sees_the_prompt_that_sampling_sees(tokenizer):
-  prompt = chat.encode_prompt(tokenizer, [SYSTEM, QUESTION])
-  e = chat.encode(
-      tokenizer, [SYSTEM, QUESTION, ANSWER], chat.turn_end(tokenizer)
-  )
-  np.testing.assert_array_equal(e.tokens[:len(prompt)], prompt)
-  np.testing.assert_array_equal(
-      e.supervised, np.arange(len(e.tokens)) >= len(prompt)
-  )
-  assert tokenizer.decode(prompt).endswith('<|im_start|>assistant\n')
-
-
-@pytest.mark.parametrize('case', SFT_MASK, ids=range(len(SFT_MASK)))
-@pytest.mark.parametrize('mode, golden', [
-    ('correct', 'positions_of_the_response_incl_eos'),
-    ('official', 'positions_trained_by_the_reference'),
-])
-def test_the_official_mask_and_the_intended_one(case, mode, golden, tokenizer):
-  turns = [{'role': 'user', 'content': case['prompt']},
-          {'role': 'assistant', 'content': case['response']}]
-  e = chat.encode(tokenizer, turns, chat.turn_end(tokenizer))
-  n = len(e.tokens)
-  np.testing.assert_array_equal(e.tokens, case['input_ids'][:n])
-  batch = batches.collate([e], 1, n - 1, mask_mode=mode)
-  # Column t predicts token t + 1.
-  assert (np.flatnonzero(batch.mask[0]) + 1).tolist() == case[golden]
-
-
-def test_turn_end_wants_a_token_that_ends_generation():
-  tokenizer = load_tokenizer()
-  with pytest.raises(ValueError, match='479.*eos_token_id .*477'):
-    chat.turn_end(tokenizer, [477])
-  tokenizer.chat_template = (
-      "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}"
-      '{% endfor %}'
-  )
-  with pytest.raises(ValueError, match='special token'):
-    chat.turn_end(tokenizer)
-  tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-  with pytest.raises(ValueError, match='special token'):
-    chat.turn_end(tokenizer)
-  tokenizer.chat_template = None
-  with pytest.raises(ValueError, match='no chat template'):
-    chat.turn_end(tokenizer)
-
-
-TURNS = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
-    "{% if m['role'] == 'assistant' and not loop.last %}{{ 'EARLIER' }}"
-    "{% else %}{{ m['content'] }}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-THINKS = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
-    "{{ m['content'] + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt"
-    " %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}"
-)
-
-
-def test_templates_that_are_not_prefix_stable_are_refused():
-  tokenizer = load_tokenizer()
-  end = chat.turn_end(tokenizer)
-  # Earlier answers are cut once a later turn follows.
-  tokenizer.chat_template = TURNS
-  assert chat.encode(tokenizer, [QUESTION, ANSWER], end).supervised.any()
-  with pytest.raises(ValueError, match='not prefix-stable at turn 3'):
-    chat.encode(tokenizer, [QUESTION, ANSWER, MORE, END], end)
-  # The generation prompt holds what the finished turn does not.
-  tokenizer.chat_template = THINKS
-  with pytest.raises(ValueError, match='not prefix-stable at turn 1'):
-    chat.encode(tokenizer, [QUESTION, ANSWER], end)
-
-
-def test_a_turn_end_in_the_response_s_own_text_does_not_end_it(tokenizer):
-  end = chat.turn_end(tokenizer)
-  answer = {'role': 'assistant', 'content': 'It is <|im_end|> that ends.'}
-  e = chat.encode(tokenizer, [QUESTION, answer], end)
-  text = tokenizer.decode(e.tokens[e.supervised])
-  assert text == 'It is <|im_end|> that ends.<|im_end|>'
-
-
-def test_overlong_examples_are_truncated_dropped_or_an_error():
-  examples = [example(5), example(9), example(12, prompt=8)]
-  cut = lengths.fit(examples, 8)
-  assert [len(e.tokens) for e in cut.examples] == [5, 8]
-  # The last has nothing supervised left.
-  assert (cut.truncated, cut.dropped) == (1, 1)
-  np.testing.assert_array_equal(cut.examples[1].tokens, np.arange(8))
-  dropped = lengths.fit(examples, 8, overlong='drop')
-  assert [len(e.tokens) for e in dropped.examples] == [5]
-  assert (dropped.truncated, dropped.dropped) == (0, 2)
-  with pytest.raises(ValueError, match='b: 9 tokens.*max_tokens=8'):
-    lengths.fit(examples, 8, overlong='error', names=['a', 'b', 'c'])
-  with pytest.raises(ValueError, match='example 1: 9 tokens'):
-    lengths.fit(examples, 8, overlong='error')
-  for rule in lengths.OVERLONG:  # exactly as long as allowed
-    assert lengths.fit([example(8)], 8, overlong=rule).truncated == 0
-  with pytest.raises(ValueError, match='none of 3 examples'):
-    lengths.fit(examples, 4, overlong='drop')
-  with pytest.raises(ValueError, match="'skip'.*truncate"):
-    lengths.fit(examples, 8, overlong='skip')
-
-
-def test_problems_and_conversations_are_prepared_alike(tokenizer):
-  end = chat.turn_end(tokenizer)
-  plain = records.Problem(
-      id='1', problem=QUESTION['content'], solution=ANSWER['content'],
-      source='data.jsonl:1',
-  )
-  given = records.Problem(
-      id='2', problem=MORE['content'], messages=(SYSTEM, QUESTION, ANSWER),
-      source='data.jsonl:2',
-  )
-  fitted = lengths.prepare(tokenizer, [plain, given], end, 64)
-  for e, turns in zip(
-      fitted.examples, ([QUESTION, ANSWER], [SYSTEM, QUESTION, ANSWER]),
-      strict=True,
-  ):
-    wanted = chat.encode(tokenizer, turns, end)
-    jax.tree.map(np.testing.assert_array_equal, e, wanted)
-  with pytest.raises(ValueError, match='data.jsonl:1: .* tokens'):
-    lengths.prepare(tokenizer, [plain, given], end, 8, overlong='error')
-  assert lengths.prepare(tokenizer, [], end, 64).examples == []
-
-
 def test_collate_shifts_and_pads():
   batch = batches.collate([example(5), example(3, first=20)], 3, 6)
   np.testing.assert_array_equal(batch.tokens, [
@@ -217,12 +40,6 @@ def test_collate_shifts_and_pads():
       [0, 1, 2, 3, -1, -1], [0, 1, -1, -1, -1, -1], [-1] * 6])
   with pytest.raises(ValueError, match="mask_mode 'none'"):
     batches.collate([example(5)], 1, 6, mask_mode='none')
-
-
-def test_rows_hold_the_longest_example_rounded_up():
-  assert lengths.row_length([example(17), example(4)]) == 16
-  assert lengths.row_length([example(18)]) == 32
-  assert lengths.row_length([example(18)], multiple=4) == 20
 
 
 def test_every_example_once_an_epoch_in_an_order_of_its_own():

@@ -95,9 +95,9 @@ class Characters:
     assert not tokenize and add_generation_prompt
     return '|'.join(f'{m["role"]}: {m["content"]}' for m in chat)
 
-  def encode(self, text, *, add_special_tokens):
+  def __call__(self, texts, *, add_special_tokens, **_):
     assert not add_special_tokens
-    return [ord(c) for c in text]
+    return {'input_ids': [[ord(c) for c in text] for text in texts]}
 
   def decode(self, ids, *, skip_special_tokens):
     assert skip_special_tokens
