@@ -2,7 +2,6 @@
 
 import functools
 import json
-import pathlib
 
 import hypothesis
 from hypothesis import strategies as st
@@ -16,9 +15,9 @@ import transformers
 from ddt_jax import ddt
 from ddt_jax import model
 from ddt_jax import weights
+from tests.support import paths
 
-GOLDEN = pathlib.Path(__file__).parent / 'golden'
-CASES = json.loads((GOLDEN / 'phi' / 'phi.json').read_text())
+CASES = json.loads((paths.GOLDEN / 'phi' / 'phi.json').read_text())
 
 load = functools.cache(weights.load)
 forward = jax.jit(model.forward, static_argnames='config')
@@ -143,7 +142,7 @@ def test_map_applies_to_every_statistic():
 
 @functools.cache
 def tokenizer():
-  return transformers.AutoTokenizer.from_pretrained(GOLDEN / 'tokenizer')
+  return transformers.AutoTokenizer.from_pretrained(paths.GOLDEN / 'tokenizer')
 
 
 def prompt(case):
@@ -168,12 +167,12 @@ def test_official_phi_from_text_to_summary(case):
   if not case['solution']:
     assert len(ids) == start and case['num_tokens'] == 0
     return
-  golden = np.load(GOLDEN / 'phi' / 'phi.npz')
+  golden = np.load(paths.GOLDEN / 'phi' / 'phi.npz')
   golden = {k: golden[f'c{case["id"]}_{k}']
             for k in ('full_ids', 'phi64', 'logp64', 'entropy64')}
   np.testing.assert_array_equal(ids, golden['full_ids'])
   assert start == case['prompt_length']
-  config, params = load(GOLDEN / 'models' / case['model'])
+  config, params = load(paths.GOLDEN / 'models' / case['model'])
   # One shape for all cases; right padding is inert.
   padded = np.pad(ids, (0, 96 - len(ids)))[None]
   positions = np.where(np.arange(96) < len(ids), np.arange(96), -1)[None]
@@ -202,8 +201,8 @@ def test_official_phi_from_text_to_summary(case):
 
 
 def test_the_model_s_own_text_looks_on_policy_and_random_text_does_not():
-  config, params = load(GOLDEN / 'models' / 'qwen2-tiny')
-  golden = np.load(GOLDEN / 'logits' / 'qwen2-tiny.npz')
+  config, params = load(paths.GOLDEN / 'models' / 'qwen2-tiny')
+  golden = np.load(paths.GOLDEN / 'logits' / 'qwen2-tiny.npz')
   own = golden['own_ids']
   rng = np.random.default_rng(0)
   foreign = np.where(

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import pathlib
 import re
 
 import jax
@@ -21,9 +20,9 @@ from ddt_jax import verify
 from ddt_jax import weights
 from ddt_jax.data import chat
 from ddt_jax.data import prompts
+from tests.support import paths
 
-GOLDEN = pathlib.Path(__file__).parent / 'golden'
-RUNS = json.loads((GOLDEN / 'hinted' / 'hinted.json').read_text())
+RUNS = json.loads((paths.GOLDEN / 'hinted' / 'hinted.json').read_text())
 FINISH = {'Max-length': 'length', 'EOS-drafter': 'eos', 'Repeating': 'repetition'}
 # Defects of the official code that are not reproduced, and what it can do with
 # two models.
@@ -47,7 +46,7 @@ def few_programs_at_a_time():
 
 @functools.cache
 def tokenizer():
-  return transformers.AutoTokenizer.from_pretrained(GOLDEN / 'tokenizer')
+  return transformers.AutoTokenizer.from_pretrained(paths.GOLDEN / 'tokenizer')
 
 
 def pair(model, i):
@@ -66,7 +65,7 @@ def limit(run):
 
 def check(run, *, mates=True, slots=None):
   """Decodes the run, alone or beside all of the model's pairs."""
-  config, params = load(GOLDEN / 'models' / run['model'])
+  config, params = load(paths.GOLDEN / 'models' / run['model'])
   others = range(len(RUNS['pairs'][run['model']])) if mates else []
   pairs = [pair(run['model'], i) for i in [*others, run['pair']]]
   # The others' lengths are such that mates end while the run goes on.
@@ -120,7 +119,7 @@ def test_a_run_alone():
 @pytest.mark.parametrize('run', RUNS['sampled'], ids=lambda r: r['id'])
 def test_distributions_of_the_official_sampled_runs(run):
   # The official text is read again; what it was drawn from must be the same.
-  config, params = load(GOLDEN / 'models' / run['model'])
+  config, params = load(paths.GOLDEN / 'models' / run['model'])
   student, hinted = pair(run['model'], run['pair'])
   text = run['tokens']
 
@@ -263,7 +262,7 @@ def test_what_cannot_be_rewritten_is_refused_before_any_decoding(
     ({'pairs': [([1], [2] * 2048)]}, 'request 0: 2048 prompt'),
 ], ids=str)
 def test_what_cannot_be_decoded_is_refused_by_name(options, message):
-  config, params = load(GOLDEN / 'models' / 'qwen2-tiny')
+  config, params = load(paths.GOLDEN / 'models' / 'qwen2-tiny')
   options = dict(
       pairs=[([1], [2])], key=KEY, max_new_tokens=4, beta=1.0, temperature=1.0,
       top_p=1.0, eos_ids=[],

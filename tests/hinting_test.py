@@ -1,7 +1,6 @@
 """The official lambda rules; the mixture's ends and its forbidden tokens."""
 
 import json
-import pathlib
 
 import hypothesis
 from hypothesis import strategies as st
@@ -11,9 +10,10 @@ import numpy as np
 import pytest
 
 from ddt_jax import hinting
+from tests.support import paths
 
-GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'sampling'
-RULES = json.loads((GOLDEN / 'functions.json').read_text())['lam']
+SAMPLING = paths.GOLDEN / 'sampling'
+RULES = json.loads((SAMPLING / 'functions.json').read_text())['lam']
 V = 503
 
 

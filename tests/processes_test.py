@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ddt_jax import processes
-from tests.support.processes import launch
+from tests.support import jobs
 
 
 def test_alone_the_result_is_the_functions_own():
@@ -19,7 +19,7 @@ def test_alone_the_result_is_the_functions_own():
 
 @pytest.mark.slow
 def test_two_processes_get_what_process_0_decides(tmp_path):
-  first, second = launch('decide', tmp_path)
+  first, second = jobs.launch('decide', tmp_path)
   text = 'x'.center(300, '.')
   assert first[:2] == second[:2] == [[0, 4, 'äß'], text]
   assert first[2] == 'ValueError' and second[2] == 'FirstFailed'

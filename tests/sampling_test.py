@@ -1,7 +1,6 @@
 """The official nucleus, ties, the two orders, and the draw's frequencies."""
 
 import json
-import pathlib
 
 import hypothesis
 from hypothesis import strategies as st
@@ -11,10 +10,11 @@ import numpy as np
 import pytest
 
 from ddt_jax import sampling
+from tests.support import paths
 
-GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'sampling'
-CASES = json.loads((GOLDEN / 'nucleus.json').read_text())
-NPZ = np.load(GOLDEN / 'nucleus.npz')
+SAMPLING = paths.GOLDEN / 'sampling'
+CASES = json.loads((SAMPLING / 'nucleus.json').read_text())
+NPZ = np.load(SAMPLING / 'nucleus.npz')
 # Float32's cumulative sums over 503 tokens are this far off; where a cumulative
 # probability lies nearer to top_p than this, either set is right.
 MARGIN = 2e-5

@@ -2,7 +2,6 @@
 
 import functools
 import operator
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +13,13 @@ import pytest
 from ddt_jax import model
 from ddt_jax import sharding
 from ddt_jax.training import train_step
+from tests.support import paths
 
-GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'models'
+MODELS = paths.GOLDEN / 'models'
 
 
 def abstract(name):
-  config = model.ModelConfig.from_hf(GOLDEN / name)
+  config = model.ModelConfig.from_hf(MODELS / name)
   return jax.eval_shape(lambda: model.init(config, jax.random.key(0)))
 
 
@@ -113,7 +113,7 @@ def test_batches_are_split_over_data_and_fsdp():
     (dict(fsdp=8), 2), (dict(data=2, fsdp=2, tensor=2), 4), (dict(tensor=8), 1),
 ])
 def test_parameters_go_to_the_decoding_layout(axes, tensor, capfd):
-  config = model.ModelConfig.from_hf(GOLDEN / 'qwen2-tiny')
+  config = model.ModelConfig.from_hf(MODELS / 'qwen2-tiny')
   params = model.init(config, jax.random.key(0))
   mesh = sharding.make_mesh(**axes)
   trained = jax.device_put(params, sharding.tree_shardings(params, mesh))

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import pathlib
 
 import hypothesis
 from hypothesis import strategies as st
@@ -12,9 +11,9 @@ import tokenizers
 import transformers
 
 from ddt_jax import stopping
+from tests.support import paths
 
-GOLDEN = pathlib.Path(__file__).parent / 'golden'
-CASES = json.loads((GOLDEN / 'sampling' / 'functions.json').read_text())['repeat']
+CASES = json.loads((paths.GOLDEN / 'sampling' / 'functions.json').read_text())['repeat']
 
 
 @pytest.mark.parametrize('case', CASES, ids=lambda c: str(len(c['tokens'])))
@@ -63,7 +62,7 @@ def test_counting_by_comparing_all_pairs(tokens, n, times):
 
 @functools.cache
 def byte_level():
-  return transformers.AutoTokenizer.from_pretrained(GOLDEN / 'tokenizer')
+  return transformers.AutoTokenizer.from_pretrained(paths.GOLDEN / 'tokenizer')
 
 
 @functools.cache
@@ -174,7 +173,7 @@ def test_an_eos_that_the_model_has_not_is_refused():
   with pytest.raises(ValueError, match="eos_token '<.im_end.>'.*100 tokens"):
     stopping.check_eos(byte_level(), 100)
   claims = transformers.AutoTokenizer.from_pretrained(
-      GOLDEN / 'tokenizer', eos_token='<|stop|>')
+      paths.GOLDEN / 'tokenizer', eos_token='<|stop|>')
   with pytest.raises(ValueError, match="eos_token '<.stop.>'"):
     stopping.check_eos(claims, 480)
   unknown = transformers.PreTrainedTokenizerFast(

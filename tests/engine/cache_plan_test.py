@@ -12,8 +12,9 @@ from ddt_jax import sharding
 from ddt_jax.engine import cache_plan
 from ddt_jax.engine import device_loop
 from ddt_jax.engine import requests
+from tests.support import paths
 
-TINY = pathlib.Path(__file__).parents[1] / 'golden' / 'models' / 'qwen2-tiny'
+TINY = paths.GOLDEN / 'models' / 'qwen2-tiny'
 CONFIG = model.ModelConfig.from_hf(TINY)
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import heapq
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +18,10 @@ from ddt_jax import stopping
 from ddt_jax import weights
 from ddt_jax.engine import device_loop
 from ddt_jax.engine import requests
-from tests.support import processes
+from tests.support import jobs
+from tests.support import paths
 
-MODELS = pathlib.Path(__file__).parents[1] / 'golden' / 'models'
+MODELS = paths.GOLDEN / 'models'
 NEW = 16  # tokens
 KEY = jax.random.key(7)
 NO_EOS = (502,)  # a token that the responses below do not contain
@@ -429,8 +429,8 @@ def test_ten_thousand_requests_through_7_and_64_slots():
 
 @pytest.mark.slow
 def test_two_processes_decode_what_one_does(tmp_path):
-  first, second = processes.launch('decode', tmp_path)
-  here = json.loads(json.dumps(processes.decode()))
+  first, second = jobs.launch('decode', tmp_path)
+  here = json.loads(json.dumps(jobs.decode()))
   assert second == here
   assert here['alone'] == here['plain']
   assert first == here | {'alone': None}

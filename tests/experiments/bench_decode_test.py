@@ -1,25 +1,17 @@
 """The benchmark of decoding runs, and every contender has a figure."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.support import commands
 
 
 @pytest.mark.parity
 def test_every_contender_has_a_figure(tmp_path):
-  done = subprocess.run(
-      [sys.executable, '-m', 'experiments.bench.decode', '--model=tiny',
-       '--rounds=1', '--new=8', f'--json={tmp_path / "bench.json"}'],
-      cwd=ROOT, env=os.environ | {'XLA_FLAGS': ''}, text=True,
-      capture_output=True, timeout=500,
-  )
-  assert done.returncode == 0, done.stderr[-2000:]
+  commands.run(
+      'experiments.bench.decode', '--model=tiny', '--rounds=1', '--new=8',
+      f'--json={tmp_path / "bench.json"}', timeout=500)
   results = json.loads((tmp_path / 'bench.json').read_text())
   for kind in ('tokens/s', 'first call, s', 'ratios'):
     assert all(x > 0 for x in results[kind].values())

@@ -6,7 +6,7 @@ from tests.support import bench_runs
 
 
 def test_a_small_run():
-  found = bench_runs.figures('bench_head', '--shapes=16x8x300', '--rounds=3')
+  found = bench_runs.figures('bench.head', '--shapes=16x8x300', '--rounds=3')
   same = found['16x8x300: tiles, flops of idft / sft']
   assert 0.9 < same['ratio'] < 1.1
   assert found['16x8x300: tiles, idft / tiles, sft']['rounds'] == 3

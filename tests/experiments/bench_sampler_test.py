@@ -4,7 +4,7 @@ from tests.support import bench_runs
 
 
 def test_a_small_run():
-  found = bench_runs.figures('bench_sampler', '--shape=3x700', '--rounds=3')
+  found = bench_runs.figures('bench.sampler', '--shape=3x700', '--rounds=3')
   for name in ('bisection', 'sort'):
     key = f'{name}: tokens kept or dropped otherwise than in float64'
     assert found[key]['tokens'] == 0

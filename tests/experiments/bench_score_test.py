@@ -8,7 +8,7 @@ from tests.support import bench_runs
 @pytest.mark.parity
 def test_a_small_run():
   found = bench_runs.figures(
-      'bench_score', '--size=2x64x2000', '--texts=5', '--batch=2', '--rounds=3',
+      'bench.score', '--size=2x64x2000', '--texts=5', '--batch=2', '--rounds=3',
       '--corpora=64,256')
   difference = found['phi, scorer and float64: greatest difference']
   assert difference['nats'] < 3e-5

@@ -5,7 +5,7 @@ from tests.support import bench_runs
 
 def test_a_small_run():
   found = bench_runs.figures(
-      'bench_stream', '--rows=96', '--parts=3', '--shard=16', '--tokens=1024')
+      'bench.stream', '--rows=96', '--parts=3', '--shard=16', '--tokens=1024')
   assert found['speed of scoring / bare forward']['rounds'] == 3
   seconds = [x for name, x in found.items() if 'scored tokens' in name]
   assert len(seconds) == 1

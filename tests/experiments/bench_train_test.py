@@ -8,7 +8,7 @@ from tests.support import bench_runs
 @pytest.mark.parity
 def test_a_small_run():
   found = bench_runs.figures(
-      'bench_train', '--size=2x64x503', '--tokens=24', '--rounds=3',
+      'bench.train', '--size=2x64x503', '--tokens=24', '--rounds=3',
       '--processes=1')
   key = 'idft, gradient: difference from float64 / norm'
   assert found[key]['ratio'] <= 1e-5

@@ -4,12 +4,10 @@ import contextlib
 import hashlib
 import json
 import os
-import pathlib
 import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import datasets
@@ -31,11 +29,7 @@ from ddt_jax.rounds import evaluate
 from ddt_jax.training import metrics
 from ddt_jax.training import optimizer
 from ddt_jax.training import train_step
-
-ROOT = pathlib.Path(__file__).parents[2]
-# One CPU device, whatever the tests' own process has.
-ENV = os.environ | {'XLA_FLAGS': '', 'PYTHONPATH': str(ROOT)}
-ENV.pop('PJRT_NPROC', None)
+from tests.support import commands
 
 ROWS = [
     {'problem': 'What is 2 + 3?', 'solution': r'2+3=5. Answer: \boxed{5}.',
@@ -58,16 +52,13 @@ SHORT = {
 def command(workdir, data='', **overrides):
   flags = [f'--config.{k}={v}' for k, v in (SHORT | overrides).items()]
   return [
-      sys.executable, '-m', 'experiments.train', '--config', 'configs/idft.py',
+      'experiments.train', '--config', 'configs/idft.py',
       f'--workdir={workdir}', f'--config.data.path={data}', *flags,
   ]
 
 
 def call(*args, **kwargs):
-  return subprocess.run(
-      command(*args, **kwargs), cwd=ROOT, env=ENV, text=True,
-      capture_output=True, timeout=300,
-  )
+  return commands.run(*command(*args, **kwargs), check=False)
 
 
 def write_rows(path, rows=ROWS):
@@ -206,12 +197,9 @@ def kill_at_random(workdir, kills, rng, options):
   """
   found = []
   for _ in range(kills):
-    process = subprocess.Popen(
-        command(workdir, **options), cwd=ROOT, env=ENV, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )
+    process = commands.start(*command(workdir, **options), start_new_session=True)
     # Some bar is shown once the work begins.
-    while (byte := process.stderr.read(1)) not in (b'|', b''):
+    while (byte := process.stderr.read(1)) not in ('|', ''):
       pass
     if byte:
       time.sleep(rng.uniform(0.0, 5.0))
@@ -268,10 +256,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_resumes(tmp_path):
   workdir = tmp_path / 'stopped'
   stops = 0
   for place in ('measured/0.json', 'rounds/0/summary.json'):
-    process = subprocess.Popen(
-        command(workdir, **options), cwd=ROOT, env=ENV,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )
+    process = commands.start(*command(workdir, **options))
     while not (workdir / place).exists():
       assert process.poll() is None
       time.sleep(0.01)
@@ -290,12 +275,9 @@ def test_a_run_that_is_asked_to_stop_saves_and_resumes(tmp_path):
 
 def test_the_curate_command_writes_chats_that_others_read(tmp_path):
   out = tmp_path / 'corpus.jsonl'
-  done = subprocess.run(
-      [sys.executable, '-m', 'experiments.curate', '--config',
-       'configs/idft.py', f'--out={out}', '--config.curate.per_round=12'],
-      cwd=ROOT, env=ENV, text=True, capture_output=True, timeout=300,
-  )
-  assert done.returncode == 0, done.stderr[-2000:]
+  done = commands.run(
+      'experiments.curate', '--config', 'configs/idft.py', f'--out={out}',
+      '--config.curate.per_round=12')
   rows = [json.loads(line) for line in out.read_text().splitlines()]
   assert len(rows) == 12
   assert f'{out}: 12 of 12 problems' in done.stdout
@@ -310,28 +292,9 @@ def test_the_curate_command_writes_chats_that_others_read(tmp_path):
   assert [p.id for p in problems] == [row['id'] for row in rows]
 
 
-def start_together(workdir, options, *, processes=2):
-  """One run by several processes."""
-  together = ENV | {
-      'JAX_COORDINATOR_ADDRESS': processes.free_address(),
-      'JAX_NUM_PROCESSES': str(processes),
-  }
-  return [
-      subprocess.Popen(
-          command(workdir, **options), cwd=ROOT, start_new_session=True,
-          env=together | {'JAX_PROCESS_ID': str(i)}, text=True,
-          stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-      ) for i in range(processes)
-  ]
-
-
-def finish(started, timeout=300):
-  """What each of the processes printed, and how it ended."""
-  try:
-    return [(p.communicate(timeout=timeout)[0], p.returncode) for p in started]
-  finally:
-    for p in started:
-      p.kill()
+def start_together(workdir):
+  """Starts two rounds as one run of two processes."""
+  return commands.start_together(*command(workdir, **TWO_ROUNDS))
 
 
 def test_a_round_without_any_accepted_response_is_explained(tmp_path):
@@ -383,14 +346,14 @@ def test_a_full_disk_ends_in_words_and_the_run_resumes_with_room(tmp_path):
 @pytest.mark.slow
 def test_a_run_of_two_processes_is_killed_stopped_and_resumes(tmp_path):
   whole, workdir = tmp_path / 'whole', tmp_path / 'cut'
-  for said, status in finish(start_together(whole, TWO_ROUNDS)):
+  for said, status in commands.finish(start_together(whole)):
     assert status == 0, said[-2000:]
   for place, how, expected in [
       ('rounds/0/sample/00000.jsonl', signal.SIGKILL, -signal.SIGKILL),
       (f'checkpoints/00000002/{storage.SEAL}', signal.SIGKILL, -signal.SIGKILL),
       ('rounds/1/sample/00001.jsonl', signal.SIGTERM, 75),
   ]:
-    started = start_together(workdir, TWO_ROUNDS)
+    started = start_together(workdir)
     while not (workdir / place).exists():
       assert {p.poll() for p in started} == {None}
       time.sleep(0.01)
@@ -399,9 +362,9 @@ def test_a_run_of_two_processes_is_killed_stopped_and_resumes(tmp_path):
         os.killpg(p.pid, how)
     else:
       started[1].send_signal(how)  # to one of them
-    for said, status in finish(started):
+    for said, status in commands.finish(started):
       assert status == expected, said[-2000:]
-  for said, status in finish(start_together(workdir, TWO_ROUNDS)):
+  for said, status in commands.finish(start_together(workdir)):
     assert status == 0, said[-2000:]
   assert produced(workdir) == produced(whole)
   # One process takes the same steps.
@@ -426,12 +389,8 @@ def test_a_run_of_8_devices_resumes_on_2_and_on_1(tmp_path):
   }
 
   def start(workdir, devices):
-    flags = f'--xla_force_host_platform_device_count={devices}'
-    return subprocess.Popen(
-        command(workdir, **options), cwd=ROOT, env=ENV | {'XLA_FLAGS': flags},
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )
+    return commands.start(
+        *command(workdir, **options), devices=devices, start_new_session=True)
 
   whole, cut = tmp_path / 'whole', tmp_path / 'cut'
   process = start(whole, 8)

@@ -1,15 +1,10 @@
 """The rewriting command: what counts as a leak, and its table."""
 
-import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from experiments import rewrite
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.support import commands
 
 
 @pytest.mark.parametrize('text, tokens, leaked', [
@@ -26,13 +21,9 @@ def test_leaks(text, tokens, leaked):
 
 @pytest.mark.slow
 def test_the_command_prints_a_row_for_every_beta():
-  done = subprocess.run(
-      [sys.executable, '-m', 'experiments.rewrite', '--config',
-       'configs/idft.py', '--problems=5', '--betas=0,3'],
-      cwd=ROOT, env=os.environ | {'XLA_FLAGS': ''}, text=True,
-      capture_output=True, timeout=300,
-  )
-  assert done.returncode == 0, done.stderr[-2000:]
+  done = commands.run(
+      'experiments.rewrite', '--config', 'configs/idft.py', '--problems=5',
+      '--betas=0,3')
   rows = [line.split('|')[1].strip() for line in done.stdout.splitlines()
           if line.startswith('|')]
   assert rows[2:] == ['reference solutions', 'own samples',

@@ -1,11 +1,7 @@
 """The score command as a user calls it: whole, killed, on many devices."""
 
 import json
-import os
-import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -13,11 +9,7 @@ import pytest
 
 from ddt_jax import embedded
 from ddt_jax.embedded import problems
-from tests.support import processes
-
-ROOT = pathlib.Path(__file__).parents[2]
-ENV = os.environ | {'XLA_FLAGS': '', 'PYTHONPATH': str(ROOT)}
-ENV.pop('PJRT_NPROC', None)
+from tests.support import commands
 
 
 def write(path, n=40):
@@ -37,17 +29,13 @@ def command(workdir, paths, **overrides):
       'own.samples': 30, 'own.max_new_tokens': 60, 'report.examples': 12,
   } | overrides
   return [
-      sys.executable, '-m', 'experiments.score', '--config', 'configs/score.py',
+      'experiments.score', '--config', 'configs/score.py',
       f'--workdir={workdir}', *(f'--config.{k}={v}' for k, v in options.items()),
   ]
 
 
 def call(*args, devices=1, **kwargs):
-  flags = f'--xla_force_host_platform_device_count={devices}'
-  env = ENV | ({'XLA_FLAGS': flags} if devices > 1 else {})
-  return subprocess.run(
-      command(*args, **kwargs), cwd=ROOT, env=env, text=True, capture_output=True,
-      timeout=300)
+  return commands.run(*command(*args, **kwargs), check=False, devices=devices)
 
 
 def scores(workdir):
@@ -122,9 +110,7 @@ def test_a_call_that_is_killed_or_stopped_ends_the_same(tmp_path):
       ('own/00000.json', signal.SIGKILL, -signal.SIGKILL),
       ('summary.json', signal.SIGKILL, -signal.SIGKILL),
   ]:
-    process = subprocess.Popen(
-        command(workdir, f'{data},own'), cwd=ROOT, env=ENV,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = commands.start(*command(workdir, f'{data},own'))
     while not (workdir / place).exists():
       assert process.poll() is None
       time.sleep(0.005)
@@ -148,22 +134,9 @@ def test_8_devices_and_2_processes_write_the_same_scores(tmp_path):
     many = call(tmp_path / name, data, devices=8, **mesh)
     assert many.returncode == 0, many.stderr[-2000:]
     same(scores(tmp_path / name), expected)
-  together = ENV | {
-      'JAX_COORDINATOR_ADDRESS': processes.free_address(), 'JAX_NUM_PROCESSES': '2'}
-  started = [
-      subprocess.Popen(
-          command(tmp_path / 'two', data), cwd=ROOT,
-          env=together | {'JAX_PROCESS_ID': str(i)}, text=True,
-          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-      for i in range(2)
-  ]
-  try:
-    for process in started:
-      said, _ = process.communicate(timeout=300)
-      assert process.returncode == 0, said[-2000:]
-  finally:
-    for process in started:
-      process.kill()
+  started = commands.start_together(*command(tmp_path / 'two', data))
+  for said, status in commands.finish(started):
+    assert status == 0, said[-2000:]
   same(scores(tmp_path / 'two'), expected)
 
 

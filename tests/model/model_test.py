@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +13,8 @@ from ddt_jax import ddt
 from ddt_jax import model
 from ddt_jax import weights
 from ddt_jax.model import attention
+from tests.support import paths
 
-GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
 MODELS = (
     'qwen2-tiny', 'qwen2-tiny-untied', 'qwen3-tiny', 'llama-tiny', 'qwen2-loop'
 )
@@ -28,8 +27,8 @@ forward = jax.jit(model.forward, static_argnames=('config', 'return_hidden'))
 
 @functools.cache
 def load(name):
-  config, params = weights.load(GOLDEN / 'models' / name)
-  return config, params, np.load(GOLDEN / 'logits' / f'{name}.npz')
+  config, params = weights.load(paths.GOLDEN / 'models' / name)
+  return config, params, np.load(paths.GOLDEN / 'logits' / f'{name}.npz')
 
 
 def logits_of(name, tokens, **options):
@@ -42,7 +41,7 @@ def padded_positions(golden, side):
 
 
 def fields(name, **changes):
-  path = GOLDEN / 'models' / name / 'config.json'
+  path = paths.GOLDEN / 'models' / name / 'config.json'
   return json.loads(path.read_text()) | changes
 
 
@@ -266,7 +265,7 @@ def test_remat_changes_neither_loss_nor_gradient():
 def test_bfloat16_is_close_and_parameters_stay_float32():
   _, _, golden = load('qwen2-tiny')
   config, params = weights.load(
-      GOLDEN / 'models' / 'qwen2-tiny', dtype='bfloat16'
+      paths.GOLDEN / 'models' / 'qwen2-tiny', dtype='bfloat16'
   )
   assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype('float32')}
   hidden, _ = forward(params, config, golden['ids_3'][None], return_hidden=True)
@@ -320,7 +319,7 @@ def test_both_shapes_of_config_json_mean_the_same():
 
 
 def test_config_is_read_from_a_folder_a_file_or_its_fields():
-  folder = GOLDEN / 'models' / 'qwen3-tiny'
+  folder = paths.GOLDEN / 'models' / 'qwen3-tiny'
   configs = {
       model.ModelConfig.from_hf(source)
       for source in (folder, str(folder / 'config.json'), fields('qwen3-tiny'))

@@ -1,7 +1,6 @@
 """The official loss in float64, and the identities between the objectives."""
 
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +10,11 @@ import pytest
 
 from ddt_jax import ddt
 from ddt_jax import objectives
+from tests.support import paths
 
-GOLDEN = pathlib.Path(__file__).parents[1] / 'golden' / 'loss'
-IDFT = json.loads((GOLDEN / 'idft.json').read_text())
-NPZ = np.load(GOLDEN / 'idft.npz')
+LOSS = paths.GOLDEN / 'loss'
+IDFT = json.loads((LOSS / 'idft.json').read_text())
+NPZ = np.load(LOSS / 'idft.npz')
 # Golden numbers are float64 and ours float32. Theirs also clamp p(y) at 1e-10
 # and add 1e-10 inside the entropy's logarithm; both stay below this.
 TOLERANCE = dict(rtol=2e-5, atol=2e-6)
@@ -142,7 +142,7 @@ def test_sums_add_over_any_cut_of_the_batch():
 @pytest.mark.parametrize(
     'step, total, warmup, transition, expected',
     [tuple(c.values()) for c in
-     json.loads((GOLDEN / 'curriculum.json').read_text())],
+     json.loads((LOSS / 'curriculum.json').read_text())],
 )
 def test_official_curriculum(step, total, warmup, transition, expected):
   options = dict(warmup_ratio=warmup, transition_ratio=transition)

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import pathlib
 
 import jax
 import numpy as np
@@ -17,9 +16,9 @@ from ddt_jax import weights
 from ddt_jax.data import chat
 from ddt_jax.report import run_words
 from ddt_jax.scoring import forward
+from tests.support import paths
 
-GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
-MODEL = GOLDEN / 'models' / 'qwen2-tiny'
+MODEL = paths.GOLDEN / 'models' / 'qwen2-tiny'
 FIELDS = ('log_p', 'entropy', 'varentropy', 'collision')
 
 load = functools.cache(weights.load)
@@ -131,7 +130,7 @@ def test_a_corpus_in_numbers():
 
 def results():
   """As a run writes them, with what `score` gives as it gives it."""
-  tokenizer = transformers.AutoTokenizer.from_pretrained(GOLDEN / 'tokenizer')
+  tokenizer = transformers.AutoTokenizer.from_pretrained(paths.GOLDEN / 'tokenizer')
   turns = [{'role': 'user', 'content': 'Ann has 3 pears. How many?'},
           {'role': 'assistant', 'content': r'3*1=3. \boxed{3}'}]
   end = chat.turn_end(tokenizer)

@@ -7,7 +7,6 @@ google-cloud-storage what tensorboardX uses.
 import json
 import os
 import signal
-import subprocess
 import time
 
 from etils.epath import backend
@@ -22,7 +21,9 @@ from ddt_jax import storage
 from ddt_jax.storage import locks
 from ddt_jax.training import checkpoint
 from tests.experiments import pipeline_test
+from tests.support import commands
 from tests.support import fake_gcs
+from tests.support import paths
 
 gcsfs = pytest.importorskip('gcsfs', reason='gs:// needs the extra [gcs]')
 
@@ -183,12 +184,9 @@ def test_checkpoints_are_kept_and_a_damaged_one_is_passed_over(server, folder):
 
 
 def start(server, workdir):
-  return subprocess.Popen(
-      pipeline_test.command(workdir, **pipeline_test.TWO_ROUNDS),
-      cwd=pipeline_test.ROOT, env=pipeline_test.ENV | server.environment(),
-      start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-      text=True,
-  )
+  return commands.start(
+      *pipeline_test.command(workdir, **pipeline_test.TWO_ROUNDS),
+      start_new_session=True, **server.environment())
 
 
 def untimed(tree):
@@ -239,4 +237,4 @@ def test_a_killed_run_ends_as_one_on_a_local_disk(server, folder, tmp_path):
   assert named_alike <= in_store
   assert any(n.startswith('tensorboard/events.') for n in in_store)
   assert not any(n.startswith(locks.LOCK) for n in in_store)
-  assert not (pipeline_test.ROOT / 'gs:').exists()
+  assert not (paths.ROOT / 'gs:').exists()

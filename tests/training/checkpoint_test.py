@@ -22,9 +22,10 @@ from ddt_jax import weights
 from ddt_jax.training import checkpoint
 from ddt_jax.training import optimizer
 from ddt_jax.training import train_step
+from tests.support import commands
+from tests.support import paths
 
-ROOT = pathlib.Path(__file__).parents[2]
-MODEL = ROOT / 'tests' / 'golden' / 'models' / 'qwen2-loop'
+MODEL = paths.GOLDEN / 'models' / 'qwen2-loop'
 
 
 def abstract(state):
@@ -207,8 +208,8 @@ def test_an_unfinished_checkpoint_is_none(two, tmp_path):
 
 SAVING = """
 import sys
-import checkpoint_test as t
 from ddt_jax.training import checkpoint
+from tests.training import checkpoint_test as t
 
 checkpoints = checkpoint.Checkpoints(sys.argv[1])
 restored = checkpoints.restore(t.abstract(t.small(0)))
@@ -221,13 +222,11 @@ while True:
 
 
 def test_a_process_killed_while_saving_leaves_what_it_had_saved(tmp_path):
-  env = os.environ | {
-      'XLA_FLAGS': '', 'PYTHONPATH': f'{ROOT}{os.pathsep}{ROOT / "tests"}'
-  }
   rng, saved = random.Random(0), 0
   for _ in range(2):
     process = subprocess.Popen(
-        [sys.executable, '-c', SAVING, tmp_path], env=env, cwd=ROOT,
+        [sys.executable, '-c', SAVING, tmp_path], env=commands.environment(),
+        cwd=paths.ROOT,
         stdout=subprocess.PIPE, text=True,
     )
     try:

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +15,10 @@ from ddt_jax import weights
 from ddt_jax.data import batches
 from ddt_jax.training import optimizer
 from ddt_jax.training import train_step
-from tests.support import processes
+from tests.support import jobs
+from tests.support import paths
 
-GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
-RUNS = json.loads((GOLDEN / 'loss' / 'train.json').read_text())
+RUNS = json.loads((paths.GOLDEN / 'loss' / 'train.json').read_text())
 # A torch run differs from itself by 3e-5 when only the attention kernel does.
 RTOL = 1e-3
 
@@ -27,7 +26,7 @@ load = functools.cache(weights.load)
 
 
 def arrays(model_name):
-  return np.load(GOLDEN / 'loss' / f'train_{model_name}.npz')
+  return np.load(paths.GOLDEN / 'loss' / f'train_{model_name}.npz')
 
 
 def official_batch(golden, micro_batches=2):
@@ -79,7 +78,7 @@ def assert_first_gradient(run, golden, found):
 
 @pytest.mark.parametrize('run', RUNS, ids=lambda r: r['model'])
 def test_official_training_run(run):
-  config, params = load(GOLDEN / 'models' / run['model'])
+  config, params = load(paths.GOLDEN / 'models' / run['model'])
   golden = arrays(run['model'])
   batch = official_batch(golden)
   b1, b2 = run['adamw_betas']
@@ -122,7 +121,7 @@ def test_official_training_run(run):
 @functools.cache
 def tiny():
   """A model of one layer, on the host: donation cannot take it away."""
-  config, params = load(GOLDEN / 'models' / 'qwen2-loop')
+  config, params = load(paths.GOLDEN / 'models' / 'qwen2-loop')
   return config, jax.tree.map(np.array, params)
 
 
@@ -197,10 +196,10 @@ def test_eight_devices_compute_what_one_does(mesh, micro_batches):
 
 
 def test_a_split_vocabulary_and_two_processes_train_as_one_device_does(tmp_path):
-  one = processes.train(sharding.make_mesh(devices=jax.devices()[:1]))
+  one = jobs.train(sharding.make_mesh(devices=jax.devices()[:1]))
   assert len(one['losses']) == 10
   norm = np.linalg.norm(one['gradient'])
-  for many in (processes.train(), *processes.launch('train', tmp_path)):
+  for many in (jobs.train(), *jobs.launch('train', tmp_path)):
     np.testing.assert_allclose(many['losses'], one['losses'], rtol=1e-5)
     apart = np.subtract(many['gradient'], one['gradient'])
     assert np.linalg.norm(apart) <= 1e-5 * norm

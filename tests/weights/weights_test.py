@@ -2,7 +2,6 @@
 
 import functools
 import json
-import pathlib
 import shutil
 
 import jax
@@ -15,8 +14,8 @@ from ddt_jax import model
 from ddt_jax import sharding
 from ddt_jax import weights
 from ddt_jax.weights import hugging_face
+from tests.support import paths
 
-GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
 MODELS = ('qwen2-tiny', 'qwen2-tiny-untied', 'qwen3-tiny', 'llama-tiny')
 FAMILIES = ('qwen2-tiny', 'qwen3-tiny', 'llama-tiny')
 
@@ -25,7 +24,7 @@ forward = jax.jit(model.forward, static_argnames='config')
 
 
 def folder(name):
-  return GOLDEN / 'models' / name
+  return paths.GOLDEN / 'models' / name
 
 
 def tensors(path):
@@ -131,7 +130,7 @@ def test_half_precision_files_are_read_as_float32(dtype, tmp_path):
 
 def test_tokenizer_is_saved_beside_the_weights(tmp_path):
   transformers = pytest.importorskip('transformers')
-  tokenizer = transformers.AutoTokenizer.from_pretrained(GOLDEN / 'tokenizer')
+  tokenizer = transformers.AutoTokenizer.from_pretrained(paths.GOLDEN / 'tokenizer')
   # Not Qwen2: for that model_type, transformers 5 puts its own pre-tokenizer in
   # place of the file's.
   config, params = load(folder('llama-tiny'))
@@ -206,7 +205,7 @@ def test_transformers_reads_what_we_save(name, tmp_path):
       tmp_path, dtype='float32', output_loading_info=True
   )
   assert not any(info.values()), info
-  ids = np.load(GOLDEN / 'logits' / f'{name}.npz')['ids_long'][None]
+  ids = np.load(paths.GOLDEN / 'logits' / f'{name}.npz')['ids_long'][None]
   with torch.no_grad():
     expected = theirs(torch.tensor(ids, dtype=torch.long)).logits.numpy()
   logits, _ = forward(params, config, ids)

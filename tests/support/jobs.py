@@ -1,13 +1,10 @@
 """Jobs that several processes share, each with four fake devices.
 
-`launch` starts them; `python -m tests.support.processes` is what each of them runs.
+`launch` starts them; each of them runs `python -m tests.support.jobs`.
 """
 
 import json
-import os
 import pathlib
-import socket
-import subprocess
 import sys
 
 import jax
@@ -16,38 +13,28 @@ import numpy as np
 from ddt_jax import engine
 from ddt_jax import hinted_decode
 from ddt_jax import model
+from ddt_jax import processes
 from ddt_jax import sharding
 from ddt_jax import weights
 from ddt_jax.data import batches
 from ddt_jax.data import chat
-import ddt_jax.processes
 from ddt_jax.scoring import forward
 from ddt_jax.training import optimizer
 from ddt_jax.training import train_step
+from tests.support import commands
+from tests.support import paths
 
-ROOT = pathlib.Path(__file__).parents[2]
-MODEL = ROOT / 'tests' / 'golden' / 'models' / 'qwen2-tiny'
-
-
-def free_address():
-  """Where nobody listens yet."""
-  with socket.socket() as s:
-    s.bind(('127.0.0.1', 0))
-    return f'127.0.0.1:{s.getsockname()[1]}'
+MODEL = paths.GOLDEN / 'models' / 'qwen2-tiny'
 
 
-def launch(job, folder, *, processes=2, timeout=300):
-  """What each of the processes found."""
-  address = free_address()
-  environment = os.environ | {
-      'XLA_FLAGS': '--xla_force_host_platform_device_count=4'}
-  files = [folder / f'{job}{i}.json' for i in range(processes)]
+def launch(job, folder, *, n=2, timeout=300):
+  """Runs a job in `n` processes and returns the result of each."""
+  address = commands.free_address()
+  files = [folder / f'{job}{i}.json' for i in range(n)]
   started = [
-      subprocess.Popen(
-          [sys.executable, '-m', 'tests.support.processes', job, address,
-           str(processes), str(i), str(file)],
-          cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True,
-      ) for i, file in enumerate(files)
+      commands.start(
+          'tests.support.jobs', job, address, str(n), str(i), str(file), devices=4)
+      for i, file in enumerate(files)
   ]
   try:
     for process in started:
@@ -119,7 +106,7 @@ def train(mesh=None):
   for batch in batches.Stream(examples, batch=16, epochs=5, seed=0):
     batch = batches.place(batch, mesh)
     if first is None:
-      first = jax.tree.map(ddt_jax.processes.to_host, gradient(state.params, batch))
+      first = jax.tree.map(processes.to_host, gradient(state.params, batch))
     state, metrics = step(state, batch)
     losses.append(float(metrics['loss'] / metrics['count']))
   first = np.concatenate([x.ravel() for x in jax.tree.leaves(first)])
@@ -129,17 +116,17 @@ def train(mesh=None):
 def decide():
   """Process 0's decisions, and the error that the others see."""
   index = jax.process_index()
-  numbers = ddt_jax.processes.from_first(lambda *x: [index, *x], 4, 'äß')
-  text = ddt_jax.processes.from_first(str.center, 'x' * (index + 1), 300, '.')
+  numbers = processes.from_first(lambda *x: [index, *x], 4, 'äß')
+  text = processes.from_first(str.center, 'x' * (index + 1), 300, '.')
   try:
-    ddt_jax.processes.from_first(int, 'no number')
-  except (ValueError, ddt_jax.processes.FirstFailed) as e:
+    processes.from_first(int, 'no number')
+  except (ValueError, processes.FirstFailed) as e:
     return [numbers, text, type(e).__name__, str(e)]
 
 
-def main(job, address, processes, process, out):
+def main(job, address, count, index, out):
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-  jax.distributed.initialize(address, int(processes), int(process))
+  jax.distributed.initialize(address, int(count), int(index))
   found = {'decode': decode, 'decide': decide, 'train': train}[job]()
   pathlib.Path(out).write_text(json.dumps(found))
 
