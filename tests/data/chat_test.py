@@ -1,7 +1,6 @@
 """Which tokens are supervised, and which chat templates can be used."""
 
 import json
-import pathlib
 
 import numpy as np
 import pytest
@@ -10,9 +9,9 @@ import transformers
 from ddt_jax import errors
 from ddt_jax.data import batches
 from ddt_jax.data import chat
+from tests.support import paths
 
-GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
-SFT_MASK = json.loads((GOLDEN / 'loss' / 'sft_mask.json').read_text())
+SFT_MASK = json.loads((paths.GOLDEN / 'loss' / 'sft_mask.json').read_text())
 IM_END = 479
 
 SYSTEM = {'role': 'system', 'content': 'Answer briefly.'}
@@ -23,7 +22,7 @@ END = {'role': 'assistant', 'content': 'We are done.'}
 
 
 def load_tokenizer():
-  return transformers.AutoTokenizer.from_pretrained(GOLDEN / 'tokenizer')
+  return transformers.AutoTokenizer.from_pretrained(paths.GOLDEN / 'tokenizer')
 
 
 @pytest.fixture(scope='module')
