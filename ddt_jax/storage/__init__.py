@@ -1,16 +1,27 @@
-"""The one place that touches files: local folders and gs://, the same calls."""
+"""The one place that writes files: local folders and gs://, by the same calls.
 
-from ddt_jax.storage.files import SEAL
-from ddt_jax.storage.files import Damaged
-from ddt_jax.storage.files import Locked
+A run's files must survive a kill, a full disk and a second process that was
+started by mistake:
+
+  files   publish, append, read_lines: content is whole or absent
+  seals   seal, check_seal: tell a finished folder from a damaged one
+  locks   lock: one process owns a run's folder at a time
+
+Every function takes a `str` or a `Path`. For plain reads, use the `epath.Path`
+that `path` returns.
+"""
+
 from ddt_jax.storage.files import append
-from ddt_jax.storage.files import check_seal
-from ddt_jax.storage.files import digests
-from ddt_jax.storage.files import lock
 from ddt_jax.storage.files import path
 from ddt_jax.storage.files import publish
 from ddt_jax.storage.files import read_lines
-from ddt_jax.storage.files import seal
+from ddt_jax.storage.locks import Locked
+from ddt_jax.storage.locks import lock
+from ddt_jax.storage.seals import SEAL
+from ddt_jax.storage.seals import Damaged
+from ddt_jax.storage.seals import check_seal
+from ddt_jax.storage.seals import digests
+from ddt_jax.storage.seals import seal
 
 __all__ = [
     'Damaged', 'Locked', 'SEAL', 'append', 'check_seal', 'digests', 'lock',

@@ -1,4 +1,4 @@
-"""The two ways in which a process becomes the one owner of a folder."""
+"""Locks: one process owns a run's folder at a time."""
 from collections.abc import Iterator
 import contextlib
 import fcntl
@@ -12,13 +12,44 @@ import time
 
 from etils import epath
 
-LOCK = '.lock'  # in the folder: a file, or numbered objects under this name
+from ddt_jax.storage import files
+from ddt_jax.storage import object_store
 
-_RENEW_S, _STALE_S = 30.0, 300.0  # a lock object's heartbeat and its lifetime
+LOCK = '.lock'  # in the folder: a file, or on gs:// the prefix of numbered objects
+
+# Seconds between the renewals of a lock object, and its lifetime without one.
+_RENEW_S, _STALE_S = 30.0, 300.0
 
 
 class Locked(RuntimeError):
   """Another process owns the folder."""
+
+
+@contextlib.contextmanager
+def lock(folder: str | os.PathLike[str]) -> Iterator[None]:
+  """Makes this process the only owner of a folder for a `with` block.
+
+  A local lock belongs to the kernel: it ends with the process, however that
+  ends. Forked children release it as their first act.
+
+  On gs:// the lock is an object that the owner renews every 30 seconds. After a
+  kill it expires in five minutes by the hosts' clocks, which must agree to about
+  a minute. One case is not covered: an owner that was suspended, or could not
+  reach the store, for five minutes may have a successor without knowing it. It
+  ends itself at its next renewal, at most 30 seconds after it resumes.
+
+  With several hosts in one run, process 0 takes the lock.
+
+  Args:
+    folder: the folder to own; created if it is missing.
+
+  Raises:
+    Locked: another process owns the folder. The message names it.
+  """
+  folder = files.path(folder)
+  store = object_store.client(folder)
+  with _object_lock(store, folder) if store else _file_lock(folder):
+    yield
 
 
 def _locked(folder: epath.Path, holder: dict, more: str = '') -> Locked:
@@ -34,21 +65,22 @@ def _identity() -> dict:
 
 # Local folders ----------------------------------------------------------------
 
-_lock_fds: set[int] = set()  # of this process
+_lock_fds: set[int] = set()  # descriptors of the locks that this process holds
 
 
-def _drop_locks() -> None:
-  """A forked child shares its parent's descriptors, and the lock with them."""
+def _release_in_child() -> None:
+  """Closes the inherited descriptors: the lock lasts until the last is closed."""
   while _lock_fds:
     os.close(_lock_fds.pop())
 
 
-os.register_at_fork(after_in_child=_drop_locks)  # exec'd ones: O_CLOEXEC
+# Python opens files with O_CLOEXEC, so a child started by exec inherits nothing.
+os.register_at_fork(after_in_child=_release_in_child)
 
 
 @contextlib.contextmanager
-def file_lock(folder: epath.Path) -> Iterator[None]:
-  """The kernel's lock on a file: it goes with the process."""
+def _file_lock(folder: epath.Path) -> Iterator[None]:
+  """The kernel's lock on a file; it ends with the process."""
   folder.mkdir(parents=True, exist_ok=True)
   fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
   _lock_fds.add(fd)
@@ -58,16 +90,16 @@ def file_lock(folder: epath.Path) -> Iterator[None]:
     except BlockingIOError:
       try:
         holder = json.loads(os.read(fd, 4096))
-      except ValueError:  # it has the lock and has not yet written its name
+      except ValueError:  # the owner has not written its name yet
         holder = {}
       raise _locked(folder, holder) from None
-    # The file is never removed: a rival may have it open, and would then lock
-    # a file that nobody else can find.
+    # Never remove the file: a rival that has it open would lock the removed file,
+    # and a third process would lock a new one.
     os.ftruncate(fd, 0)
     os.write(fd, json.dumps(_identity()).encode())
     yield
   finally:
-    if fd in _lock_fds:  # not in a forked child
+    if fd in _lock_fds:  # false in a forked child, which has closed it
       _lock_fds.remove(fd)
       os.close(fd)
 
@@ -76,11 +108,11 @@ def file_lock(folder: epath.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def object_lock(store, folder: epath.Path) -> Iterator[None]:
-  """An object that its owner renews; whoever has the highest number owns.
+def _object_lock(store, folder: epath.Path) -> Iterator[None]:
+  """An object that its owner renews; the highest number is the owner's.
 
-  To take over an expired lock is to create the next number. Creation is atomic,
-  so that one of several rivals succeeds.
+  A process takes over an expired lock by creating the next number. Creation is
+  atomic, so only one of several rivals succeeds.
   """
   token = secrets.token_hex(8)
   mine = _take(store, folder, token)
@@ -90,12 +122,12 @@ def object_lock(store, folder: epath.Path) -> Iterator[None]:
     while not stop.wait(_RENEW_S):
       try:
         if _find(store, folder)[-1:] != [mine]:
-          # All that is written survives a kill, and this one is due: whatever
-          # the process does next could harm its successor's files.
+          # Every file survives a kill, so ending here is safe. Going on is not:
+          # two owners would write the same files.
           logging.critical('Another process has taken over %s.', folder)
           os._exit(1)
         _write(store, mine, token)
-      except Exception as error:  # the network's; the lock lasts for a while
+      except Exception as error:  # of the network; the lock outlasts a short one
         logging.warning('Could not renew the lock of %s: %s', folder, error)
 
   thread = threading.Thread(target=renew, daemon=True)
@@ -105,12 +137,12 @@ def object_lock(store, folder: epath.Path) -> Iterator[None]:
   finally:
     stop.set()
     thread.join()
-    with contextlib.suppress(FileNotFoundError):  # if it was taken over
+    with contextlib.suppress(FileNotFoundError):  # a successor has removed it
       store.rm(mine)
 
 
 def _take(store, folder: epath.Path, token: str) -> str:
-  """Name of the lock object that makes this process the owner."""
+  """Creates the lock object that makes this process the owner; returns its name."""
   older = _find(store, folder)
   if older:
     holder = _read(store, older[-1])
@@ -124,7 +156,8 @@ def _take(store, folder: epath.Path, token: str) -> str:
     _write(store, mine, token, mode='create')
   except FileExistsError:
     holder = _read(store, mine)
-    if holder.get('token') != token:  # else the client has repeated the upload
+    # The client repeats an upload whose answer was lost and then meets its own.
+    if holder.get('token') != token:
       raise _locked(folder, holder) from None
   for name in older:
     with contextlib.suppress(FileNotFoundError):
@@ -133,7 +166,7 @@ def _take(store, folder: epath.Path, token: str) -> str:
 
 
 def _root(folder: epath.Path) -> str:
-  return os.fspath(folder / LOCK).removeprefix('gs://')
+  return object_store.key(folder / LOCK)
 
 
 def _find(store, folder: epath.Path) -> list[str]:
@@ -146,7 +179,7 @@ def _write(store, name: str, token: str, mode: str = 'overwrite') -> None:
 
 
 def _read(store, name: str) -> dict:
-  """What a lock object says; nothing if it is gone."""
+  """The fields of a lock object; empty if it is gone."""
   try:
     return json.loads(store.cat_file(name))
   except FileNotFoundError:

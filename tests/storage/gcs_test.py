@@ -20,6 +20,7 @@ import pytest
 from ddt_jax import storage
 from ddt_jax.storage import locks
 from ddt_jax.training import checkpoint
+from ddt_jax.training import metrics
 from tests.experiments import pipeline_test
 from tests.support import commands
 from tests.support import fake_gcs
@@ -73,27 +74,41 @@ def test_the_store_refuses_to_rename_and_to_copy(server, folder):
   server.refused.clear()
 
 
-def test_published_and_appended_lines_are_read_back(server, folder):
+def test_published_lines_are_read_back(server, folder):
   file = folder / 'metrics.jsonl'
   assert storage.read_lines(file) == []
-  storage.append(file, 'a\n')
-  storage.append(file, 'b\nc\n')
-  assert storage.read_lines(file) == ['a', 'b', 'c']
-  assert len(names(server, folder)) == 2
-  storage.publish(file, 'e\u2028\n')
-  assert storage.read_lines(file) == ['e\u2028']
-  assert names(server, folder) == ['metrics.jsonl']
+  for text in ('a\nb\n', 'e\u2028\n'):
+    storage.publish(file, text)
+    assert storage.read_lines(file) == text.split('\n')[:-1]
+    assert names(server, folder) == ['metrics.jsonl']
+
+
+def write_steps(folder, first, last, *, start_step=0):
+  with metrics.Writer(folder, start_step=start_step, tensorboard=False) as writer:
+    for step in range(first, last + 1):
+      writer.write(step, 'train', {'loss': 1 / step})
+      writer.flush()
+
+
+def test_metrics_are_one_object_and_continue_after_a_resume(server, folder):
+  write_steps(folder, 1, 5)
+  assert names(server, folder) == [metrics.FILE]
+  write_steps(folder, 4, 6, start_step=3)
+  rows = metrics.read(folder)
+  assert [(row['step'], row['loss']) for row in rows] == [
+      (step, 1 / step) for step in range(1, 7)]
+  assert names(server, folder) == [metrics.FILE]
 
 
 def test_what_another_host_writes_is_seen(server, folder):
-  storage.append(folder / 'lines', 'a\n')
-  storage.append(folder / 'lines', 'b\n')
-  assert storage.read_lines(folder / 'lines') == ['a', 'b']
-  assert len(list(folder.iterdir())) == 2
-  server.put(f'{key(folder)}/lines.parts/00000001-{"0" * 8}', b'c\n')
+  storage.publish(folder / 'lines', 'a\n')
+  assert storage.read_lines(folder / 'lines') == ['a']
+  assert len(list(folder.iterdir())) == 1
+  server.put(f'{key(folder)}/lines', b'a\nb\n')
   server.put(f'{key(folder)}/other', b'')
-  assert storage.read_lines(folder / 'lines') == ['a', 'b', 'c']
+  assert storage.read_lines(folder / 'lines') == ['a', 'b']
   assert (folder / 'other').exists()
+  assert len(list(folder.iterdir())) == 2
 
 
 def test_a_large_file_goes_up_in_pieces(server, folder):

@@ -10,64 +10,26 @@ import sys
 import tempfile
 import time
 
-from etils.epath import backend
 import fsspec
-from fsspec.implementations import memory
 from fsspec.registry import _registry
 import hypothesis
 from hypothesis import strategies as st
 import pytest
 
+from ddt_jax import errors
 from ddt_jax import storage
 from ddt_jax.storage import files
 from ddt_jax.storage import locks
+from tests.support import fake_store
 
 ROOT = pathlib.Path(storage.__file__).parents[2]
 FILE = 'gs://bucket/run/metrics.jsonl'
 
 
-class FakeStore(memory.MemoryFileSystem):
-  """An object store: single writes are atomic; no rename, no append."""
-
-  protocol = ('gs', 'gcs')
-  store = {}
-  pseudo_dirs = ['']
-  before_change = staticmethod(lambda: None)  # a test's hook
-
-  @classmethod
-  def _strip_protocol(cls, path):
-    return super()._strip_protocol(os.fspath(path).removeprefix('gs://'))
-
-  def find(self, path, **kwargs):
-    return [name.lstrip('/') for name in super().find(path, **kwargs)]
-
-  def pipe_file(self, path, value, mode='overwrite', **kwargs):
-    self.before_change()
-    super().pipe_file(path, value, mode, **kwargs)
-
-  def rm_file(self, path):
-    self.before_change()
-    super().rm_file(path)
-
-  def _open(self, path, mode='rb', **kwargs):
-    if 'a' in mode or '+' in mode:
-      raise NotImplementedError('an object store cannot append')
-    return super()._open(path, mode, **kwargs)
-
-  def mv(self, *args, **kwargs):
-    raise NotImplementedError('an object store cannot rename')
-
-  rename = move = mv
-
-
 @pytest.fixture
-def store(monkeypatch):
-  monkeypatch.setitem(_registry, 'gcs', FakeStore)
-  monkeypatch.setattr(FakeStore, 'store', {})
-  monkeypatch.setattr(FakeStore, 'pseudo_dirs', [''])
-  backend.fsspec_backend._get_filesystem.cache_clear()
-  yield FakeStore()
-  backend.fsspec_backend._get_filesystem.cache_clear()
+def store():
+  with fake_store.installed() as store:
+    yield store
 
 
 @pytest.fixture(params=['local', 'gs'])
@@ -100,7 +62,7 @@ def test_path_expands_home(monkeypatch):
 
 
 def test_path_rejects_other_schemes():
-  with pytest.raises(ValueError, match='only local paths and gs://'):
+  with pytest.raises(errors.InputError, match='only local paths and gs://'):
     storage.path('http://host/run')
 
 
@@ -141,18 +103,30 @@ def test_publish_follows_a_link(tmp_path):
   assert (tmp_path / 'target').read_text() == 'x'
 
 
-def test_appended_lines_come_back_in_order(folder):
+LINES = ['{"text": "a\u2028b\x0cc"}', '', 'é\r', *map(str, range(12))]
+
+
+def test_published_lines_come_back_in_order(folder):
   file = folder / 'metrics.jsonl'
-  lines = ['{"text": "a\u2028b\x0cc"}', '', 'é\r', *map(str, range(12))]
   assert storage.read_lines(file) == []
-  for line in lines:
+  storage.publish(file, ''.join(line + '\n' for line in LINES))
+  assert storage.read_lines(file) == LINES
+  storage.publish(file, '1\n2\ntorn')
+  assert storage.read_lines(file) == ['1', '2']
+  storage.publish(file, 'torn')
+  assert storage.read_lines(file) == []
+
+
+def test_appended_lines_come_back_in_order(tmp_path):
+  file = tmp_path / 'run' / 'metrics.jsonl'
+  for line in LINES:
     storage.append(file, line + '\n')
   assert file.exists()
-  assert storage.read_lines(file) == lines
+  assert storage.read_lines(file) == LINES
 
 
-def test_publish_and_append_mix(folder):
-  file = folder / 'metrics.jsonl'
+def test_publish_and_append_mix(tmp_path):
+  file = tmp_path / 'metrics.jsonl'
   storage.publish(file, '1\n2\n')
   storage.append(file, '3\n4\n')
   storage.append(file, '5\n')
@@ -162,9 +136,16 @@ def test_publish_and_append_mix(folder):
   storage.append(file, '2\n')
   assert storage.read_lines(file) == ['1', '2']
   storage.publish(file, 'torn')
-  assert storage.read_lines(file) == []
   storage.append(file, '6\n')
   assert storage.read_lines(file) == ['6']
+
+
+def test_an_object_is_not_appended_to(store):
+  storage.publish(FILE, '1\n')
+  with pytest.raises(ValueError, match='publish the whole'):
+    storage.append(FILE, '2\n')
+  assert store.find('gs://bucket') == [FILE.removeprefix('gs://')]
+  assert storage.read_lines(FILE) == ['1']
 
 
 def test_append_rejects_half_a_line(folder):
@@ -282,78 +263,50 @@ def test_disk_full_at_fsync_keeps_the_old_content(
   assert os.listdir(tmp_path) == ['file']
 
 
-class Killed(BaseException):
-  """The process ends here."""
-
-
-def publish_until_killed(text, survived) -> bool:
-  """Publishes; dies when that many changes of the store were made."""
-  changes = iter(range(survived))
-
-  def die_later():
-    if next(changes, None) is None:
-      raise Killed
-
-  with pytest.MonkeyPatch.context() as m:
-    m.setattr(FakeStore, 'before_change', staticmethod(die_later))
-    try:
-      storage.publish(FILE, text)
-    except Killed:
-      return False
-  return True
-
-
 @pytest.mark.parametrize('new', [[], ['1'], ['1', '2'], ['9']])
-def test_publish_over_parts_is_atomic_at_every_kill(store, new):
+def test_publish_over_an_object_is_atomic_at_every_kill(store, new):
   old = ['1', '2', '3', '4']
-  text = ''.join(line + '\n' for line in new)
   for survived in range(20):
     store.store.clear()
-    for line in old:
-      storage.append(FILE, line + '\n')
-    finished = publish_until_killed(text, survived)
-    lines = storage.read_lines(FILE)
-    assert lines == (new if survived else old)
-    # The next run goes on from whatever the kill has left.
-    storage.append(FILE, 'next\n')
-    assert storage.read_lines(FILE) == [*lines, 'next']
+    storage.publish(FILE, ''.join(line + '\n' for line in old))
+    with fake_store.killed_after(survived) as killed:
+      storage.publish(FILE, ''.join(line + '\n' for line in new))
+    assert storage.read_lines(FILE) == (new if survived else old)
+    # The next run continues from the state that the kill left.
     storage.publish(FILE, 'last\n')
     assert storage.read_lines(FILE) == ['last']
     assert store.find('gs://bucket') == [FILE.removeprefix('gs://')]
-    if finished:
+    if not killed:
       break
-  assert finished and survived == 6  # two uploads of it, three parts, itself
+  assert not killed and survived == 1  # one upload
 
 
 @pytest.mark.parametrize('when', ['before', 'after'])
 def test_reader_is_not_torn_by_a_publish_meanwhile(store, monkeypatch, when):
-  for line in '123':
-    storage.append(FILE, line + '\n')
-  cat, published = FakeStore.cat, []
-
-  def publish_once():
-    if not published:
-      published.append(True)
-      storage.publish(FILE, 'a\nb\n')
+  storage.publish(FILE, '1\n2\n3\n')
+  cat_file, requests = fake_store.FakeStore.cat_file, []
 
   def cat_with_rival(self, *args, **kwargs):
+    requests.append(args)
     if when == 'before':
-      publish_once()
-    contents = cat(self, *args, **kwargs)
-    publish_once()
-    return contents
+      storage.publish(FILE, 'a\nb\n')
+    content = cat_file(self, *args, **kwargs)
+    storage.publish(FILE, 'a\nb\n')
+    return content
 
-  monkeypatch.setattr(FakeStore, 'cat', cat_with_rival)
-  assert storage.read_lines(FILE) == ['a', 'b']
+  monkeypatch.setattr(fake_store.FakeStore, 'cat_file', cat_with_rival)
+  lines = storage.read_lines(FILE)
+  assert lines == (['a', 'b'] if when == 'before' else ['1', '2', '3'])
+  assert len(requests) == 1  # a second one could meet another version
 
 
 def test_a_failing_download_is_not_taken_for_a_missing_file(store, monkeypatch):
-  storage.append(FILE, '1\n')
+  storage.publish(FILE, '1\n')
 
   def fail(self, path, **kwargs):
     raise ConnectionError('try again')
 
-  monkeypatch.setattr(FakeStore, 'cat_file', fail)
+  monkeypatch.setattr(fake_store.FakeStore, 'cat_file', fail)
   with pytest.raises(ConnectionError):
     storage.read_lines(FILE)
 
@@ -465,7 +418,7 @@ with storage.lock(sys.argv[1]):
   time.sleep(60)
 '''
   owner = start(code, tmp_path)
-  # A forked worker lets go as its first act, so it must have begun: it tells.
+  # A forked worker releases the lock as its first act: wait until it has begun.
   workers = [int(owner.stdout.readline()) for _ in range(2)]
   try:
     with pytest.raises(storage.Locked) as error:
@@ -543,7 +496,7 @@ def test_of_two_rivals_for_an_expired_lock_one_wins(store, monkeypatch):
       taken.append(True)
       store.pipe_file(LOCK.replace('4', '5'), holder('rival'))
 
-  monkeypatch.setattr(FakeStore, 'before_change', staticmethod(rival_is_faster))
+  monkeypatch.setattr(fake_store.FakeStore, 'before_change', staticmethod(rival_is_faster))
   with pytest.raises(storage.Locked, match='tpu-7'):
     with storage.lock('gs://bucket/run'):
       pytest.fail('two owners')
@@ -551,13 +504,13 @@ def test_of_two_rivals_for_an_expired_lock_one_wins(store, monkeypatch):
 
 
 def test_an_upload_that_the_client_repeats_is_no_rival(store, monkeypatch):
-  pipe_file = FakeStore.pipe_file
+  pipe_file = fake_store.FakeStore.pipe_file
 
   def twice(self, *args, **kwargs):
     pipe_file(self, *args, **kwargs)
     pipe_file(self, *args, **kwargs)
 
-  monkeypatch.setattr(FakeStore, 'pipe_file', twice)
+  monkeypatch.setattr(fake_store.FakeStore, 'pipe_file', twice)
   with storage.lock('gs://bucket/run'):
     assert len(lock_objects(store)) == 1
 

@@ -1,0 +1,92 @@
+"""Seals: the digests of a finished folder, which reveal damage and removal."""
+
+from collections.abc import Iterator
+import hashlib
+import json
+import os
+
+from etils import epath
+
+from ddt_jax.storage import files
+from ddt_jax.storage import locks
+from ddt_jax.storage import object_store
+
+SEAL = 'DIGESTS.json'
+
+
+class Damaged(ValueError):
+  """The content of a folder differs from its seal."""
+
+
+def digests(folder: str | os.PathLike[str]) -> dict[str, str]:
+  """Returns the SHA-256 of every file under a folder, sorted by relative name.
+
+  The folder's own seal and lock are left out, and so are the temporary files of
+  a `publish` that was killed.
+
+  Raises:
+    FileNotFoundError: there is no such local folder.
+  """
+  folder = files.path(folder)
+  store = object_store.client(folder)
+  result = {}
+  for name in sorted(_names(store, folder)):
+    file = os.fspath(folder / name)
+    with store.open(file, 'rb') if store else open(file, 'rb') as f:
+      result[name] = hashlib.file_digest(f, 'sha256').hexdigest()
+  return result
+
+
+def seal(folder: str | os.PathLike[str]) -> None:
+  """Writes the digests of a finished folder into it, as `DIGESTS.json`."""
+  folder = files.path(folder)
+  files.publish(folder / SEAL, json.dumps(digests(folder), indent=2) + '\n')
+
+
+def check_seal(folder: str | os.PathLike[str]) -> None:
+  """Compares a folder with its seal. Reads every file in it.
+
+  Raises:
+    Damaged: the seal is missing or unreadable, or a file was changed, removed
+      or added since. The message names the first such file and the remedy.
+  """
+  folder = files.path(folder)
+  advice = 'Delete the folder and make it again, or restore it from a copy.'
+  try:
+    sealed = json.loads((folder / SEAL).read_bytes())
+  except FileNotFoundError:
+    raise Damaged(f'{folder} has no {SEAL}: it was not finished. {advice}'
+                  ) from None
+  except ValueError:
+    sealed = None
+  if not isinstance(sealed, dict):
+    raise Damaged(f'{folder / SEAL} is unreadable. {advice}')
+  current = digests(folder)
+  for name in sorted(sealed | current):
+    if sealed.get(name) != current.get(name):
+      what = ('is missing' if name not in current else 'was added'
+              if name not in sealed else 'has changed')
+      raise Damaged(f'{folder / name} {what} since it was sealed. {advice}')
+
+
+def _names(store, folder: epath.Path) -> Iterator[str]:
+  """Relative names of the files that count as the folder's content."""
+  if store:
+    root = object_store.key(folder) + '/'
+    names = [name.removeprefix(root) for name in store.find(os.fspath(folder))]
+  else:
+    # os.walk ignores a missing folder unless it is given `onerror`.
+    names = [
+        os.path.relpath(os.path.join(parent, name), folder)
+        for parent, _, names in os.walk(folder, onerror=_raise)
+        for name in names
+    ]
+  for name in names:
+    base = os.path.basename(name)
+    temporary = base.startswith('.') and base.endswith('.tmp')
+    if not temporary and name.split('/')[0] not in (SEAL, locks.LOCK):
+      yield name
+
+
+def _raise(error: OSError) -> None:
+  raise error
