@@ -63,8 +63,9 @@ def hint_weight(
     lam [...], in [0, 1].
 
   Example:
-    >>> hint_weight(jnp.log(16.0), 256, beta=1.0)  # h = 1/2
-    Array(0.5, dtype=float32)
+    >>> entropy_p = jnp.array([0.0, math.log(16.0)])  # h = 0 and 1/2
+    >>> hint_weight(entropy_p, 256, beta=1.0)
+    Array([0. , 0.5], dtype=float32)
 
   Source: arXiv:2602.12222; sigmoid and piecewise are the official code's.
   """

@@ -1,14 +1,5 @@
-"""Token weights: every objective is -sum w_t log p_t / N with its own w_t.
+"""The loss of a batch: weighted mean of the negative log-likelihood, and metrics."""
 
-  sft   w = 1
-  dft   w = p                      arXiv:2508.05629
-  idft  w = p^gamma(phi)           arXiv:2602.12222
-
-A weighting scheme is one function of `ddt.TokenStats`; add it to `WEIGHTS` and
-every trainer option (denominator, statistics, sharding) works with it.
-"""
-
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,144 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddt_jax import ddt
+from ddt_jax import errors
+from ddt_jax.objectives import schemes
 
-# Edges of the phi histogram, nats; the outer bins also take what lies beyond.
+# Edges of the phi histogram, nats; the outer bins also count the values beyond.
 PHI_EDGES = np.linspace(-10.0, 4.0, 57)
-
-
-def curriculum(
-    step: int | jax.Array,
-    total: int | None,
-    *,
-    warmup_ratio: float,
-    transition_ratio: float,
-) -> jax.Array:
-  r"""Strength lam of IDFT at a step: 0, then rising linearly, then 1.
-
-  .. math:: \lambda = \mathrm{clip}((\mathrm{step}/\mathrm{total} - a) / b, 0, 1)
-
-  for a warm-up ratio a and a transition ratio b; a step at a where b = 0.
-
-  Args:
-    step: counted from 0 over the whole run, also across resumes.
-    total: steps of the run; None: always 1.
-    warmup_ratio: a, the share of steps at lam = 0 (where IDFT is DFT).
-    transition_ratio: b.
-
-  Returns:
-    lam, float32 scalar.
-  """
-  if total is None:
-    return jnp.float32(1.0)
-  past = jnp.float32(step) / total - warmup_ratio
-  # The first steps past a ratio must not fall back by a rounding error.
-  past = jnp.where(jnp.abs(past) < 1e-6, 0.0, past)
-  if transition_ratio == 0:
-    return jnp.where(past >= 0, 1.0, 0.0)
-  return jnp.clip(past / transition_ratio, 0.0, 1.0)
-
-
-def idft_exponent(
-    phi: jax.Array,
-    *,
-    beta: float = 1.0,
-    gamma_min: float = 0.1,
-    gamma_max: float = 2.0,
-    curriculum: float | jax.Array = 1.0,
-) -> jax.Array:
-  r"""Exponent gamma of IDFT's weight p^gamma.
-
-  .. math:: \gamma = 1 + \lambda\,(\mathrm{clip}(e^{-\phi/\beta},
-            \gamma_{min}, \gamma_{max}) - 1)
-
-  Natural tokens (phi > 0) get a gamma below 1 and a weight nearer to SFT's;
-  unnatural ones (phi < 0) a gamma above 1 and a weight below DFT's. Clipping
-  comes before the curriculum, so that lam = 0 is DFT.
-
-  Args:
-    phi: [...], nats.
-    beta: > 0, temperature of the map.
-    gamma_min, gamma_max: bounds.
-    curriculum: lam in [0, 1].
-
-  Returns:
-    gamma [...], float32.
-  """
-  gamma = jnp.clip(jnp.exp(-phi / beta), gamma_min, gamma_max)
-  return 1.0 + curriculum * (gamma - 1.0)
-
-
-# Options are shared, so that a config changes its objective by the name alone;
-# a scheme takes what it knows.
-def _sft(stats: ddt.TokenStats, **_: Any) -> jax.Array:
-  return jnp.ones_like(stats.log_p)
-
-
-def _dft(stats: ddt.TokenStats, **_: Any) -> jax.Array:
-  return jnp.exp(stats.log_p)
-
-
-def _idft(stats: ddt.TokenStats, **options: Any) -> jax.Array:
-  # The exponent is a constant under either `weight_grad`.
-  gamma = jax.lax.stop_gradient(idft_exponent(stats.phi, **options))
-  return jnp.exp(gamma * stats.log_p)
-
-
-WEIGHTS: dict[str, Callable[..., jax.Array]] = {
-    'sft': _sft, 'dft': _dft, 'idft': _idft,
-}
-
-
-def token_weights(
-    name: str, stats: ddt.TokenStats, **options: Any
-) -> jax.Array:
-  """Weights w_t of an objective, not yet stop-gradiented.
-
-  Args:
-    name: a key of `WEIGHTS`.
-    stats: TokenStats of [...].
-    **options: the scheme's own; idft: those of `idft_exponent`.
-
-  Returns:
-    weights [...], float32, >= 0.
-  """
-  if name not in WEIGHTS:
-    raise ValueError(f'objective {name!r}: choose from {sorted(WEIGHTS)}')
-  return WEIGHTS[name](stats, **options)
-
-
-def constant_weights(
-    name: str, *, weight_grad: str = 'stop', denominator: str = 'tokens',
-    **options: Any,
-) -> Callable[..., tuple[jax.Array, jax.Array]]:
-  r"""What `vocab_head.weighted_nll` asks for: (w, v) of a token's statistics.
-
-  .. math:: v_t = -\partial (-w_t \log p_t) / \partial \log p_t
-
-  which is w where it is taken as a constant, and w (1 + gamma log p) for
-  p^gamma under weight_grad='through'.
-
-  Args:
-    name, weight_grad, **options: as in `token_loss`.
-    denominator: of no concern here.
-
-  Returns:
-    A function of (stats, extras); extras are further options, traced.
-  """
-  del denominator
-
-  def weights(stats, extras):
-    def of(log_p):
-      return token_weights(
-          name, stats.replace(log_p=log_p), **options, **(extras or {}))
-
-    w = of(stats.log_p)
-    if weight_grad == 'stop':
-      return w, w
-    through = jax.grad(lambda log_p: jnp.sum(of(log_p) * log_p))
-    return w, through(stats.log_p)
-
-  return weights
+DENOMINATORS = ('tokens', 'kept')
 
 
 def token_loss(
@@ -176,38 +35,50 @@ def token_loss(
     name: a key of `WEIGHTS`.
     stats: TokenStats of [...].
     mask: [...], 1 (or a float weight) where the token is supervised.
-    denominator: 'tokens' counts supervised tokens; 'kept' those among them
-      whose weight is not 0.
-    weight_grad: 'stop' treats w as a constant (the paper's formula); 'through'
-      also differentiates p in p^gamma, as the official code did at first,
-      which unlearns tokens with p < e^(-1/gamma).
-    **options: the scheme's own, see `token_weights`.
+    denominator: 'tokens' counts supervised tokens; 'kept' counts only those
+      with a weight above 0.
+    weight_grad: 'stop' treats w as a constant (the paper's formula). 'through'
+      also differentiates p in p^gamma, as the official code did until March
+      2026; it unlearns tokens with p < e^(-1/gamma).
+    **options: keyword arguments of the scheme's function.
 
   Returns:
-    (sum, count, metrics): float32 scalars; metrics are sums over the mask, to
-    be read with `summarise`.
+    (sum, count, metrics): float32 scalars, and sums over the mask by name, which
+    `summarise` turns into means.
+
+  Raises:
+    errors.InputError: an unknown name, denominator or weight_grad, or an option
+      out of range.
+    TypeError: an option that the scheme does not have.
+
+  Example:
+    >>> stats = ddt.token_stats(jnp.zeros([3, 4]), jnp.arange(3))  # p = 1/4
+    >>> total, count, _ = token_loss('dft', stats, jnp.array([1.0, 1.0, 0.0]))
+    >>> float(total / count)  # ln 4 / 4
+    0.34657...
+
+  Source: arXiv:2602.12222, section on In-Distribution Finetuning; reference
+  figures of the official code are in tests/golden/loss.
   """
-  # Of what is masked nothing may leak, not even 0 * -inf.
+  if denominator not in DENOMINATORS:
+    raise errors.InputError(
+        f'loss.denominator={denominator!r}: choose from {DENOMINATORS}')
+  schemes.check_weight_grad(weight_grad)
+  # Masked tokens may hold -inf: 0 * -inf would be NaN.
   stats = stats.map(lambda x: jnp.where(mask > 0, x, 0.0))
-  weight = token_weights(name, stats, **options)
+  weight = schemes.token_weights(name, stats, **options)
   if weight_grad == 'stop':
     weight = jax.lax.stop_gradient(weight)
-  elif weight_grad != 'through':
-    raise ValueError(f"weight_grad {weight_grad!r}: 'stop' or 'through'")
-  if denominator == 'tokens':
-    counted = mask
-  elif denominator == 'kept':
-    counted = mask * (weight > 0)
-  else:
-    raise ValueError(f"denominator {denominator!r}: 'tokens' or 'kept'")
+  counted = mask if denominator == 'tokens' else mask * (weight > 0)
   loss = -jnp.sum(mask * weight * stats.log_p)
-  metrics = _sums(stats, weight, mask)
-  if name == 'idft':
-    metrics['clipped'] = _clipped(stats.phi, mask, **options)
+  metrics = _metric_sums(stats, weight, mask)
+  options = schemes.options_of(name) | options
+  for metric, per_token in schemes.METRICS.get(name, {}).items():
+    metrics[metric] = jnp.sum(mask * per_token(stats, **options))
   return loss, jnp.sum(counted), jax.lax.stop_gradient(metrics)
 
 
-def _sums(stats, weight, mask) -> dict[str, jax.Array]:
+def _metric_sums(stats, weight, mask) -> dict[str, jax.Array]:
   low, high, bins = PHI_EDGES[0], PHI_EDGES[-1], len(PHI_EDGES) - 1
   place = jnp.floor((stats.phi - low) * (bins / (high - low)))
   one_hot = jnp.clip(place, 0, bins - 1)[..., None] == jnp.arange(bins)
@@ -224,28 +95,58 @@ def _sums(stats, weight, mask) -> dict[str, jax.Array]:
   }
 
 
-def _clipped(
-    phi, mask, *, beta=1.0, gamma_min=0.1, gamma_max=2.0, curriculum=1.0
-) -> jax.Array:
-  del curriculum  # clipping comes first
-  gamma = jnp.exp(-phi / beta)
-  return jnp.sum(mask * ((gamma < gamma_min) | (gamma > gamma_max)))
-
-
 def summarise(sums: dict[str, Any]) -> dict[str, Any]:
-  """Sums of `token_loss`, added up over anything, as numbers to read.
+  r"""Means per supervised token from sums of `token_loss`.
+
+  .. math:: \mathrm{ess} = \frac{(\sum_t w_t)^2}{\sum_t w_t^2} \Big/ \sum_t m_t
+
+  Args:
+    sums: metrics of `token_loss`, added over micro-batches, steps and devices.
 
   Returns:
-    nll, phi, entropy, weight: means per supervised token;
-    ess: effective sample size (sum w)^2 / sum w^2 as a share of the tokens;
-    clipped: share of gamma outside its bounds (idft); tokens.
+    nll, phi, entropy (nats per token), weight; the scheme's own metrics (idft:
+    clipped, the share of tokens with a clipped gamma); ess, the effective sample
+    size as a share of the tokens; tokens, their number.
   """
   tokens = max(float(sums['tokens']), 1.0)
+  own = [metric for of in schemes.METRICS.values() for metric in of]
   means = {
       name: float(sums[name]) / tokens
-      for name in ('nll', 'phi', 'entropy', 'weight', 'clipped')
+      for name in ('nll', 'phi', 'entropy', 'weight', *own)
       if name in sums
   }
   squares = float(sums['weight_squared'])
   ess = float(sums['weight']) ** 2 / squares / tokens if squares else 0.0
   return means | {'ess': ess, 'tokens': float(sums['tokens'])}
+
+
+def pick(name: str, **options: Any) -> dict[str, Any]:
+  """Arguments of one objective out of options that all objectives share.
+
+  A config changes its objective by the name alone: `configs/sft.py` keeps beta,
+  which only idft has. Commands pass `**objectives.pick(**c.loss)`.
+
+  Args:
+    name: a key of `WEIGHTS`.
+    **options: of `token_loss` and of any scheme.
+
+  Returns:
+    Keyword arguments of `token_loss`: name, its own options, the scheme's.
+
+  Raises:
+    errors.InputError: an unknown name, or an option that no objective has.
+
+  Example:
+    >>> pick('sft', beta=0.5, denominator='kept')
+    {'name': 'sft', 'denominator': 'kept'}
+  """
+  common = ('denominator', 'weight_grad')
+  taken = {*common, *schemes.options_of(name)}
+  known = {*common, *(o for s in schemes.WEIGHTS for o in schemes.options_of(s))}
+  for option in options:
+    if option not in known:
+      raise errors.InputError(
+          f'loss has {option!r}, an option of no objective; known are'
+          f' {", ".join(sorted(known))}'
+      )
+  return {'name': name} | {k: v for k, v in options.items() if k in taken}

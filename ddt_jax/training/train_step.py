@@ -50,21 +50,25 @@ def loss_sums(
     extras: dict[str, jax.Array] | None = None,
     *,
     mesh: jax.sharding.Mesh | None = None,
-    **loss: Any,
+    denominator: str = 'tokens',
+    **weighting: Any,
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-  """(loss sum, (count, metric sums)) of a batch, which has a gradient.
+  """Loss sum, count and metric sums of a batch; the sum has a gradient.
 
-  The head goes through the tokens in tiles, three matrix products instead of
-  four; where it is split over `tensor`, through the vocabulary: a tile would have
-  to be summed up over the devices at every turn.
+  Token tiles take 3 matrix products. A head sharded over `tensor` is streamed
+  instead (4 products), since each tile would need a sum over devices.
 
   Args:
     params, config: the model.
-    batch: its rows over `data` and `fsdp` of the mesh.
-    name: objective.
+    batch: rows, sharded over `data` and `fsdp` of the mesh.
+    name: objective, a key of `objectives.WEIGHTS`.
     extras: options of the objective that are traced.
     mesh: None for one device.
-    **loss: options of `objectives.token_loss`.
+    denominator: see `objectives.token_loss`.
+    **weighting: weight_grad and the options of the objective.
+
+  Returns:
+    (loss sum, (count, metric sums)).
   """
   extras = extras or {}
   hidden, _ = model.forward(
@@ -75,14 +79,14 @@ def loss_sums(
   if vocab_head.is_split(mesh, args[1]):
     stats = vocab_head.token_stats(*args, mesh=mesh)
     total, count, metrics = objectives.token_loss(
-        name, stats, batch.mask, **loss, **extras)
+        name, stats, batch.mask, denominator=denominator, **weighting, **extras)
     return total, (count, metrics)
   total, _, stats = vocab_head.weighted_nll(
-      *args, batch.mask, objectives.constant_weights(name, **loss), extras,
+      *args, batch.mask, objectives.constant_weights(name, **weighting), extras,
       mesh=mesh,
   )
   _, count, metrics = objectives.token_loss(
-      name, stats, batch.mask, **loss, **extras)
+      name, stats, batch.mask, denominator=denominator, **weighting, **extras)
   return total, (count, metrics)
 
 
@@ -127,10 +131,11 @@ def make_train_step(
     return grads, {'loss': total, 'count': count, **sums}
 
   def step(state, batch):
-    extras = {'curriculum': objectives.curriculum(
+    strength = objectives.curriculum(
         state.step + first_step - steps_before, total_steps,
         warmup_ratio=warmup_ratio, transition_ratio=transition_ratio,
-    )}
+    )
+    extras = objectives.traced_options(name, curriculum=strength)
     if micro_batches == 1:
       grads, sums = gradient(state.params, batch, extras)
     else:
@@ -158,7 +163,8 @@ def make_train_step(
     grads = jax.tree.map(lambda g: g / count, grads)
     norm = optax.tree.norm(grads)
     state, finite = _apply(tx, state, grads, norm)
-    return state, sums | extras | {'grad_norm': norm, 'finite': finite}
+    return state, sums | {
+        'curriculum': strength, 'grad_norm': norm, 'finite': finite}
 
   return step
 

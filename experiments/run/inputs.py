@@ -52,7 +52,7 @@ class Setup(NamedTuple):
 def check_options(c, mesh: jax.sharding.Mesh) -> None:
   """Tries on one token what would otherwise fail in the first step."""
   one = ddt.token_stats(jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32))
-  objectives.token_loss(stats=one, mask=jnp.ones(1), **c.loss)
+  objectives.token_loss(stats=one, mask=jnp.ones(1), **objectives.pick(**c.loss))
   optim = c.optim.to_dict()
   for name in TRAINING:
     optim.pop(name)

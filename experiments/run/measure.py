@@ -69,7 +69,7 @@ class Stages:
     answered = [p for p in s.corpus.validation if p.answer]
     self._validated = answered[:c.validation.problems]
     self._eval_fn = jax.jit(
-        train_step.make_eval_step(s.config, mesh=s.mesh, **c.loss.to_dict()),
+        train_step.make_eval_step(s.config, mesh=s.mesh, **objectives.pick(**c.loss)),
         out_shardings=sharding.replicated(s.mesh),
     )
 
@@ -106,7 +106,8 @@ class Stages:
           batch=c.optim.batch, mesh=s.mesh,
       ))
       return {
-          'evaluation': found, 'corpus': forward.describe(stats, **c.loss),
+          'evaluation': found, 'corpus': forward.describe(
+              stats, **objectives.pick(**c.loss)),
           'phi': [x.phi.tolist() for x in stats[:c.report.shown]],
       }
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from ddt_jax import objectives
 from ddt_jax import sharding
 from ddt_jax.training import checkpoint
 from ddt_jax.training import optimizer
@@ -80,7 +81,8 @@ class Training:
     step = jax.jit(
         train_step.make_train_step(
             s.config, tx, mesh=s.mesh, micro_batches=self._micro_batches,
-            steps_before=steps, **span, **c.curriculum, **c.loss,
+            steps_before=steps, **span, **c.curriculum,
+            **objectives.pick(**c.loss),
         ),
         donate_argnums=0,
         in_shardings=(self._shardings, sharding.batch_sharding(s.mesh)),

@@ -80,8 +80,8 @@ def _tiles(rows: int, c, mesh, *, scored: bool = False) -> int:
 def head(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
   """The loss by hidden states and head, each way, and what it is without them."""
   shape = micro_batch, _ = c.optim.batch // c.optim.micro_batches, c.data.max_tokens
-  loss = c.loss.to_dict()
-  name = loss.pop('name')
+  loss = objectives.pick(**c.loss)
+  name, denominator = loss.pop('name'), loss.pop('denominator')
 
   def tiles(hidden, head, targets, mask):
     return vocab_head.weighted_nll(
@@ -92,7 +92,8 @@ def head(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
   def by(statistics):
     def total(hidden, head, targets, mask):
       stats = statistics(hidden, head, targets)
-      return objectives.token_loss(name, stats, mask, **loss)[0]
+      return objectives.token_loss(
+          name, stats, mask, denominator=denominator, **loss)[0]
     return total
 
   ways = {
@@ -135,7 +136,8 @@ def train(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
   step = jax.jit(
       train_step.make_train_step(
           config, tx, mesh=mesh, micro_batches=c.optim.micro_batches,
-          total_steps=_STEPS, **c.curriculum, **c.loss,
+          total_steps=_STEPS, **c.curriculum,
+          **objectives.pick(**c.loss),
       ),
       donate_argnums=0,
       in_shardings=(where, sharding.batch_sharding(mesh)),

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from ddt_jax import ddt
+from ddt_jax import errors
 from ddt_jax import objectives
 from tests.support import paths
 
@@ -280,3 +281,73 @@ def test_unknown_choices_are_refused_with_the_known_ones(options, message):
   stats = ddt.token_stats(*example())
   with pytest.raises(ValueError, match=message):
     objectives.token_loss(stats=stats, mask=jnp.ones(6), **options)
+
+
+@pytest.mark.parametrize('name, option, known', [
+    ('sft', 'curriculum', 'none'), ('dft', 'betaa', 'none'),
+    ('idft', 'betaa', 'beta, gamma_min, gamma_max, curriculum'),
+])
+def test_an_option_that_a_scheme_does_not_know_is_a_type_error(
+    name, option, known
+):
+  stats, wrong = ddt.token_stats(*example()), {option: 3.0}
+  for call in (
+      lambda: objectives.token_weights(name, stats, **wrong),
+      lambda: objectives.token_loss(name, stats, jnp.ones(6), **wrong),
+      lambda: objectives.constant_weights(name, **wrong),
+      lambda: objectives.constant_weights(name)(stats, wrong),
+  ):
+    with pytest.raises(TypeError, match=f"'{name}'.*'{option}'.*{known}"):
+      call()
+
+
+def test_the_denominator_is_no_option_of_weights():
+  with pytest.raises(TypeError, match='denominator'):
+    objectives.constant_weights('dft', denominator='tokens')
+
+
+@pytest.mark.parametrize('options, message', [
+    ({'beta': 0.0}, 'loss.beta=0.0.*> 0'),
+    ({'beta': -1}, 'loss.beta=-1.*> 0'),
+    ({'beta': float('nan')}, 'loss.beta=nan.*> 0'),
+    ({'gamma_min': 3.0}, 'gamma_min=3.0.*gamma_max=2.0'),
+    ({'gamma_min': -0.1}, 'gamma_min=-0.1'),
+    ({'gamma_min': -2.0, 'gamma_max': -1.0}, 'gamma_min=-2.0'),
+])
+def test_settings_without_a_meaning_are_refused(options, message):
+  stats = ddt.token_stats(*example())
+  for call in (
+      lambda: objectives.idft_exponent(stats.phi, **options),
+      lambda: objectives.token_weights('idft', stats, **options),
+      lambda: objectives.token_loss('idft', stats, jnp.ones(6), **options),
+  ):
+    with pytest.raises(errors.InputError, match=message):
+      call()
+
+
+def test_shared_options_are_picked_by_the_objective():
+  # The loss section of configs/idft.py, which configs/sft.py shares.
+  shared = dict(
+      beta=1.0, gamma_min=0.1, gamma_max=2.0, denominator='tokens',
+      weight_grad='stop',
+  )
+  assert objectives.pick('idft', **shared) == {'name': 'idft'} | shared
+  assert objectives.pick('sft', **shared) == dict(
+      name='sft', denominator='tokens', weight_grad='stop')
+  assert objectives.traced_options('idft', curriculum=0.5) == {'curriculum': 0.5}
+  assert objectives.traced_options('dft', curriculum=0.5) == {}
+  with pytest.raises(errors.InputError, match="'betaa'.*beta.*weight_grad"):
+    objectives.pick('sft', betaa=3.0)
+  with pytest.raises(errors.InputError, match="'rlhf'.*dft.*idft.*sft"):
+    objectives.pick('rlhf')
+
+
+@pytest.mark.parametrize('name', sorted(objectives.WEIGHTS))
+def test_every_objective_is_a_documented_function_of_its_own(name):
+  scheme = objectives.WEIGHTS[name]
+  assert scheme is getattr(objectives, name)
+  for part in ('.. math::', 'Args:', 'Returns:', 'Source:'):
+    assert part in scheme.__doc__
+  weight = scheme(ddt.token_stats(*example()))
+  assert weight.shape == (6,) and weight.dtype == jnp.float32
+  assert ((weight >= 0) & (weight <= 1)).all()

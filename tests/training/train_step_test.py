@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from ddt_jax import model
+from ddt_jax import objectives
 from ddt_jax import sharding
 from ddt_jax import weights
 from ddt_jax.data import batches
@@ -272,11 +273,20 @@ def test_a_batch_without_supervised_tokens_has_no_gradient():
 @pytest.mark.parametrize('name', ['sft', 'dft', 'idft'])
 def test_one_set_of_options_serves_every_objective(name):
   step, state = sgd_step(
-      name=name, beta=0.5, gamma_max=1.5, total_steps=10, warmup_ratio=0.5
+      total_steps=10, warmup_ratio=0.5,
+      **objectives.pick(name, beta=0.5, gamma_max=1.5),
   )
   _, metrics = jax.eval_shape(step, state, batch_of(8))
   assert ('clipped' in metrics) == (name == 'idft')
-  assert {'loss', 'count', 'nll', 'weight', 'grad_norm'} <= metrics.keys()
+  assert {
+      'loss', 'count', 'nll', 'weight', 'grad_norm', 'curriculum'
+  } <= metrics.keys()
+
+
+def test_a_step_swallows_no_option():
+  step, state = sgd_step(name='sft', beta=0.5)
+  with pytest.raises(TypeError, match="'sft' has no option 'beta'"):
+    jax.eval_shape(step, state, batch_of(8))
 
 
 def test_evaluation_sums_add_up_to_the_whole():
