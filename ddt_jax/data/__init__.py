@@ -1,1 +1,17 @@
-"""From rows of text to batches of tokens."""
+"""The way of the data, from a row of a file to a batch of tokens.
+
+  rows           a row of a file -> a `records.Problem`, or the reason why not
+  readers        a JSONL or Parquet file -> problems and bad rows
+  census         one pass over a file too large for memory: counts, types, sample
+  records        Problem and Response, and their JSON lines
+  splits         problems -> training, validation, evaluation
+  corpus         a file -> the problems of a run (`readers`, then `splits`)
+  prompts        a problem -> the turns that ask for its solution or its rewrite;
+                 `templates/` holds the wording of the latter
+  chat           turns -> token ids, and which of them are supervised
+  lengths        the one rule for examples that are too long; references tokenised
+                 once for a whole run
+  batches        examples -> batches for training and validation
+  buckets        examples -> batches for scoring
+  stage_cache    the output of a stage in files, so that a stopped run resumes
+"""

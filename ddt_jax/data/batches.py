@@ -1,4 +1,4 @@
-"""Tokenised conversations -> shuffled, resumable global batches."""
+"""Examples -> batches: shuffled and resumable for training, in order otherwise."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,6 +8,7 @@ import grain
 import jax
 import numpy as np
 
+from ddt_jax import errors
 from ddt_jax import model
 from ddt_jax import sharding
 from ddt_jax.data import chat
@@ -18,19 +19,22 @@ MASK_MODES = ('correct', 'official')
 
 @struct.dataclass
 class Batch:
-  """Inputs and what to predict from them; all [B, T].
+  """Inputs and targets of next-token prediction, all [B, T].
 
   Attributes:
-    tokens: int32.
-    targets: int32, the token after each of `tokens`.
+    tokens: int32, the inputs.
+    targets: int32; targets[b, t] is the token after tokens[b, t].
     mask: float32, 1 where the target is supervised.
-    positions: int32, -1 at padding.
+    positions: int32 from 0 in each row; -1 (`model.PADDING`) at padding.
+    segment_ids: int32, which example of a packed row a token belongs to; None if
+      each row holds one example.
   """
 
   tokens: Any
   targets: Any
   mask: Any
   positions: Any
+  segment_ids: Any = None
 
 
 def collate(
@@ -40,17 +44,21 @@ def collate(
     *,
     mask_mode: str = 'correct',
 ) -> Batch:
-  """Right-padded arrays [rows, time]; rows that are left over are all padding.
+  """Pads examples on the right and stacks them; missing rows are padding.
 
   Args:
-    examples: at most `rows`.
-    rows, time: the shape.
-    mask_mode: 'official' moves the mask one target to the left, as the
-      official trainer does: the prompt's last token is trained and the
-      end of the turn never is. For comparison only.
+    examples: at most `rows`, each of at most `time` + 1 tokens.
+    rows, time: shape of the batch.
+    mask_mode: 'correct', or 'official': the mask is one target too early, as in
+      the paper's trainer, which trains the prompt's last token and never the end
+      of the turn. For comparison only.
+
+  Raises:
+    errors.InputError: no such mask_mode.
   """
   if mask_mode not in MASK_MODES:
-    raise ValueError(f'data.mask_mode {mask_mode!r}: one of {MASK_MODES}')
+    raise errors.InputError(
+        f'data.mask_mode {mask_mode!r}: choose from {MASK_MODES}')
   tokens = np.zeros((rows, time), np.int32)
   targets = np.zeros((rows, time), np.int32)
   mask = np.zeros((rows, time), np.float32)
@@ -68,7 +76,10 @@ def collate(
 
 
 def place(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
-  """Host arrays -> global arrays; each process gives its devices' rows."""
+  """Host arrays -> global arrays, their rows sharded over data and fsdp.
+
+  Every process holds the whole batch and passes the rows of its own devices.
+  """
   where = sharding.batch_sharding(mesh)
   return jax.tree.map(
       lambda x: jax.make_array_from_callback(x.shape, where, lambda i: x[i]),
@@ -77,15 +88,15 @@ def place(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
 
 
 def steps(examples: int, batch: int, epochs: int) -> int:
-  """Optimizer steps in `epochs` passes; the last one may be part padding."""
+  """Optimizer steps in `epochs` passes; the last batch may be partly padding."""
   return -(-examples * epochs // batch)
 
 
 class Stream(Iterator[Batch]):
-  """Shuffled batches over some epochs; can be stopped and taken up again.
+  """Shuffled batches over some epochs; resumable in the middle of an epoch.
 
-  Every epoch has an order of its own. A batch may span two epochs; the last is
-  filled up with padding rows, so that no example is left out.
+  Every epoch has another order. A batch may span two epochs. The last batch is
+  filled up with padding rows, so that every example is seen `epochs` times.
   """
 
   def __init__(
@@ -98,6 +109,16 @@ class Stream(Iterator[Batch]):
       mask_mode: str = 'correct',
       time: int | None = None,
   ):
+    """Opens a stream at its beginning.
+
+    Args:
+      examples: all of them, in memory.
+      batch: rows of the global batch.
+      epochs: passes over the examples.
+      seed: of the order.
+      mask_mode: see `collate`.
+      time: length of rows; by default that of the longest example, rounded up.
+    """
     time = time or lengths.row_length(examples)
     dataset = (
         grain.MapDataset.source(examples)
@@ -116,10 +137,11 @@ class Stream(Iterator[Batch]):
     return next(self._iterator)
 
   def get_state(self) -> dict[str, Any]:
-    """JSON-able; belongs in the checkpoint."""
+    """Position in the stream, JSON-able; it is saved with every checkpoint."""
     return self._iterator.get_state()
 
   def set_state(self, state: dict[str, Any]) -> None:
+    """Continues where a stream with the same arguments returned this state."""
     self._iterator.set_state(state)
 
 
@@ -127,7 +149,11 @@ def in_order(
     examples: Sequence[chat.Example], *, batch: int, mask_mode: str = 'correct',
     time: int | None = None,
 ) -> Iterator[Batch]:
-  """The examples once, in their order: for validation."""
+  """Yields the examples once, in the given order, for validation.
+
+  Args:
+    examples, batch, mask_mode, time: see `Stream`.
+  """
   time = time or lengths.row_length(examples)
   for i in range(0, len(examples), batch):
     yield collate(examples[i: i + batch], batch, time, mask_mode=mask_mode)

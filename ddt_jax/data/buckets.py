@@ -1,4 +1,9 @@
-"""Texts of mixed lengths -> batches of few shapes with little padding."""
+"""Batches for scoring: few shapes to compile, and little padding.
+
+Each shape of a batch is compiled once, so lengths are rounded up to a coarse grid.
+Examples of similar lengths share a batch, so that rounding and padding waste
+little work.
+"""
 
 from collections.abc import Iterable, Iterator
 import itertools
@@ -7,13 +12,19 @@ import math
 from ddt_jax.data import batches
 from ddt_jax.data import chat
 
-SHORTEST = 16  # rows, and the multiple that all lengths are of
+SHORTEST = 16  # tokens: the shortest row; all lengths are multiples of it
 
 
 def padded_length(n: int) -> int:
-  """The next of 16, 32, 48, 64, 96, 128, 192, ...: 16 sqrt(2)^k, rounded up.
+  r"""Rounds n up to one of 16, 32, 48, 64, 96, 128, 192, ...
 
-  Rows of these lengths are few shapes to compile and carry little padding.
+  .. math:: 16 \lceil 2^{k/2} \rceil, \qquad k = 0, 1, 2, ...
+
+  Two lengths an octave: beyond 32 tokens the result is at most 1.5 n.
+
+  Example:
+    >>> [padded_length(n) for n in (1, 17, 33, 100)]
+    [16, 32, 48, 128]
   """
   lengths = (
       SHORTEST * math.ceil(2 ** (k / 2)) for k in itertools.count())
@@ -24,35 +35,36 @@ def by_length(
     examples: Iterable[chat.Example], *, batch: int, ahead: int = 16,
     time: int | None = None, tokens: int = 0,
 ) -> Iterator[list[tuple[list[int], batches.Batch]]]:
-  """The examples once, those of like length together: for scoring.
+  """Groups examples of similar length into batches, each example once.
 
-  No more is looked at than `ahead` batches at a time, whose examples are sorted,
-  the longest first: what is left over for the last batch is short.
+  Takes a window of `ahead * batch` examples at a time and sorts it by length, the
+  longest first. A batch that stays partly empty then has the shortest rows.
 
   Args:
-    examples: may be a stream.
-    batch: rows.
-    ahead: batches that are put together.
-    time: length of all rows, default each batch's own `padded_length`.
-    tokens: of a batch with its padding; more rows than `batch`, a multiple of it,
-      where they are short enough.
+    examples: may be a stream; one window of it is held in memory.
+    batch: rows of a batch.
+    ahead: batches in a window.
+    time: length of all rows; by default each batch has the `padded_length` of its
+      longest example.
+    tokens: size of a batch, padding included. Where rows are short, a batch gets
+      more rows, a multiple of `batch`, up to this size.
 
   Yields:
-    For the next ahead * batch examples a list of (places, rows): row i of `rows`
-    holds the example at places[i] among them; rows beyond are all padding.
+    For each window a list of (indices, rows). Row i of the batch `rows` is the
+    window's example indices[i]; the rows after the last index are padding.
   """
   stream = iter(examples)
   while window := list(itertools.islice(stream, ahead * batch)):
     order = sorted(
         range(len(window)), key=lambda i: len(window[i].tokens), reverse=True)
     yield [
-        (places, batches.collate([window[i] for i in places], rows, length))
-        for places, rows, length in _cuts(window, order, batch, time, tokens)
+        (indices, batches.collate([window[i] for i in indices], rows, length))
+        for indices, rows, length in _groups(window, order, batch, time, tokens)
     ]
 
 
-def _cuts(window, order, batch, time, tokens):
-  """(places, rows, length) of batches of the examples in `order`."""
+def _groups(window, order, batch, time, tokens):
+  """Yields (indices, rows, length) of batches that take examples in `order`."""
   while order:
     length = time or padded_length(len(window[order[0]].tokens) - 1)
     rows = max(tokens // length // batch, 1) * batch

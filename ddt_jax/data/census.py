@@ -1,7 +1,8 @@
-"""What is in a user's file, found in one pass that holds none of it.
+"""One pass over a user's file: row counts, column types, a random sample.
 
-Bad rows are refused here, before any work; the types of the columns are found,
-so that what is written in pieces has one schema.
+The file is read one row at a time, so it may be larger than memory. The pass
+comes before any scoring. It finds the bad rows, and one type for each column, so
+that every file of scores written later has the same schema.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,10 +20,12 @@ from ddt_jax import storage
 from ddt_jax.data import readers
 from ddt_jax.data import records
 
-JSON = 'JSON'  # a column without one type is kept as text in JSON
-_BLOCK = 1024  # rows whose types are looked at together
-_FIELDS = 200  # of a structure; one with more has names for keys
-# What others call a problem and its solution.
+JSON = 'JSON'  # a column without a common type is written as JSON text
+_BLOCK = 1024  # rows whose types are inferred together
+# Most fields of a structure. One with more is a dictionary: its keys are data,
+# and a Parquet column for each key would be too many.
+_FIELDS = 200
+# Names of a problem and its solution in common public data sets.
 _PAIRS = (
     ('prompt', 'response'), ('prompt', 'completion'), ('question', 'response'),
     ('question', 'solution'), ('question', 'answer'), ('instruction', 'output'),
@@ -31,13 +34,14 @@ _PAIRS = (
 
 @dataclasses.dataclass(frozen=True)
 class Census:
-  """A file in numbers.
+  """Facts about a file.
 
   Attributes:
-    rows: all of them; `bad` of these cannot be used.
-    sha256: of the file.
-    types: by column its Arrow type, or JSON.
-    sample: some of its problems, drawn at random, in the file's order.
+    rows: number of rows, bad ones included.
+    bad: number of rows that cannot be used.
+    sha256: digest of the file.
+    types: Arrow type of each column, or `JSON`.
+    sample: problems drawn at random without replacement, in the file's order.
   """
 
   rows: int
@@ -56,15 +60,16 @@ def take(
     seed: int = 0,
     **options: Any,
 ) -> Census:
-  """Reads a file once.
+  """Reads a file once and reports what it holds.
 
   Args:
-    path, columns, bad_rows, **options: see `readers.read` and `readers.stream`.
-    sample: problems to draw.
+    path, columns, bad_rows: see `readers.read`.
+    sample: problems to draw; all of them if there are fewer.
     seed: of the draw.
+    **options: of `readers.stream`.
 
   Raises:
-    readers.BadData: what is wrong with it, by line.
+    errors.InputError: see `readers.read`.
   """
   good, bad_count, bad, block, chosen = 0, 0, [], [], []
   types: dict[str, pyarrow.DataType | str] = {}
@@ -74,11 +79,13 @@ def take(
     seen |= row.columns.keys()
     if row.fault:
       bad_count += 1
-      if len(bad) < 20:
+      if len(bad) < readers.LISTED:
         bad.append(readers.BadRow(str(path), row.line, row.fault))
       continue
     good += 1
-    place = good - 1 if good <= sample else rng.randrange(good)  # a reservoir
+    # Reservoir sampling: the n-th problem replaces a random one of the sample
+    # with probability sample / n, so that every problem is equally likely.
+    place = good - 1 if good <= sample else rng.randrange(good)
     if place < sample:
       chosen[place:place + 1] = [(row.line, row.problem)]
     block.append(row.columns)
@@ -101,9 +108,14 @@ def take(
 
 
 def named_columns(path: str, columns: Mapping[str, str]) -> dict[str, str]:
-  """The columns to read, by what others call them if the first row says so.
+  """Column names for `readers.read`, guessed from the first row if need be.
 
-  The user's own choice stands, and so do our names where the row has them.
+  Common names such as `question` and `answer` are tried only if the user named
+  neither column and the row has none of our names.
+
+  Args:
+    path: the file.
+    columns: the user's names, for each of `readers.NAMES`.
   """
   row = next(readers.stream(path, columns=columns, whole=True), None)
   names = row.columns.keys() if row else ()
@@ -118,7 +130,7 @@ def named_columns(path: str, columns: Mapping[str, str]) -> dict[str, str]:
 def to_arrow(
     values: Sequence[Any], type_: pyarrow.DataType | str
 ) -> pyarrow.Array:
-  """A column's values as Arrow has them."""
+  """An Arrow array of a column's values; see `Census.types` for the type."""
   if type_ == JSON:
     return pyarrow.array(
         [None if v is None else json.dumps(v) for v in values], pyarrow.string())
@@ -126,7 +138,7 @@ def to_arrow(
 
 
 def types_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """By column the Arrow type of what some rows hold, or JSON."""
+  """Arrow type of each column over some rows, or `JSON`."""
   names = dict.fromkeys(name for row in rows for name in row)
   return {name: _type([row.get(name) for row in rows]) for name in names}
 
@@ -139,7 +151,7 @@ def _type(values: list[Any]) -> pyarrow.DataType | str:
 
 
 def _plain(type_: pyarrow.DataType) -> pyarrow.DataType | str:
-  """The type, or JSON where a table of it could not be written."""
+  """The type without dictionary encoding; `JSON` if Parquet cannot hold it."""
   if pyarrow.types.is_dictionary(type_):
     return type_.value_type
   inner = [type_.field(i) for i in range(type_.num_fields)]
@@ -157,7 +169,7 @@ def _merged(one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def _common(one, two):
-  """A type for the values of both."""
+  """A type that holds the values of both, or `JSON`."""
   if JSON in (one, two):
     return JSON
   try:

@@ -1,4 +1,4 @@
-"""The problems a run trains, validates and evaluates on."""
+"""The problems that a run trains, validates and evaluates on."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -11,13 +11,14 @@ from ddt_jax.data import splits
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-  """Problems by use.
+  """Problems, grouped by use.
 
   Attributes:
-    train, validation: with reference solutions.
-    evaluation: by name of the split; with answers to verify against.
-    bad_rows: rows of a user's file that were left out.
-    description: one line for the screen.
+    train: with reference solutions.
+    validation: with reference solutions; for the loss on held-out text.
+    evaluation: with known answers; one list for each evaluation split, by name.
+    bad_rows: number of rows of the user's file that were left out.
+    description: the sizes, in one line for the screen.
   """
 
   train: list[records.Problem]
@@ -40,18 +41,19 @@ def from_file(
     marker: str = verify.BOX,
     seed: int = 0,
 ) -> Corpus:
-  """A user's file, of which shares are held out.
+  """Reads a user's file and holds out shares of it.
 
   Args:
-    path: .jsonl or .parquet; see `readers.read` for columns, bad_rows, kind, question
-      and marker.
-    validation, evaluation: shares, see `splits.split`.
-    evaluation_problems: at most so many are evaluated on; of the held-out
-      share only those with a known answer.
+    path: a .jsonl, .json or .parquet file.
+    validation, evaluation: shares of the problems, see `splits.split`.
+    evaluation_problems: limit on the evaluation problems. Only held-out problems
+      with a known answer count. The others stay held out, unused.
+    columns, bad_rows, kind, question, marker: see `readers.read`.
     seed: of the split.
 
   Raises:
-    readers.BadData, FileNotFoundError: what is wrong, by file and line.
+    errors.InputError: the file or an option cannot be used; see `readers.read`
+      and `splits.split`.
   """
   problems, bad = readers.read(
       path, columns=columns, bad_rows=bad_rows, kind=kind, question=question,

@@ -1,8 +1,11 @@
-"""Chats: answering a problem, and rewriting a given solution of it.
+"""The prompts of the two streams: the bare problem, and the problem with a hint.
 
-How a model is asked to rewrite stands in a template: a TOML file with a `system`
-text, a `user` text in which {problem} and {solution} have their places, and the
-`marker` that the model writes between its analysis and its own solution.
+The hinted prompt asks the model to analyse a reference solution and then to solve
+the problem in its own words. Its wording is a template, a TOML file with
+
+  system   the system turn; '' for none
+  user     the user turn, with the placeholders {problem} and {solution}
+  marker   the text that the model writes between its analysis and its solution
 """
 
 import dataclasses
@@ -10,68 +13,73 @@ import pathlib
 import re
 import tomllib
 
+from ddt_jax import errors
+
 Chat = list[dict[str, str]]
 
 TEMPLATES = pathlib.Path(__file__).parent / 'templates'
-ANALYZE = '# Analyze'
+ANALYZE = '# Analyze'  # heading of the analysis, in every template
 
 
 def student_chat(problem: str) -> Chat:
-  """The problem alone, as any user would pose it."""
+  """The problem alone: the prompt of the student stream."""
   return [{'role': 'user', 'content': problem}]
 
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-  """How a model is asked to rewrite a solution; see the module."""
+  """Wording of the request to rewrite a solution; see the module."""
 
   system: str
   user: str
   marker: str
 
   def hinted_chat(self, problem: str, solution: str) -> Chat:
-    """The problem with a reference solution, to be told in the model's words."""
-    places = {'{problem}': problem, '{solution}': solution}
-    # At once: a problem may contain what looks like a place.
+    """Problem and reference solution: the prompt of the hinted stream."""
+    texts = {'{problem}': problem, '{solution}': solution}
+    # Both in one pass: a problem that contains "{solution}" must stay as it is.
     content = re.sub(
-        '|'.join(map(re.escape, places)), lambda m: places[m[0]], self.user
+        '|'.join(map(re.escape, texts)), lambda m: texts[m[0]], self.user
     )
     system = [{'role': 'system', 'content': self.system}] if self.system else []
     return [*system, {'role': 'user', 'content': content}]
 
   def rewritten(self, analysis: str, solution: str) -> str:
-    """The answer that `hinted_chat` asks for."""
+    """The response that `hinted_chat` asks for; used to train the student."""
     return f'{ANALYZE}\n{analysis}\n{self.marker}{solution}'
 
 
 def load(name: str) -> Template:
-  """A template of the project, `short` or `worked_example`, or a TOML file.
+  """Loads a template.
 
-  An empty `system` leaves that turn out, for chat templates that have none.
+  Args:
+    name: `short` or `worked_example`, which ship with the project, or the path of
+      a TOML file. An empty `system` suits chat templates without a system turn.
 
   Raises:
-    FileNotFoundError: neither a name nor a file.
-    ValueError: the file is no template; says what is missing.
+    errors.InputError: there is no such file, or it is not a template.
   """
   known = {file.stem: file for file in sorted(TEMPLATES.glob('*.toml'))}
   file = known.get(name) or pathlib.Path(name).expanduser()
   if not file.is_file():
-    raise FileNotFoundError(
-        f'hint.template={name!r} is no file, and none of {", ".join(known)}'
+    raise errors.InputError(
+        f'hint.template={name!r} is neither a file nor one of {", ".join(known)}'
     )
   try:
-    found = tomllib.loads(file.read_text(encoding='utf-8'))
-    template = Template(**found)
+    fields = tomllib.loads(file.read_text(encoding='utf-8'))
+    template = Template(**fields)
   except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as e:
-    raise ValueError(
+    raise errors.InputError(
         f'{file}: {e}; a template has system, user and marker, all text'
     ) from None
-  for key, text in found.items():
+  for key, text in fields.items():
     if not isinstance(text, str):
-      raise ValueError(f'{file}: {key} is not text')
-  for place in ('{problem}', '{solution}'):
-    if place not in template.user:
-      raise ValueError(f'{file}: user has no place for {place}')
+      raise errors.InputError(f'{file}: {key} is not text; put it in quotes')
+  for placeholder in ('{problem}', '{solution}'):
+    if placeholder not in template.user:
+      raise errors.InputError(
+          f'{file}: user lacks the placeholder {placeholder}')
   if not template.marker:
-    raise ValueError(f'{file}: the marker is empty')
+    raise errors.InputError(
+        f'{file}: marker is empty; the student stream joins after it')
   return template

@@ -1,7 +1,7 @@
-"""A user's own problems, from JSON lines or Parquet, checked row by row.
+"""A user's file of problems, JSON lines or Parquet, checked row by row.
 
-Whatever is wrong with a row is found here, before any training, and is told
-with the line it stands in and the setting that helps.
+Bad rows are found here, before any work on the device. Each is reported with its
+line, the reason, and the option that helps.
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -11,12 +11,14 @@ import json
 import os
 from typing import Any
 
+from ddt_jax import errors
 from ddt_jax import storage
 from ddt_jax import verify
 from ddt_jax.data import records
 from ddt_jax.data import rows
 
-NAMES = ('problem', 'solution', 'answer', 'messages', 'id')
+NAMES = ('problem', 'solution', 'answer', 'messages', 'id')  # our columns
+LISTED = 20  # bad rows that an error names one by one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,19 +32,15 @@ class BadRow:
     return f'{self.file}:{self.line}: {self.reason}'
 
 
-class BadData(ValueError):
-  """A file that cannot be used, explained for the screen."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Row:
   """A row of a file, good or bad.
 
   Attributes:
     line: from 1; in Parquet the number of the row.
-    columns: what it holds, {} where it cannot be parsed.
-    problem: what it states, None if nothing.
-    fault: why that is so, '' of a good row.
+    columns: its values by column; {} if it cannot be parsed.
+    problem: None for a bad row.
+    fault: why the row is bad; '' for a good one.
   """
   line: int
   columns: dict[str, Any]
@@ -58,35 +56,38 @@ def read(
     kind: str = 'math',
     question: str = '{problem}',
     marker: str = verify.BOX,
-    limit_errors: int = 20,
 ) -> tuple[list[records.Problem], list[BadRow]]:
-  r"""Reads problems, and says of every row that is none why it is not.
+  r"""Reads all problems of a file.
 
   A row has either `messages`, a conversation that ends with the assistant, or
-  `problem` and `solution`. Its `answer` is that column or, where there is no
-  such column, the last \boxed{...} of the solution, or what follows the marker. Its id is the column `id`
-  or else the file and line, as in 'data.jsonl:17'.
+  `problem` and `solution`.
+
+  - Its answer is the column `answer`. Without that column it is the last
+    \boxed{...} of the solution, or the text after another marker.
+  - Its id is the column `id`. Without that column, or where it is null, it is
+    file and line: 'data.jsonl:17'.
 
   Args:
     path: a .jsonl or .json file with one object a line, or a .parquet file.
-    columns: the file's name for each of `NAMES` that it calls otherwise; ''
-      leaves the column of that name alone.
+    columns: {one of `NAMES`: the file's own name for that column}. The name ''
+      makes the reader ignore a column.
     bad_rows: 'error' raises if there is any; 'skip' leaves them out.
-    kind: how the answers are to be verified, 'math' or 'text'.
-    question: what is asked about a `problem`, e.g. '{problem}\nEnd with the
-      line "Answer: ..."'; conversations are left as they are.
-    marker: what a final answer follows, see `verify.extract`.
-    limit_errors: how many bad rows the error lists.
+    kind: how answers are verified, 'math' or 'text'.
+    question: template of the user turn of a `problem`, for example
+      '{problem}\nEnd with the line "Answer: ..."'. Conversations are not changed.
+    marker: the text before a final answer, see `verify.extract`.
+
   Returns:
     The problems in the order of the file, and the rows left out.
+
   Raises:
-    BadData: for bad rows, or if nothing usable is in the file.
-    FileNotFoundError, IsADirectoryError: if the path is no file.
+    errors.InputError: there are bad rows, no good row, or no such file; or an
+      option has no such value.
   """
   _check_choice('bad_rows', bad_rows, ('error', 'skip'))
   problems, bad = [], []
-  seen: set[str] = set()  # every column that any row has
-  lines: dict[str, int] = {}  # of the ids given so far
+  seen: set[str] = set()  # columns of all rows
+  lines: dict[str, int] = {}  # from id to the line that has it
   for row in stream(
       path, columns=columns, kind=kind, question=question, marker=marker
   ):
@@ -102,7 +103,7 @@ def read(
       lines[row.problem.id] = row.line
       problems.append(row.problem)
 
-  check(path, columns, seen, len(problems), bad, len(bad), bad_rows, limit_errors)
+  check(path, columns, seen, len(problems), bad, len(bad), bad_rows)
   return problems, bad
 
 
@@ -116,25 +117,29 @@ def stream(
     whole: bool = False,
     first: int = 0,
 ) -> Iterator[Row]:
-  """The rows of a file one at a time, of which none is held.
+  """Yields the rows of a file, holding one at a time.
+
+  Ids are not compared: `read` does that.
 
   Args:
     path, columns, kind, question, marker: see `read`.
-    whole: read every column of a Parquet file, not only those that are used.
-    first: so many rows at the beginning are left out, unread.
+    whole: read every column of a Parquet file, not only those of `NAMES`.
+    first: rows to skip at the beginning.
+
   Raises:
-    BadData: the file as a whole is broken.
-    FileNotFoundError, IsADirectoryError: if the path is no file.
+    errors.InputError: there is no such file, it is broken as a whole, or an
+      option has no such value.
   """
   _check_choice('kind', kind, ('math', 'text'))
   if '{problem}' not in question:
-    raise ValueError(f'question {question!r} has no place for a {{problem}}')
+    raise errors.InputError(
+        f'data.question={question!r} has no place for a {{problem}}')
   if not marker:
-    raise ValueError('the marker of a final answer is empty')
+    raise errors.InputError('data.marker, which a final answer follows, is empty')
   names = _column_names(columns or {})
   file, items, parse = _open(path)
-  found = items(file, None if whole else names.values())
-  for line, item in itertools.islice(found, first, None):
+  numbered = items(file, None if whole else names.values())
+  for line, item in itertools.islice(numbered, first, None):
     row = {}
     try:
       row = parse(item)
@@ -156,28 +161,29 @@ def check(
     bad: Sequence[BadRow],
     bad_count: int,
     bad_rows: str = 'error',
-    limit_errors: int = 20,
 ) -> None:
-  """Refuses a file for what was found in it.
+  """Raises if the rows that were read do not allow the file to be used.
 
   Args:
-    path, columns, bad_rows, limit_errors: see `read`.
-    seen: every column that any row has.
-    good, bad_count: rows of either kind.
-    bad: the first of them, at least limit_errors.
+    path, columns, bad_rows: see `read`.
+    seen: names of all columns, over all rows.
+    good: number of good rows.
+    bad: the first bad rows, `LISTED` of them if there are so many.
+    bad_count: number of all bad rows.
+
   Raises:
-    BadData: for bad rows, or if nothing usable is in the file.
+    errors.InputError: there are bad rows, or no good row.
   """
   _check_choice('bad_rows', bad_rows, ('error', 'skip'))
   if not good and not bad:
-    raise BadData(f'{path}: the file is empty')
-  if seen:  # what every row lacks is said once
+    raise errors.InputError(f'{path}: the file is empty')
+  if seen:  # a column that every row lacks is reported once, not for each row
     try:
       rows.check_columns(seen, _column_names(columns or {}))
     except rows.Fault as fault:
-      raise BadData(f'{path}: in every row: {fault}') from None
+      raise errors.InputError(f'{path}: in every row: {fault}') from None
   if bad and (bad_rows == 'error' or not good):
-    raise BadData(_explain(path, bad[:limit_errors], good, bad_count))
+    raise errors.InputError(_explain(path, bad[:LISTED], good, bad_count))
 
 
 def _explain(path, bad: Sequence[BadRow], good: int, count: int) -> str:
@@ -186,48 +192,51 @@ def _explain(path, bad: Sequence[BadRow], good: int, count: int) -> str:
   if count > len(bad):
     text.append(f'  and {count - len(bad)} more')
   text.append('--config.data.bad_rows=skip leaves them out' if good else
-              'no row is left to train on')
+              'there is no good row')
   return '\n'.join(text)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
   if value not in choices:
-    raise ValueError(f'{name} is {value!r}; choose from {", ".join(choices)}')
+    raise errors.InputError(
+        f'{name} is {value!r}; choose from {", ".join(choices)}')
 
 
 def _column_names(columns: Mapping[str, str]) -> dict[str, str]:
-  """The file's name of each of our columns."""
+  """From each of `NAMES` to the file's name for it."""
   for name in columns:
-    _check_choice('a column', name, NAMES)
+    _check_choice('a name in data.columns', name, NAMES)
   names = {name: name for name in NAMES} | dict(columns)
-  # Whoever names the problem's column wants it read, even if the rows carry a
-  # conversation as well.
+  # A user who names the problem's column wants it read, even if the rows hold a
+  # conversation, too.
   if ((names['problem'], names['solution']) != ('problem', 'solution')
       and names['messages'] == 'messages'):
     names['messages'] = ''
   return names
 
 
-# Files. A format yields (line, item) and parses an item to a row, apart from
-# each other so that a broken item costs one row, not the file.
+# File formats. A format yields (line, item) and parses an item into a row. These
+# are two steps, so that a broken item costs one row and not the whole file.
 
 
 def _open(path):
-  """The file, how its items are found and how one is parsed."""
+  """(file, its format's generator of items, its format's parser)."""
   file, known = storage.path(path), ', '.join(_FORMATS)
   if file.is_dir():
-    raise IsADirectoryError(f'{path} is a folder; name one file in it: {known}')
+    raise errors.InputError(f'{path} is a folder; name one file in it: {known}')
   if file.suffix.lower() not in _FORMATS:
-    raise BadData(f'{path}: no reader for {file.suffix or "such"!r} files; '
-                  f'there are {known}')
+    raise errors.InputError(
+        f'{path}: no reader for files that end with {file.suffix!r}; convert it'
+        f' to one of {known}')
   if not file.exists():
-    raise FileNotFoundError(f'{path}: there is no such file')
+    raise errors.InputError(f'{path}: there is no such file')
   return file, *_FORMATS[file.suffix.lower()]
 
 
 def _json_items(file, wanted) -> Iterator[tuple[int, bytes]]:
   del wanted  # a line is parsed whole
-  with file.open('rb') as f:  # bytes end at \n alone; text may hold U+2028
+  # Bytes, decoded a line at a time: one that is not UTF-8 costs one row.
+  with file.open('rb') as f:
     for line, item in enumerate(f, 1):
       if item.strip():
         yield line, item
@@ -235,7 +244,7 @@ def _json_items(file, wanted) -> Iterator[tuple[int, bytes]]:
 
 def _json_row(item: bytes) -> dict[str, Any]:
   try:
-    # Without the newline, after which the error's columns would start anew.
+    # Without the newline: the error would count its column from there.
     row = json.loads(item.decode('utf-8-sig').rstrip())
   except UnicodeDecodeError as e:
     raise rows.Fault(f'not UTF-8: byte {e.start + 1} of the line is '
@@ -244,7 +253,8 @@ def _json_row(item: bytes) -> dict[str, Any]:
     hint = ('; the file must hold one object a line, not one array'
             if item.rstrip() == b'[' else '')
     raise rows.Fault(f'broken JSON at column {e.colno}: {e.msg}{hint}') from e
-  except (ValueError, RecursionError) as e:  # endless digits or brackets
+  # Python limits the digits of an integer and the depth of nested brackets.
+  except (ValueError, RecursionError) as e:
     raise rows.Fault(f'unreadable JSON: {e}') from e
   if not isinstance(row, dict):
     raise rows.Fault(
@@ -253,8 +263,8 @@ def _json_row(item: bytes) -> dict[str, Any]:
 
 
 def _parquet_items(file, wanted) -> Iterator[tuple[int, tuple]]:
-  """Rows of the columns `wanted`, of all where it is None."""
-  import pyarrow  # here, for whoever has JSON alone need not load it
+  """Rows with the columns `wanted`, or with all if it is None."""
+  import pyarrow  # here: it loads slowly, and JSON files do not need it
   from pyarrow import parquet
   with file.open('rb') as f:
     try:
@@ -267,16 +277,17 @@ def _parquet_items(file, wanted) -> Iterator[tuple[int, tuple]]:
           line += 1
           yield line, (table.schema_arrow.names, batch, index)
     except (pyarrow.ArrowException, OSError) as e:
-      raise BadData(f'{file}: broken Parquet: {e}') from e
+      raise errors.InputError(f'{file}: broken Parquet: {e}') from e
 
 
 def _parquet_row(item: tuple) -> dict[str, Any]:
   columns, batch, index = item
-  row = dict.fromkeys(columns)  # those not read are still named in errors
+  # Columns that are not read are None: errors list the names of all columns.
+  row = dict.fromkeys(columns)
   for name, values in zip(batch.schema.names, batch.columns, strict=True):
     try:
       row[name] = values[index].as_py()
-    except ValueError as e:  # not UTF-8, or a date that Python cannot hold
+    except (ValueError, OverflowError) as e:  # not UTF-8, or a date after 9999
       raise rows.Fault(f'{name!r} is unreadable: {e}') from e
   return row
 

@@ -1,4 +1,4 @@
-"""One row of a user's file, as a problem or as a reason why it is none."""
+"""One row of a user's file: a problem, or the reason why it cannot be used."""
 
 from collections.abc import Set
 import math
@@ -8,31 +8,35 @@ from ddt_jax import verify
 from ddt_jax.data import records
 
 ROLES = ('system', 'user', 'assistant')
-UNANSWERED = ('proof', 'notfound')  # NuminaMath's marks
+UNANSWERED = ('proof', 'notfound')  # NuminaMath's marks of a missing answer
 
 
 class Fault(Exception):
-  """The reason why one row is bad."""
+  """Why one row is bad; the reader adds the file and line."""
 
 
 def to_problem(
     row: dict[str, Any], names: dict[str, str], source: str, *,
     kind: str = 'math', question: str = '{problem}', marker: str = verify.BOX,
 ) -> records.Problem:
-  """The problem that a row states.
+  """Checks a row and builds its problem.
 
   Args:
-    row: from column to value.
-    names: the file's name of each of our columns.
-    source: file and line, the id of a row that has none.
+    row: values by the file's column names.
+    names: from each of `readers.NAMES` to the file's name for it.
+    source: file and line; the id of a row without one.
     kind, question, marker: see `readers.read`.
+
+  Returns:
+    The problem.
+
   Raises:
-    Fault: it states none.
+    Fault: a column is missing, or a value cannot be used.
   """
   check_columns(row.keys(), names)
   messages = ()
   turns = row.get(names['messages'])
-  # Parquet has every column in every row, null where a row has no such thing.
+  # A Parquet file has every column in every row: null stands for "not given".
   if turns is not None or names['problem'] not in row:
     messages = _turns(turns, names['messages'])
     problem = [t['content'] for t in messages if t['role'] == 'user'][-1]
@@ -54,7 +58,15 @@ def to_problem(
 
 
 def check_columns(columns: Set[str], names: dict[str, str]) -> None:
-  """Refuses a row that lacks what it needs, or what the user named."""
+  """Checks that the required columns are there, and all that the user named.
+
+  Args:
+    columns: the file's.
+    names: from each of `readers.NAMES` to the file's name for it.
+
+  Raises:
+    Fault: one is missing; lists the columns there are and the option to set.
+  """
   named = [n for n in ('messages', 'answer', 'id') if names[n] not in (n, '')]
   if names['messages'] not in columns and 'messages' not in named:
     named = ['problem', 'solution', *named]
@@ -76,10 +88,10 @@ def _turns(value: Any, name: str) -> tuple[dict[str, str], ...]:
   for index, turn in enumerate(value):
     where = f'{name}[{index}]'
     if not isinstance(turn, dict) or not {'role', 'content'} <= turn.keys():
-      raise Fault(f"{where!r} is no object with 'role' and 'content'")
+      raise Fault(f"{where!r} is not an object with 'role' and 'content'")
     if turn['role'] not in ROLES:
       raise Fault(f"'{where}.role' is {turn['role']!r}; it must be one of "
-                   f'{", ".join(ROLES)}')
+                  f'{", ".join(ROLES)}')
     turns.append({'role': turn['role'],
                   'content': _text(turn['content'], f'{where}.content')})
   if not any(turn['role'] == 'user' for turn in turns):
@@ -96,14 +108,15 @@ def _text(value: Any, name: str) -> str:
     raise Fault(f'{name!r} is empty')
   try:
     value.encode()
-  except UnicodeEncodeError as e:  # from half of a \ud83d\ude00 in the JSON
+  # JSON can escape half of a surrogate pair: "\ud83d". UTF-8 cannot hold it.
+  except UnicodeEncodeError as e:
     raise Fault(f'{name!r} is not Unicode: a lone surrogate at character '
-                 f'{e.start + 1}') from e
+                f'{e.start + 1}') from e
   return value
 
 
 def _label(value: Any, name: str) -> str:
-  """Text, or a number as text."""
+  """Text, or a number as text: ids and answers may be either."""
   if type(value) is int or type(value) is float and math.isfinite(value):
     return str(value)
   return _text(value, name).strip()
@@ -112,14 +125,14 @@ def _label(value: Any, name: str) -> str:
 def _answer(value: Any, name: str, kind: str) -> str:
   answer = _label('' if value is None else value, name)
   if kind == 'math' and answer.lower() in UNANSWERED:
-    raise Fault(f'{name!r} is {answer!r}, which verifies nothing')
+    raise Fault(f'{name!r} is {answer!r}: no answer to verify against')
   return answer
 
 
 def describe(value: Any) -> str:
-  """A value's type, in the words of JSON."""
-  if value != value:  # how data frames write what is missing
+  """A value's type, in JSON's words."""
+  if value != value:  # NaN: data frames write it for a missing value
     return 'not a number'
-  words = {type(None): 'null', bool: 'a truth value', int: 'a number',
+  words = {type(None): 'null', bool: 'a boolean', int: 'a number',
            float: 'a number', str: 'text', list: 'a list', dict: 'an object'}
   return words.get(type(value), type(value).__name__)

@@ -1,22 +1,23 @@
-"""Which problems are held out, decided by their text alone."""
+"""Training, validation and evaluation parts, decided by the problem's text."""
 
 from collections.abc import Sequence
 import dataclasses
 import hashlib
 
+from ddt_jax import errors
 from ddt_jax.data import records
 
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-  """Three parts that share no problem, each in the order it was given."""
+  """Three parts without a common problem text, each in the given order."""
   train: list[records.Problem]
   validation: list[records.Problem]
   evaluation: list[records.Problem]
-  shares: tuple[float, float]  # asked for, of validation and evaluation
+  shares: tuple[float, float]  # of validation and evaluation, as configured
 
   def describe(self) -> str:
-    """The sizes in one line, with the settings that change them."""
+    """The sizes in one line, with the options that change them."""
     parts = {'train': self.train, 'validation': self.validation,
              'evaluation': self.evaluation}
     sizes = ', '.join(f'{len(part)} {name}' for name, part in parts.items())
@@ -30,34 +31,37 @@ def split(problems: Sequence[records.Problem], *, validation: float,
           evaluation: float, seed: int = 0) -> Splits:
   """Holds out shares of the distinct problem texts.
 
-  The texts are ordered by sha256(seed, text); the first go to validation, the
-  next to evaluation, the rest to training. Hence neither the order of the
-  file nor the number of solutions to a problem matters, and no problem is
-  both trained on and held out.
+  The texts are sorted by sha256(seed, text). The first go to validation, the next
+  to evaluation, the rest to training. So the split depends neither on the order
+  of the file nor on how many solutions a problem has, and no problem is both
+  trained on and held out.
 
   Args:
     problems: at least one.
-    validation: share of the texts, in [0, 1), rounded to the nearest number
-      of texts; it may come out as none.
-    evaluation: likewise, next to validation.
-    seed: another seed, another split.
+    validation: share of the distinct texts, in [0, 1). The number of texts is
+      rounded to the nearest integer, which may be 0.
+    evaluation: likewise.
+    seed: another seed gives another split.
+
   Returns:
     The parts; training keeps at least one problem.
+
   Raises:
-    ValueError: if there are no problems, or the shares leave nothing to train.
+    errors.InputError: there are no problems, or the shares leave none to train on.
   """
   if not problems:
-    raise ValueError('there are no problems to split')
+    raise errors.InputError('there are no problems to split')
   for name, share in [('validation', validation), ('evaluation', evaluation)]:
     if not 0 <= share < 1:
-      raise ValueError(f'data.{name} is {share}; it must be in [0, 1)')
+      raise errors.InputError(f'data.{name} is {share}; it must be in [0, 1)')
   if validation + evaluation >= 1:
-    raise ValueError(f'data.validation={validation} and data.evaluation='
-                     f'{evaluation} leave nothing to train on')
+    raise errors.InputError(
+        f'data.validation={validation} and data.evaluation={evaluation} leave'
+        ' nothing to train on; they must sum to less than 1')
 
   texts = sorted({p.problem for p in problems}, key=lambda text: hashlib.sha256(
       f'{seed}\n{text}'.encode()).digest())
-  room = len(texts) - 1  # one text is kept for training
+  room = len(texts) - 1  # one text stays for training
   first = min(_nearest(validation * len(texts)), room)
   second = min(_nearest(evaluation * len(texts)), room - first)
   held_out = dict.fromkeys(texts[:first], 'validation')
@@ -70,4 +74,4 @@ def split(problems: Sequence[records.Problem], *, validation: float,
 
 
 def _nearest(x: float) -> int:
-  return int(x + 0.5)  # round() would take 0.5 and 2.5 down
+  return int(x + 0.5)  # round() rounds 0.5 and 2.5 down, to even

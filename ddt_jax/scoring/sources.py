@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 from typing import Any, NamedTuple, Protocol
 
+from ddt_jax import errors
 from ddt_jax.data import census
 from ddt_jax.data import chat
 from ddt_jax.data import lengths
@@ -128,7 +129,7 @@ class File:
         fault = (f'{len(example.tokens)} tokens, more than data.max_tokens='
                  f'{self.max_tokens}')
     elif self.bad_rows == 'error':
-      raise readers.BadData(
+      raise errors.InputError(
           f'{where}: {fault}; --config.data.bad_rows=skip leaves such rows out')
     return Row(row.line, row.columns, kept, fault, kept is not example)
 

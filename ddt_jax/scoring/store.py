@@ -20,11 +20,11 @@ from pyarrow import compute
 from pyarrow import parquet
 
 from ddt_jax import ddt
+from ddt_jax import errors
 from ddt_jax import processes
 from ddt_jax import storage
 from ddt_jax.data import census
 from ddt_jax.data import chat
-from ddt_jax.data import readers
 from ddt_jax.scoring import corpus_stats
 from ddt_jax.scoring import forward
 from ddt_jax.scoring import sources
@@ -51,14 +51,14 @@ class Shards:
       prefix: of the columns that are added.
 
     Raises:
-      readers.BadData: the rows have such columns already.
+      errors.InputError: the rows have such columns already.
     """
     self.folder = storage.path(folder)
     self.prefix = prefix
     self.source, self._size = source, size
     self._made_from = made_from | source.made_from | {'prefix': prefix}
     if taken := [name for name in source.types if name.startswith(prefix)]:
-      raise readers.BadData(
+      raise errors.InputError(
           f'{source.name} has a column {taken[0]!r} already; choose another'
           ' --config.write.prefix'
       )

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from ddt_jax import errors
 from ddt_jax import sharding
 from ddt_jax.data import batches
 from ddt_jax.data import chat
@@ -38,8 +39,10 @@ def test_collate_shifts_and_pads():
       [0, 1, 1, 1, 0, 0], [0, 1, 0, 0, 0, 0], [0] * 6])
   np.testing.assert_array_equal(batch.positions, [
       [0, 1, 2, 3, -1, -1], [0, 1, -1, -1, -1, -1], [-1] * 6])
-  with pytest.raises(ValueError, match="mask_mode 'none'"):
+  with pytest.raises(errors.InputError, match="mask_mode 'none'"):
     batches.collate([example(5)], 1, 6, mask_mode='none')
+  # One example a row: jitted functions get no segment ids at all.
+  assert batch.segment_ids is None and len(jax.tree.leaves(batch)) == 4
 
 
 def test_every_example_once_an_epoch_in_an_order_of_its_own():

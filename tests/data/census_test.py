@@ -6,8 +6,8 @@ import pyarrow
 from pyarrow import parquet
 import pytest
 
+from ddt_jax import errors
 from ddt_jax.data import census
-from ddt_jax.data import readers
 
 COLUMNS = dict(
     problem='problem', solution='solution', messages='messages', answer='', id='')
@@ -63,13 +63,13 @@ def test_a_sample_is_drawn_without_order_and_kept_in_order(tmp_path):
 
 def test_bad_rows_are_listed_or_counted(tmp_path):
   path = write(tmp_path / 'x.jsonl', [row(), row(solution=''), row()])
-  with pytest.raises(readers.BadData, match="x.jsonl:2: 'solution' is empty"):
+  with pytest.raises(errors.InputError, match="x.jsonl:2: 'solution' is empty"):
     census.take(path, columns=COLUMNS)
   found = census.take(path, columns=COLUMNS, bad_rows='skip')
   assert (found.rows, found.bad) == (3, 1)
-  with pytest.raises(readers.BadData, match='in every row: no column'):
+  with pytest.raises(errors.InputError, match='in every row: no column'):
     census.take(write(tmp_path / 'y.jsonl', [{'a': 1}]), columns=COLUMNS)
-  with pytest.raises(readers.BadData, match='the file is empty'):
+  with pytest.raises(errors.InputError, match='the file is empty'):
     census.take(write(tmp_path / 'z.jsonl', []), columns=COLUMNS)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from ddt_jax import errors
 from ddt_jax.data import prompts
 
 
@@ -51,17 +52,17 @@ def test_a_user_s_file_without_a_system_turn(tmp_path):
     ("system = ''", 'sytem = 1', 'sytem.*a template has'),
     ("system = ''", 'system = 1', 'system is not text'),
     ("system = ''", 'system = ', 'mine.toml: '),
-    ('{problem}', 'it', 'no place for {problem}'),
+    ('{problem}', 'it', 'lacks the placeholder {problem}'),
     ('## Mine', '', 'marker is empty'),
 ])
 def test_what_is_no_template_is_refused_by_file(tmp_path, old, new, message):
   assert old in TEMPLATE
   file = write(tmp_path, TEMPLATE.replace(old, new))
-  with pytest.raises(ValueError, match=message) as error:
+  with pytest.raises(errors.InputError, match=message) as error:
     prompts.load(file)
   assert 'mine.toml' in str(error.value)
 
 
 def test_an_unknown_name_lists_the_known_ones():
-  with pytest.raises(FileNotFoundError, match="'shirt'.*short, worked_example"):
+  with pytest.raises(errors.InputError, match="'shirt'.*short, worked_example"):
     prompts.load('shirt')

@@ -10,11 +10,11 @@ import pytest
 import transformers
 
 from ddt_jax import embedded
+from ddt_jax import errors
 from ddt_jax import sharding
 from ddt_jax import weights
 from ddt_jax.data import census
 from ddt_jax.data import chat
-from ddt_jax.data import readers
 from ddt_jax.embedded import problems
 from ddt_jax.scoring import forward
 from ddt_jax.scoring import sources
@@ -187,7 +187,7 @@ def test_another_file_or_config_is_refused(tmp_path):
     make(tmp_path / 'scores', path)
   scored = lines(tmp_path / 'scores')
   again = write(tmp_path / 'again.jsonl', scored)
-  with pytest.raises(readers.BadData, match="'ddt_line' already"):
+  with pytest.raises(errors.InputError, match="'ddt_line' already"):
     make(tmp_path / 'twice', again)
 
 
@@ -213,7 +213,7 @@ def test_broken_empty_and_overlong_rows_are_named_and_counted(tmp_path):
 
   dropped = make(tmp_path / 'dropped', path, bad_rows='skip', overlong='drop')
   assert sorted(dict(dropped.skipped())) == [2, 3, 5, 6]
-  with pytest.raises(readers.BadData, match=r'in.jsonl:2: broken JSON'):
+  with pytest.raises(errors.InputError, match=r'in.jsonl:2: broken JSON'):
     make(tmp_path / 'refused', path)
   long = write(tmp_path / 'long.jsonl', [bad_rows()[0], bad_rows()[4]])
   with pytest.raises(ValueError, match=r'long.jsonl:2: \d+ tokens'):
@@ -226,7 +226,7 @@ def test_tokens_that_the_model_does_not_know(tmp_path):
   assert [line for line, _ in shards.skipped()] == [1, 2, 3]
   assert 'the model knows 5' in dict(shards.skipped())[1]
   assert lines(tmp_path / 'skip') == []
-  with pytest.raises(readers.BadData, match='in.jsonl:1: the token .* has the id'):
+  with pytest.raises(errors.InputError, match='in.jsonl:1: the token .* has the id'):
     make(tmp_path / 'error', path, vocab_size=5)
 
 
