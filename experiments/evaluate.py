@@ -32,15 +32,20 @@ def main(argv):
         s.params, s.config, s.tokenizer, problems, key=jax.random.key(c.seed),
         **s.decoding, **options,
     )
-    shares = ', '.join(
-        f'{name} ' + '{value:.1%} [{low:.1%}, {high:.1%}]'.format(**found[name])
-        for name in ('pass@1', 'avg@k') if name in found
-    )
-    print(
-        f'{split}: {shares}; {found["n"]} problems, k = {found["k"]},'
-        f' {found["abstained"]} abstained, {found["unfinished"]} unfinished,'
-        f' {found["mean_tokens"]:.0f} tokens an answer'
-    )
+    print(f'{split}: {_in_words(found)}')
+
+
+def _in_words(found: evaluate.SplitAccuracy) -> str:
+  shares = ', '.join(
+      f'{name} {share.value:.1%} [{share.low:.1%}, {share.high:.1%}]'
+      for name, share in (
+          ('pass@1', found.pass_at_1), ('avg@k', found.avg_at_k)) if share
+  )
+  return (
+      f'{shares}; {found.problems} problems, k = {found.samples},'
+      f' {found.abstained} abstained, {found.unfinished} unfinished,'
+      f' {found.mean_tokens:.0f} tokens an answer'
+  )
 
 
 if __name__ == '__main__':

@@ -28,6 +28,7 @@ from ddt_jax.data import prompts
 from ddt_jax.embedded import problems
 from ddt_jax.embedded import tokenizer as student_tokenizer
 from ddt_jax.rounds import evaluate
+from ddt_jax.storage import typed_json
 from ddt_jax.training import optimizer
 from ddt_jax.training import train_step
 
@@ -151,9 +152,9 @@ def main(argv):
   record = {
       'parameters': sum(x.size for x in jax.tree.leaves(state.params)),
       'steps': len(steps), 'seconds': round(seconds),
-      'accuracy': measure(
+      'accuracy': typed_json.plain(measure(
           state.params, config, tokenizer, end, **c.evaluation
-      ),
+      )),
   }
   text = json.dumps(record, indent=2)
   storage.publish(storage.path(_OUT.value) / 'student.json', text)

@@ -18,6 +18,7 @@ import numpy as np
 
 from ddt_jax import engine
 from ddt_jax import hinted_decode
+from ddt_jax import significance
 from ddt_jax import verify
 from ddt_jax.data import chat
 from ddt_jax.data import prompts
@@ -75,7 +76,7 @@ class Table:
         kind=[p.kind for p in self.problems],
         marker=[p.marker for p in self.problems], **self.verifier,
     )
-    accepted = evaluate.wilson(
+    accepted = significance.wilson(
         sum(v.correct is True for v in verdicts), len(verdicts)
     )
     there = [i for i, t in enumerate(texts) if len(t)]
@@ -90,14 +91,14 @@ class Table:
         self.s.params, self.s.config, examples, batch=32, mesh=self.s.mesh
     )
     phi = np.concatenate([x.phi for x in stats])
-    error = 1.96 * phi.std() / np.sqrt(len(phi))
+    error = significance.normal_half_width(phi.std(), len(phi))
     leaked = ''
     if may_leak:
       leaked = '{:.1f}'.format(100 * np.mean([
           leaks(words[i], texts[i], self.references[i]) for i in there
       ]))
     shown = '{value:.1f} [{low:.1f}, {high:.1f}]'.format(
-        **{k: 100 * v for k, v in accepted.items()}
+        **{k: 100 * v for k, v in accepted._asdict().items()}
     )
     self.lines.append(
         f'| {name} | {shown} | {phi.mean():+.4f} ± {error:.4f} |'

@@ -10,7 +10,6 @@ reference solutions.
 """
 
 import importlib
-import json
 
 from absl import app
 from absl import flags
@@ -18,6 +17,7 @@ import numpy as np
 
 from ddt_jax import report
 from ddt_jax import storage
+from ddt_jax.report import results
 from ddt_jax.training import metrics
 from experiments import train
 from experiments.run import inputs
@@ -41,8 +41,10 @@ def folder():
   return storage.path(_WORKDIR.value or f'runs/compare/{_BASE.value}')
 
 
-def finished(stage: str, objective: str, rate: str, seed: int) -> dict:
-  """The results of a run, which is made first if need be.
+def finished(
+    stage: str, objective: str, rate: str, seed: int
+) -> tuple[results.RunResults, float]:
+  """A run's results and last validation accuracy; trains it if it is new.
 
   Args:
     stage: 'grid' runs are not evaluated, only validated; 'final' ones are.
@@ -62,9 +64,8 @@ def finished(stage: str, objective: str, rate: str, seed: int) -> dict:
       train.run(c, workdir, inputs.make(c))
       report.write(workdir)
   lines = metrics.read(workdir, 'validation')
-  results = json.loads(file.read_text())
-  results['validation'] = [x for x in lines if 'accuracy' in x][-1]['accuracy']
-  return results
+  found = results.RunResults.from_json(file.read_text(), file)
+  return found, [x for x in lines if 'accuracy' in x][-1]['accuracy']
 
 
 def interval(values: list[float]) -> str:
@@ -76,14 +77,19 @@ def interval(values: list[float]) -> str:
   return f'{mean:.1f} ± {100 * T_95[len(values)] * error:.1f}'
 
 
-def row(name: str, rate: str, runs: list[dict], when: str) -> str:
+def row(
+    name: str, rate: str, runs: list[results.RunResults], when: str
+) -> str:
+  """One row of the table; `when` is 'before' or 'after' training."""
   cells = [name, rate]
-  for measure in ('pass@1', 'avg@k'):
+  round_index = {'before': 0, 'after': -1}[when]
+  for measure in ('pass_at_1', 'avg_at_k'):
     for split in SPLITS:
-      found = [r['evaluation'][when][split][measure]['value'] for r in runs]
-      cells.append(interval(found))
-  for measure in ('nll', 'phi'):
-    cells.append(f'{np.mean([r["corpus"][when][measure] for r in runs]):.2f}')
+      found = [r.evaluation[round_index][split] for r in runs]
+      cells.append(interval([getattr(x, measure).value for x in found]))
+  corpora = [getattr(r.corpus, when) for r in runs]
+  cells += [f'{np.mean([x.nll for x in corpora]):.2f}',
+            f'{np.mean([x.phi for x in corpora]):.2f}']
   return '| ' + ' | '.join(cells) + ' |'
 
 
@@ -94,12 +100,13 @@ def main(argv):
   rows, grid = [], []
   for name in _OBJECTIVES.value:
     tried = {rate: finished('grid', name, rate, 0) for rate in _RATES.value}
-    accuracy = {rate: r['validation'] for rate, r in tried.items()}
+    accuracy = {rate: validation for rate, (_, validation) in tried.items()}
     best = max(_RATES.value, key=lambda rate: (accuracy[rate], -float(rate)))
     grid.append(f'{name}: ' + ', '.join(
         f'{rate} {100 * a:.1f} %' for rate, a in accuracy.items()
     ) + f' -> {best}')
-    runs = [finished('final', name, best, seed) for seed in range(_SEEDS.value)]
+    runs = [
+        finished('final', name, best, seed)[0] for seed in range(_SEEDS.value)]
     if not rows:
       rows.append(row('untouched', '', runs, 'before'))
     rows.append(row(name, best, runs, 'after'))

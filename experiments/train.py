@@ -21,6 +21,7 @@ from ddt_jax import report
 from ddt_jax import storage
 from ddt_jax import weights
 from ddt_jax.data import batches
+from ddt_jax.report import results
 from ddt_jax.training import metrics as metrics_lib
 from experiments.run import inputs
 from experiments.run import lifecycle
@@ -32,7 +33,7 @@ def _is_due(done: int, total: int, every: int) -> bool:
   return done == total or done % every == 0
 
 
-def run(c, workdir: Any, s: inputs.Setup) -> dict[str, Any]:
+def run(c, workdir: Any, s: inputs.Setup) -> results.RunResults:
   """The run, or what is left of it; returns what results.json holds."""
   workdir = storage.path(workdir)
   stages = measure.Stages(c, workdir, s)

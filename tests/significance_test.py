@@ -12,12 +12,74 @@ from ddt_jax import significance
 VALUES = st.lists(st.integers(0, 6), min_size=1, max_size=30)
 
 
-def test_wilson_by_hand():
-  # Wikipedia's formula at 8 of 10, z = 1.959964.
-  found = significance.wilson(8, 10)
-  assert found.value == 0.8
-  assert found.low == pytest.approx(0.4901625, abs=1e-6)
-  assert found.high == pytest.approx(0.9433178, abs=1e-6)
+@pytest.mark.parametrize('successes, n, low, high', [
+    # z = 1.96: (5 + z^2 / 2) / (10 + z^2) -+ z sqrt(2.5 + z^2 / 4) / (10 + z^2)
+    (5, 10, 0.23659, 0.76341),
+    (8, 10, 0.49016, 0.94332),
+    (0, 10, 0.0, 0.27753),  # z^2 / (10 + z^2)
+    (10, 10, 0.72247, 1.0),
+])
+def test_wilson_by_hand(successes, n, low, high):
+  found = significance.wilson(successes, n)
+  assert found.value == successes / n
+  np.testing.assert_allclose(
+      [found.low, found.high], [low, high], atol=1e-5
+  )
+
+
+@given(st.integers(1, 10_000).flatmap(
+    lambda n: st.tuples(st.integers(0, n), st.just(n))
+))
+def test_wilson_contains_the_share_and_is_symmetric(case):
+  successes, n = case
+  found = significance.wilson(successes, n)
+  assert 0 <= found.low <= found.value <= found.high <= 1
+  # An end is a share so far from what was seen as 95 % of its samples are.
+  for end in (found.low, found.high):
+    if end not in (0, 1):
+      apart = abs(found.value - end) / np.sqrt(end * (1 - end) / n)
+      assert apart == pytest.approx(1.959964)
+  mirrored = significance.wilson(n - successes, n)
+  np.testing.assert_allclose(
+      [mirrored.low, mirrored.high],
+      [1 - found.high, 1 - found.low], atol=1e-9,
+  )
+
+
+def test_nothing_is_known_of_no_problems():
+  assert significance.wilson(0, 0) == (0.0, 0.0, 1.0)
+  assert significance.clustered_mean(np.array([])) == significance.wilson(0, 0)
+
+
+def test_clustered_mean_by_hand():
+  # The standard deviation is sqrt(0.5 / 3); half of it is that of the mean.
+  found = significance.clustered_mean(np.array([1, 0, 0.5, 0.5]))
+  half = 1.959963984540054 * np.sqrt(0.5 / 3) / 2
+  np.testing.assert_allclose(
+      [found.value, found.low, found.high],
+      [0.5, 0.5 - half, 0.5 + half], atol=1e-12,
+  )
+  # Ten times the problems; not ten times the samples of the same ones.
+  more = significance.clustered_mean(np.array([1, 0, 0.5, 0.5] * 10))
+  assert more.high - more.low < 2 * half / 3
+
+
+def test_problems_that_all_agree_are_as_uncertain_as_so_many_coins():
+  found = significance.clustered_mean(np.full(8, 1.0))
+  assert found == significance.wilson(8, 8)
+  found = significance.clustered_mean(np.full(8, 0.25))
+  assert found == significance.wilson(2, 8)
+
+
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=40)
+    | st.tuples(st.integers(0, 4), st.integers(1, 40)).map(
+        lambda x: [x[0]] * x[1])
+)
+def test_clustered_mean_contains_the_mean(solved_of_four):
+  found = significance.clustered_mean(np.array(solved_of_four) / 4)
+  assert found.value == pytest.approx(np.mean(solved_of_four) / 4)
+  assert 0 <= found.low <= found.value <= found.high <= 1
 
 
 @pytest.mark.parametrize('n', [0, 1, 7])
@@ -27,13 +89,6 @@ def test_wilson_stays_in_the_unit_interval(n):
     assert 0 <= found.low <= found.value <= found.high <= 1
   assert significance.wilson(0, n).low == 0
   assert n == 0 or significance.wilson(n, n).high == 1
-
-
-def test_clustered_mean_is_over_problems():
-  shares = np.array([0.0, 0.5, 1.0, 0.5])
-  found = significance.clustered_mean(shares)
-  half = 1.959964 * np.std(shares, ddof=1) / 2
-  assert found == pytest.approx((0.5, 0.5 - half, 0.5 + half), abs=1e-6)
 
 
 def test_students_interval_of_three_seeds():

@@ -8,7 +8,9 @@ import json
 import re
 import textwrap
 
+from ddt_jax import errors
 from ddt_jax import storage
+from ddt_jax.report import results
 from ddt_jax.report import run_page
 from ddt_jax.report import run_plots
 from ddt_jax.report import run_words
@@ -45,26 +47,27 @@ def write(workdir) -> str:
     The result as plain text of at most 100 columns, for the terminal.
   Raises:
     FileNotFoundError: a file of the run is missing.
-    ValueError: a file lacks something that every run has.
+    errors.InputError: results.json has other fields than `RunResults`, or no
+      step was logged.
   """
   folder = storage.path(workdir)
-  config = _read_json(folder / 'config.json')
-  results = _read_json(folder / 'results.json')
-  run_words.check(config, results)
+  config = json.loads(_read(folder / 'config.json'))
+  found = results.RunResults.from_json(
+      _read(folder / 'results.json'), folder / 'results.json')
   lines = metrics.read(folder)
   if not any(line['kind'] == 'train' for line in lines):
-    raise ValueError(f'{folder / metrics.FILE} has no line of training')
+    raise errors.InputError(f'{folder / metrics.FILE} has no line of training')
 
-  best_step = results['training']['best_step']
+  best_step = found.training.best_step
   drawers = {
-      'accuracy': functools.partial(run_plots.accuracy, results),
+      'accuracy': functools.partial(run_plots.accuracy, found),
       'phi_histogram': functools.partial(run_plots.phi_histogram,
-                                         results['corpus']),
+                                         found.corpus),
       'loss': functools.partial(run_plots.loss, lines, best_step),
   }
-  if run_words.progress_table(results) and len(results['rounds']) > 1:
-    drawers['rounds'] = functools.partial(run_plots.rounds, results)
-  if not run_words.comparisons(results):
+  if found.evaluation and len(found.rounds) > 1:
+    drawers['rounds'] = functools.partial(run_plots.rounds, found)
+  if not found.evaluation:
     del drawers['accuracy']
   plots = {}
   for name, draw in drawers.items():
@@ -73,21 +76,21 @@ def write(workdir) -> str:
     storage.publish(folder / 'plots' / f'{name}.png', light)
     plots[heading] = light, dark, caption
   storage.publish(folder / 'report.html', run_page.page(
-      config=config, results=results, plots=plots))
-  storage.publish(folder / 'report.md', _markdown(config, results, list(drawers)))
-  return terminal(config, results) + f'\nReport: {folder / "report.html"}\n'
+      config=config, found=found, plots=plots))
+  storage.publish(folder / 'report.md', _markdown(config, found, list(drawers)))
+  return terminal(config, found) + f'\nReport: {folder / "report.html"}\n'
 
 
-def terminal(config: dict, results: dict) -> str:
+def terminal(config: dict, found: results.RunResults) -> str:
   """The result as plain text of at most 100 columns."""
-  training = results['training']
+  training = found.training
   blocks = [
-      f'Run {results["name"]} on {config["model"]["path"]}, seed '
-      f'{results["seed"]}: {training["steps"]:,} steps on '
-      f'{training["tokens"]:,} tokens in {run_words.duration(training["seconds"])}',
-      run_words.verdict(results)]
+      f'Run {found.name} on {config["model"]["path"]}, seed '
+      f'{found.seed}: {training.steps:,} steps on '
+      f'{training.tokens:,} tokens in {run_words.duration(training.seconds)}',
+      run_words.verdict(found)]
   blocks = [textwrap.fill(block, _COLUMNS) for block in blocks]
-  for heading, table in run_words.tables(results):
+  for heading, table in run_words.tables(found):
     if heading not in ('Accuracy by round', 'Answers'):
       blocks.append(aligned(table))
   blocks.append(textwrap.fill(run_words.NOTES, _COLUMNS))
@@ -105,31 +108,31 @@ def aligned(table: run_words.Table) -> str:
   return '\n'.join([lines[0], '-' * max(map(len, lines)), *lines[1:]])
 
 
-def _markdown(config: dict, results: dict, plots: list[str]) -> str:
-  parts = [f'# Report of the run {escape(results["name"])}',
-           f'**{escape(run_words.verdict(results))}**']
-  for heading, table in run_words.tables(results):
+def _markdown(config: dict, found: results.RunResults, plots: list[str]) -> str:
+  parts = [f'# Report of the run {escape(found.name)}',
+           f'**{escape(run_words.verdict(found))}**']
+  for heading, table in run_words.tables(found):
     parts += [f'## {heading}', markdown_table(table)]
   parts += [run_words.NOTES, '## What phi is', run_words.ABOUT_PHI]
   for name in plots:
     heading, caption = _CAPTIONS[name]
     parts += [f'## {heading}', f'![{caption}](plots/{name}.png)', caption]
-  if results['examples']:
+  if found.examples:
     parts += ['## Examples',
               'The tokens whose phi moved most. report.html shows the whole '
               'texts, coloured by phi.']
-  for example in results['examples']:
-    parts += [f'### {escape(example["title"])}',
-              f'> {escape(example["prompt"])}',
+  for example in found.examples:
+    parts += [f'### {escape(example.title)}',
+              f'> {escape(example.prompt)}',
               markdown_table(_moved_most(example))]
-  parts += ['## The run', markdown_table(run_words.facts_table(config, results))]
+  parts += ['## The run', markdown_table(run_words.facts_table(config, found))]
   return '\n\n'.join(parts) + '\n'
 
 
-def _moved_most(example: dict) -> run_words.Table:
+def _moved_most(example: results.ShownText) -> run_words.Table:
   """The example's tokens whose phi training changed most, in text order."""
-  rows = list(zip(example['tokens'], example['phi_before'],
-                  example['phi_after'], strict=True))
+  rows = list(zip(
+      example.tokens, example.phi_before, example.phi_after, strict=True))
   moved = sorted(range(len(rows)), key=lambda i: -abs(rows[i][2] - rows[i][1]))
   return run_words.Table(
       ['token', 'phi before (nats)', 'phi after (nats)'],
@@ -158,8 +161,8 @@ def escape(text: str) -> str:
                 lambda m: f'&#{ord(m[0])};', text)
 
 
-def _read_json(file) -> dict:
+def _read(file) -> str:
   if not file.exists():
     raise FileNotFoundError(f'no {file.name} in {file.parent}: the report needs '
                             'the folder of a finished run')
-  return json.loads(file.read_text())
+  return file.read_text()

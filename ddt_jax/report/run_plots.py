@@ -10,6 +10,7 @@ from matplotlib import figure
 from matplotlib.backends import backend_agg
 import numpy as np
 
+from ddt_jax.report import results
 from ddt_jax.report import run_words
 
 
@@ -71,16 +72,17 @@ def _draw_validation(axes, rows, best_step, theme: Theme) -> None:
                   bbox=dict(fc=theme.paper, ec='none', alpha=0.8, pad=1))
 
 
-def phi_histogram(corpus: dict, theme: Theme) -> bytes:
+def phi_histogram(corpus: results.Reference, theme: Theme) -> bytes:
   """Share of the reference solutions' tokens by phi, before and after training."""
-  before, after = corpus['before']['phi'], corpus['after']['phi']
+  before, after = corpus.before.phi, corpus.after.phi
   closer = 'closer to' if abs(after) < abs(before) else 'not closer to'
   title = (f'Mean phi of the reference solutions went from {before:+.2f} to '
            f'{after:+.2f} nats: {closer} 0, the value of the model\'s own text')
-  histogram = corpus['histogram']
-  edges = np.asarray(histogram['edges'], float)
-  shares = {name: 100 * np.asarray(histogram[name], float)
-                  / max(sum(histogram[name]), 1) for name in ('before', 'after')}
+  edges = np.asarray(corpus.before.histogram.edges)
+  shares = {
+      name: 100 * np.asarray(counts) / max(sum(counts), 1)
+      for name, counts in (('before', corpus.before.histogram.counts),
+                           ('after', corpus.after.histogram.counts))}
   fig = make_figure(theme, title, height=3.8)
   axes = fig.subplots()
   style(axes, theme, y='tokens per bin (%, log scale)')
@@ -88,7 +90,7 @@ def phi_histogram(corpus: dict, theme: Theme) -> bytes:
   for name, share in shares.items():
     color = getattr(theme, name)
     axes.stairs(share, edges, color=color, lw=1.8, baseline=None)
-    mean = corpus[name]['phi']
+    mean = getattr(corpus, name).phi
     axes.axvline(mean, color=color, lw=1.2, ls='--')
   used = np.flatnonzero(shares['before'] + shares['after'])
   if used.size:
@@ -97,23 +99,23 @@ def phi_histogram(corpus: dict, theme: Theme) -> bytes:
   axes.axvline(0, color=theme.ink, lw=0.8)
   # The two outlines cross; their names stand apart, in their colours.
   for name, y in (('before', 0.93), ('after', 0.85)):
-    label = f'{name} training (dashed: mean {corpus[name]["phi"]:+.2f})'
+    label = f'{name} training (dashed: mean {getattr(corpus, name).phi:+.2f})'
     axes.text(0.02, y, label, color=getattr(theme, name), fontsize=9,
               transform=axes.transAxes)
   axes.set_xlabel('phi (nats); left: surprises the model', color=theme.ink)
   return png(fig)
 
 
-def accuracy(results: dict, theme: Theme) -> bytes:
+def accuracy(found: results.RunResults, theme: Theme) -> bytes:
   """Accuracy before and after per split, with 95 % intervals."""
-  compared = run_words.comparisons(results)
-  fig = make_figure(theme, run_words.headline(results), 1.6 + 0.55 * len(compared))
+  compared = run_words.comparisons(found)
+  fig = make_figure(theme, run_words.headline(found), 1.6 + 0.55 * len(compared))
   axes = fig.subplots()
   style(axes, theme)
   for row, comparison in enumerate(compared):
     for name, dy in (('before', -0.13), ('after', 0.13)):
       measure, color = getattr(comparison, name), getattr(theme, name)
-      value, low, high = (100 * measure[k] for k in ('value', 'low', 'high'))
+      value, low, high = (100 * x for x in measure)
       axes.plot([low, high], [row + dy] * 2, color=color, lw=2, alpha=0.6,
                 solid_capstyle='butt')
       axes.plot(value, row + dy, 'o', color=color, ms=6)
@@ -131,9 +133,9 @@ def accuracy(results: dict, theme: Theme) -> bytes:
   return png(fig)
 
 
-def rounds(results: dict, theme: Theme) -> bytes:
+def rounds(found: results.RunResults, theme: Theme) -> bytes:
   """pass@1 of each split after each round, with 95 % intervals."""
-  measured = run_words.measured(results)
+  measured = found.evaluation
   fig = make_figure(theme, 'Accuracy round by round', 3.4)
   axes = fig.subplots()
   style(axes, theme, 'pass@1 (%)')
@@ -142,8 +144,8 @@ def rounds(results: dict, theme: Theme) -> bytes:
   for i, split in enumerate(measured[0]):
     color = colors[i % len(colors)]
     values, lows, highs = (
-        np.array([100 * m[split]['pass@1'][k] for m in measured])
-        for k in ('value', 'low', 'high')
+        100 * np.array(column)
+        for column in zip(*(m[split].pass_at_1 for m in measured), strict=True)
     )
     x = np.arange(len(measured)) + 0.02 * i  # so that bars do not hide bars
     axes.errorbar(x, values, [values - lows, highs - values], color=color,

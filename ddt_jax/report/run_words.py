@@ -8,6 +8,9 @@ import dataclasses
 from typing import NamedTuple
 import unicodedata
 
+from ddt_jax import significance
+from ddt_jax.report import results
+
 ABOUT_PHI = (
     'phi says how natural a token is to the model. It is log p of the token '
     'plus the entropy of the model\'s prediction at that place: how likely the '
@@ -27,15 +30,6 @@ NOTES = (
     '(negative log-likelihood) and phi: per token, in nats. phi near 0 means '
     'the text is natural to the model, below 0 that it is foreign.')
 
-_NEEDED = {
-    'corpus': ('before', 'after', 'histogram'),
-    'data': ('train', 'validation', 'bad_rows', 'truncated', 'dropped',
-             'turn_end'),
-    'training': ('steps', 'tokens', 'seconds', 'skipped', 'best_step',
-                 'best_nll', 'parameters'),
-}
-
-
 class Table(NamedTuple):
   """Cells of text; the first column holds names, the others numbers."""
   header: list[str]
@@ -48,214 +42,184 @@ class Comparison:
   split: str
   metric: str  # 'pass@1' or, with the number of samples, 'avg@4'
   problems: int
-  before: dict  # value, low, high: shares in [0, 1]
-  after: dict
+  before: significance.Interval  # shares in [0, 1]
+  after: significance.Interval
 
   @property
   def points(self) -> float:
     """The change, in percentage points."""
-    return 100 * (self.after['value'] - self.before['value'])
+    return 100 * (self.after.value - self.before.value)
 
   @property
   def outcome(self) -> str:
     """'rose' or 'fell' if the intervals are apart, else 'within noise'."""
-    if self.after['low'] > self.before['high']:
+    if self.after.low > self.before.high:
       return 'rose'
-    if self.after['high'] < self.before['low']:
+    if self.after.high < self.before.low:
       return 'fell'
     return 'within noise'
 
 
-def check(config: dict, results: dict) -> None:
-  """Raises ValueError in words if something the report needs is missing."""
-  for part in ('name', 'seed', 'timings', 'examples', 'rounds', *_NEEDED):
-    if part not in results:
-      raise ValueError(f'results.json has no {part!r}')
-  for part, names in _NEEDED.items():
-    missing = [name for name in names if name not in results[part]]
-    if missing:
-      raise ValueError(f'results.json: {part!r} has no {missing[0]!r}')
-  for part in ('model', 'loss'):
-    if part not in config:
-      raise ValueError(f'config.json has no {part!r}')
-  evaluation = results.get('evaluation')
-  if evaluation and set(evaluation.get('before', ())) != set(
-      evaluation.get('after', ())):
-    raise ValueError('results.json: the evaluations before and after training '
-                     'must cover the same splits')
-  histogram = results['corpus']['histogram']
-  for name in ('before', 'after'):
-    if len(histogram[name]) != len(histogram['edges']) - 1:
-      raise ValueError(f'results.json: the phi histogram {name!r} needs one '
-                       'count between every two edges')
-  for example in results['examples']:
-    lengths = {len(example[k]) for k in ('tokens', 'phi_before', 'phi_after')}
-    if len(lengths) > 1:
-      raise ValueError(f'results.json: example {example["title"]!r} needs one '
-                       'phi before and one after for each of its tokens')
-
-
-def comparisons(results: dict) -> list[Comparison]:
+def comparisons(found: results.RunResults) -> list[Comparison]:
   """pass@1 and avg@k of every split, in order; empty without an evaluation."""
-  evaluation = results.get('evaluation') or {'before': {}, 'after': {}}
-  return [
-      Comparison(split, label, before['n'], before[metric],
-                 evaluation['after'][split][metric])
-      for split, before in evaluation['before'].items()
-      for metric, label in (('pass@1', 'pass@1'), ('avg@k', f'avg@{before["k"]}'))
-      if metric in before
-  ]
+  if not found.evaluation:
+    return []
+  compared, last = [], found.evaluation[-1]
+  for split, before in found.evaluation[0].items():
+    after = last[split]
+    compared.append(Comparison(
+        split, 'pass@1', before.problems, before.pass_at_1, after.pass_at_1))
+    if before.avg_at_k and after.avg_at_k:
+      compared.append(Comparison(
+          split, f'avg@{before.samples}', before.problems, before.avg_at_k,
+          after.avg_at_k))
+  return compared
 
 
-def headline(results: dict) -> str:
+def headline(found: results.RunResults) -> str:
   """What training changed in the greedy answers; needs an evaluation."""
-  greedy = [c for c in comparisons(results) if c.metric == 'pass@1']
+  greedy = [c for c in comparisons(found) if c.metric == 'pass@1']
   return f'Accuracy (pass@1) {_outcomes(greedy)}.'
 
 
-def verdict(results: dict) -> str:
+def verdict(found: results.RunResults) -> str:
   """One line: what training changed, claiming nothing inside the noise."""
-  compared = comparisons(results)
+  compared = comparisons(found)
   if not compared:
-    return f'Accuracy was not evaluated. {_corpus_sentence(results)}'
-  # The sampled accuracy is the finer measure: where it tells another story
-  # than the greedy one, the reader hears both.
-  differing = [sampled for greedy, sampled in zip(compared[::2], compared[1::2],
-                                                  strict=True)
-               if sampled.outcome != greedy.outcome]
+    return f'Accuracy was not evaluated. {_corpus_sentence(found)}'
+  # The sampled accuracy is the finer measure: name it where its outcome
+  # differs from the greedy one's.
+  greedy = {c.split: c for c in compared if c.metric == 'pass@1'}
+  differing = [c for c in compared if c.outcome != greedy[c.split].outcome]
   if not differing:
-    return headline(results)
-  return (f'{headline(results)} By sampled answers ({differing[0].metric}) it '
+    return headline(found)
+  return (f'{headline(found)} By sampled answers ({differing[0].metric}) it '
           f'{_outcomes(differing)}.')
 
 
-def accuracy_table(results: dict) -> Table | None:
+def accuracy_table(found: results.RunResults) -> Table | None:
   """pass@1 and avg@k with intervals, in %; None without an evaluation."""
   rows = [[c.split, f'{c.problems:,}', c.metric, _interval(c.before),
            _interval(c.after), f'{c.points:+.1f}', c.outcome]
-          for c in comparisons(results)]
+          for c in comparisons(found)]
   header = ['split', 'problems', 'measure', 'before', 'after', 'change', '']
   return Table(header, rows) if rows else None
 
 
-def answers_table(results: dict) -> Table | None:
+def answers_table(found: results.RunResults) -> Table | None:
   """How the answers look, before -> after; None without an evaluation."""
-  evaluation = results.get('evaluation')
-  if not evaluation:
+  if not found.evaluation:
     return None
-  rows = []
-  for split, before in evaluation['before'].items():
-    after = evaluation['after'][split]
-    rows.append([split, *(
-        f'{before[name]:{form}} \u2192 {after[name]:{form}}'
-        for name, form in (('mean_tokens', '.1f'), ('unfinished', ','),
-                           ('abstained', ',')))])
+  rows, last = [], found.evaluation[-1]
+  for split, before in found.evaluation[0].items():
+    after = last[split]
+    rows.append([
+        split,
+        f'{before.mean_tokens:.1f} \u2192 {after.mean_tokens:.1f}',
+        f'{before.unfinished:,} \u2192 {after.unfinished:,}',
+        f'{before.abstained:,} \u2192 {after.abstained:,}',
+    ])
   return Table(['split', 'tokens per answer', 'hit the length limit',
                 'not judged by the verifier'], rows)
 
 
-def corpus_table(results: dict) -> Table:
+def corpus_table(found: results.RunResults) -> Table:
   """Statistics of the training data under the model before and after."""
-  before, after = results['corpus']['before'], results['corpus']['after']
-  rows = [[label, f'{before[k]:.3f}', f'{after[k]:.3f}',
-           f'{after[k] - before[k]:+.3f}']
-          for label, k in (('mean NLL (nats per token)', 'nll'),
-                           ('mean phi (nats per token)', 'phi'),
-                           ('mean token weight', 'weight'))]
+  rows = [[label, f'{before:.3f}', f'{after:.3f}', f'{after - before:+.3f}']
+          for label, before, after in (
+              ('mean NLL (nats per token)', found.corpus.before.nll,
+               found.corpus.after.nll),
+              ('mean phi (nats per token)', found.corpus.before.phi,
+               found.corpus.after.phi),
+              ('mean token weight', found.corpus.before.weight,
+               found.corpus.after.weight))]
   return Table(['reference solutions', 'before', 'after', 'change'], rows)
 
 
-def rounds_table(results: dict) -> Table:
+def rounds_table(found: results.RunResults) -> Table:
   """Where the problems of each round got their solutions from.
 
   Skipped: rewriting failed for want of an analysis. Not judged: the verifier
   abstained.
   """
   rows = []
-  for i, r in enumerate(results['rounds'], 1):
-    solved = r['solved']
-    rest = r['problems'] - sum(solved.values())
+  for i, r in enumerate(found.rounds, 1):
+    unsolved = r.problems - sum(r.solved.values())
     rows.append([str(i), *(f'{n:,}' for n in (
-        r['problems'], solved['own'], solved['hinted'], solved['reference'], rest,
-        r['skipped'], r['own']['abstained'] + r['hinted']['abstained'],
-        r['own']['tokens'] + r['hinted']['tokens'],
+        r.problems, r.solved['own'], r.solved['hinted'], r.solved['reference'],
+        unsolved, r.skipped, r.own.abstained + r.hinted.abstained,
+        r.own.tokens + r.hinted.tokens,
     ))])
   return Table(['round', 'problems', 'by itself', 'by hinting', 'references',
                 'not at all', 'skipped', 'not judged', 'tokens drawn'], rows)
 
 
-def sources_table(results: dict) -> Table:
+def sources_table(found: results.RunResults) -> Table:
   """What each round trained on, by who wrote it."""
   names = {'own': 'its own', 'hinted': 'rewritten', 'reference': 'references'}
   rows = []
-  for i, r in enumerate(results['rounds'], 1):
-    for source, found in r['sources'].items():
-      if found['examples']:
+  for i, r in enumerate(found.rounds, 1):
+    for source, stats in r.sources.items():
+      if stats.examples:
         rows.append([
-            f'round {i}: {names[source]}', f'{found["examples"]:,}',
-            f'{found["phi"]:+.3f}', f'{found["tokens"]:.1f}',
+            f'round {i}: {names[source]}', f'{stats.examples:,}',
+            f'{stats.phi:+.3f}', f'{stats.tokens:.1f}',
         ])
   return Table(['trained on', 'examples', 'mean phi (nats per token)',
                 'tokens per answer'], rows)
 
 
-def measured(results: dict) -> list[dict]:
-  """The evaluation before training and after each round."""
-  return [results['evaluation']['before'],
-          *(r['evaluation'] for r in results['rounds'])]
-
-
-def progress_table(results: dict) -> Table | None:
+def progress_table(found: results.RunResults) -> Table | None:
   """pass@1 of every split after every round; None without an evaluation."""
-  if not results.get('evaluation'):
+  if not found.evaluation:
     return None
-  measures = measured(results)
   rows = [
-      [split, *(_interval(m[split]['pass@1']) for m in measures)]
-      for split in measures[0]
+      [split, *(_interval(splits[split].pass_at_1)
+                for splits in found.evaluation)]
+      for split in found.evaluation[0]
   ]
   return Table(['pass@1', 'before', *(
-      f'after round {i}' for i in range(1, len(measures)))], rows)
+      f'after round {i}' for i in range(1, len(found.evaluation)))], rows)
 
 
-def tables(results: dict) -> list[tuple[str, Table]]:
+def tables(found: results.RunResults) -> list[tuple[str, Table]]:
   """The tables of a report with their headings; those that say something."""
-  several = len(results['rounds']) > 1
-  found = [
-      ('Accuracy', accuracy_table(results)),
-      ('Accuracy by round', progress_table(results) if several else None),
-      ('Answers', answers_table(results)),
-      ('Rounds', rounds_table(results)),
-      ('What was trained on', sources_table(results)),
-      ('Reference solutions', corpus_table(results)),
+  several = len(found.rounds) > 1
+  every = [
+      ('Accuracy', accuracy_table(found)),
+      ('Accuracy by round', progress_table(found) if several else None),
+      ('Answers', answers_table(found)),
+      ('Rounds', rounds_table(found)),
+      ('What was trained on', sources_table(found)),
+      ('Reference solutions', corpus_table(found)),
   ]
-  return [(heading, table) for heading, table in found if table]
+  return [(heading, table) for heading, table in every if table]
 
 
-def facts_table(config: dict, results: dict) -> Table:
+def facts_table(config: dict, found: results.RunResults) -> Table:
   """What was run on what, and how long it took."""
-  training, data = results['training'], results['data']
+  training, data = found.training, found.data
   objective = ', '.join(f'{k} {v}' for k, v in config['loss'].items())
   rows = [
-      ['run', f'{results["name"]}, seed {results["seed"]}'],
+      ['run', f'{found.name}, seed {found.seed}'],
       ['model', f'{config["model"]["path"]}, '
-                f'{training["parameters"]:,} parameters'],
+                f'{training.parameters:,} parameters'],
       ['objective', objective or 'defaults'],
-      ['training', f'{training["steps"]:,} steps, {training["tokens"]:,} tokens,'
-                   f' {duration(training["seconds"])}'],
-      ['skipped updates', f'{training["skipped"]:,}'],
+      ['training', f'{training.steps:,} steps, {training.tokens:,} tokens,'
+                   f' {duration(training.seconds)}'],
+      ['skipped updates', f'{training.skipped:,}'],
   ]
-  if training['best_step'] is not None:  # None: the run had no validation data
+  if training.best_step is not None:  # None: the run had no validation data
     rows.append(['best checkpoint',
-                 f'step {training["best_step"]:,}, validation NLL '
-                 f'{training["best_nll"]:.3f} nats per token'])
+                 f'step {training.best_step:,}, validation NLL '
+                 f'{training.best_nll:.3f} nats per token'])
   rows += [
-      ['data', f'{data["train"]:,} training and {data["validation"]:,} '
-               f'validation examples; {data["bad_rows"]:,} bad rows, '
-               f'{data["truncated"]:,} truncated, {data["dropped"]:,} dropped'],
-      ['end-of-turn token', data['turn_end']],
+      ['data', f'{data.train:,} training and {data.validation:,} '
+               f'validation examples; {data.bad_rows:,} bad rows, '
+               f'{data.truncated:,} truncated, {data.dropped:,} dropped'],
+      ['end-of-turn token', data.turn_end],
       ['time by stage', ', '.join(f'{stage} {duration(seconds)}' for
-                                  stage, seconds in results['timings'].items())],
+                                  stage, seconds in found.timings.items())],
   ]
   return Table(['run', ''], rows)
 
@@ -290,13 +254,13 @@ def _outcomes(compared: list[Comparison]) -> str:
   return '; '.join(parts)
 
 
-def _corpus_sentence(results: dict) -> str:
-  before, after = results['corpus']['before'], results['corpus']['after']
+def _corpus_sentence(found: results.RunResults) -> str:
+  before, after = found.corpus.before, found.corpus.after
   return ('On the reference solutions NLL went from '
-          f'{before["nll"]:.3f} to {after["nll"]:.3f} and phi from '
-          f'{before["phi"]:+.3f} to {after["phi"]:+.3f} nats per token.')
+          f'{before.nll:.3f} to {after.nll:.3f} and phi from '
+          f'{before.phi:+.3f} to {after.phi:+.3f} nats per token.')
 
 
-def _interval(measure: dict) -> str:
-  value, low, high = (100 * measure[k] for k in ('value', 'low', 'high'))
+def _interval(share: significance.Interval) -> str:
+  value, low, high = (100 * x for x in share)
   return f'{value:.1f} [{low:.1f}, {high:.1f}]'

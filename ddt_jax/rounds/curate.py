@@ -25,6 +25,7 @@ from ddt_jax.data import lengths
 from ddt_jax.data import prompts
 from ddt_jax.data import records
 from ddt_jax.data import stage_cache
+from ddt_jax.rounds import counts
 from ddt_jax.rounds import evaluate
 from ddt_jax.scoring import forward
 
@@ -42,13 +43,13 @@ class Corpus(NamedTuple):
   Attributes:
     problems, responses, examples: what is kept, in the order of the round's
       problems; examples are not yet cut to a length.
-    summary: counts, mean phi and tokens by source, seconds by stage; JSON-able.
+    summary: counts, mean phi and tokens by source, seconds by stage.
   """
 
   problems: list[records.Problem]
   responses: list[records.Response]
   examples: list[chat.Example]
-  summary: dict[str, Any]
+  summary: counts.RoundSummary
 
 
 def check(
@@ -196,18 +197,20 @@ def curate(
   processes.from_first(
       lambda: records.write_jsonl(folder / 'corpus.jsonl', kept))
   examples = [made[dataclasses.replace(r, phi=None)] for r in kept]
-  return Corpus([by_id[r.problem_id] for r in kept], kept, examples, {
-      'problems': len(problems), 'unanswerable': len(problems) - len(answerable),
-      'own': _count(own, good), 'hinted': _count(hinted, good),
-      'skipped': sum(r.finish == 'skipped' for r in hinted),
-      'solved': {
-          source: len({r.problem_id for r in candidates if r.source == source})
-          for source in SOURCES
-      },
-      'dropped': dropped,
-      'sources': {source: _describe(kept, source) for source in SOURCES},
-      'timings': stages.seconds,
-  })
+  return Corpus(
+      [by_id[r.problem_id] for r in kept], kept, examples, counts.RoundSummary(
+          problems=len(problems), unanswerable=len(problems) - len(answerable),
+          own=_count(own, good), hinted=_count(hinted, good),
+          skipped=sum(r.finish == 'skipped' for r in hinted),
+          solved={
+              source: len(
+                  {r.problem_id for r in candidates if r.source == source})
+              for source in SOURCES
+          },
+          dropped=dropped,
+          sources={source: _describe(kept, source) for source in SOURCES},
+          timings=stages.seconds,
+      ))
 
 
 class _Stages:
@@ -341,21 +344,21 @@ def _filter(scored, fallback, min_phi, drop_lowest):
   return kept, dropped
 
 
-def _count(responses, good) -> dict[str, int]:
-  return {
-      'responses': len(responses),
-      'accepted': sum(map(good, responses)),
-      'correct': sum(r.correct is True for r in responses),
-      'abstained': sum(r.correct is None for r in responses),
-      'mentions': sum(bool(MENTION.search(r.text)) for r in responses),
-      'tokens': sum(len(r.tokens) for r in responses),
-  }
+def _count(responses, good) -> counts.StageCounts:
+  return counts.StageCounts(
+      responses=len(responses),
+      accepted=sum(map(good, responses)),
+      correct=sum(r.correct is True for r in responses),
+      abstained=sum(r.correct is None for r in responses),
+      mentions=sum(bool(MENTION.search(r.text)) for r in responses),
+      tokens=sum(len(r.tokens) for r in responses),
+  )
 
 
-def _describe(kept, source) -> dict[str, float]:
+def _describe(kept, source) -> counts.SourceStats:
   mine = [r for r in kept if r.source == source]
-  return {
-      'examples': len(mine),
-      'phi': float(np.mean([r.phi for r in mine])) if mine else None,
-      'tokens': float(np.mean([len(r.tokens) for r in mine])) if mine else None,
-  }
+  return counts.SourceStats(
+      examples=len(mine),
+      phi=float(np.mean([r.phi for r in mine])) if mine else None,
+      tokens=float(np.mean([len(r.tokens) for r in mine])) if mine else None,
+  )

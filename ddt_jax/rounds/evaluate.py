@@ -1,7 +1,7 @@
 """Accuracy on held-out problems: pass@1 (greedy) and avg@k (sampled)."""
 
 from collections.abc import Callable, Sequence
-import math
+import dataclasses
 from typing import Any
 
 import jax
@@ -9,41 +9,35 @@ import numpy as np
 
 from ddt_jax import engine
 from ddt_jax import model
+from ddt_jax import significance
 from ddt_jax import verify
 from ddt_jax.data import chat
 from ddt_jax.data import prompts
 from ddt_jax.data import records
 
-Z95 = 1.959964  # two-sided 95 % of the standard normal
 
+@dataclasses.dataclass(frozen=True)
+class SplitAccuracy:
+  """Accuracy on the problems of one split.
 
-def wilson(successes: int, n: int) -> dict[str, float]:
-  """A share with its 95 % Wilson interval: value, low, high."""
-  if n == 0:
-    return {'value': 0.0, 'low': 0.0, 'high': 1.0}
-  p, z2 = successes / n, Z95**2
-  centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-  half = Z95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-  # At 0 and at n the interval ends there; rounding must not say otherwise.
-  low = 0.0 if successes == 0 else centre - half
-  high = 1.0 if successes == n else centre + half
-  return {'value': p, 'low': low, 'high': high}
-
-
-def clustered_mean(per_problem: np.ndarray) -> dict[str, float]:
-  """Mean over problems, 95 % interval from their spread; in [0, 1].
-
-  The k samples of a problem are not independent; the problems are. Where they
-  all agree the spread says nothing, and Wilson's interval is given.
+  Attributes:
+    problems: their number.
+    samples: sampled answers to each; 0 where none were drawn.
+    pass_at_1: share of problems solved by the greedy answer.
+    avg_at_k: mean share of a problem's samples that are right; None without
+      samples.
+    abstained: greedy answers that the verifier did not judge.
+    mean_tokens: mean length of a greedy answer, in tokens.
+    unfinished: greedy answers cut off by the length limit.
   """
-  n = len(per_problem)
-  mean = float(np.mean(per_problem)) if n else 0.0
-  if n < 2 or np.ptp(per_problem) == 0:
-    return wilson(round(mean * n), n) | {'value': mean}
-  half = Z95 * float(np.std(per_problem, ddof=1)) / math.sqrt(n)
-  return {
-      'value': mean, 'low': max(0.0, mean - half), 'high': min(1.0, mean + half)
-  }
+
+  problems: int
+  samples: int
+  pass_at_1: significance.Interval
+  avg_at_k: significance.Interval | None
+  abstained: int
+  mean_tokens: float
+  unfinished: int
 
 
 def answer(
@@ -108,7 +102,7 @@ def accuracy(
     temperature: float = 1.0,
     top_p: float = 1.0,
     **options: Any,
-) -> dict[str, Any]:
+) -> SplitAccuracy:
   """pass@1 of greedy answers, avg@k of sampled ones, with 95 % intervals.
 
   An abstention of the verifier counts as not solved, and is counted.
@@ -119,27 +113,24 @@ def accuracy(
     samples: k; 0 leaves avg@k out.
     temperature, top_p: of the samples.
     **options: of `answer`.
-
-  Returns:
-    {n, k, pass@1, avg@k, abstained, mean_tokens, unfinished}; the last three
-    of the greedy answers.
   """
   def solve(**how):
     return answer(params, config, tokenizer, problems, key=key, **how, **options)
 
   greedy = [row[0] for row in solve(greedy=True)]
   n = len(greedy)
-  result = {
-      'n': n,
-      'k': samples,
-      'pass@1': wilson(sum(r.correct is True for r in greedy), n),
-      'abstained': sum(r.correct is None for r in greedy),
-      'mean_tokens': sum(len(r.tokens) for r in greedy) / max(n, 1),
-      'unfinished': sum(r.finish == 'length' for r in greedy),
-  }
+  averaged = None
   if samples:
     rows = solve(samples=samples, temperature=temperature, top_p=top_p)
-    result['avg@k'] = clustered_mean(np.array(
+    averaged = significance.clustered_mean(np.array(
         [np.mean([r.correct is True for r in row]) for row in rows]
     ))
-  return result
+  return SplitAccuracy(
+      problems=n,
+      samples=samples,
+      pass_at_1=significance.wilson(sum(r.correct is True for r in greedy), n),
+      avg_at_k=averaged,
+      abstained=sum(r.correct is None for r in greedy),
+      mean_tokens=sum(len(r.tokens) for r in greedy) / max(n, 1),
+      unfinished=sum(r.finish == 'length' for r in greedy),
+  )

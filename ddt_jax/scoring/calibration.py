@@ -11,9 +11,9 @@ import jax
 import numpy as np
 
 from ddt_jax import ddt
+from ddt_jax import significance
 from ddt_jax.data import chat
 from ddt_jax.report import run_words
-from ddt_jax.rounds import evaluate
 from ddt_jax.scoring import corpus_stats
 
 # What chance alone exceeds seldom enough.
@@ -117,7 +117,8 @@ def false_positives(
         'length': n,
         'varentropy': float(np.median(begun.varentropy.sum(1))),
         'z_variance': float(np.var(test.z)),
-        **{name: evaluate.wilson(int(np.sum(p < corpus_stats.LEVEL)), len(p))
+        **{name: significance.wilson(
+            int(np.sum(p < corpus_stats.LEVEL)), len(p))._asdict()
            for name, p in (('z', test.p_value), ('pit', by_pit))},
     })
   return found

@@ -10,7 +10,6 @@ import numpy as np
 
 from ddt_jax import ddt
 from ddt_jax import model
-from ddt_jax import objectives
 from ddt_jax import processes
 from ddt_jax import vocab_head
 from ddt_jax.data import batches
@@ -134,57 +133,3 @@ def token_stats(
     for n, end in zip(lengths, np.cumsum(lengths), strict=True):
       if n:
         yield stats.map(lambda x, n=n, end=end: x[end - n:end])
-
-
-def describe(
-    stats: Sequence[ddt.TokenStats], *, name: str, **loss: Any
-) -> dict[str, Any]:
-  """A corpus in numbers: `objectives.summarise`, and the histogram of phi.
-
-  Args:
-    stats: of each example.
-    name, **loss: the objective, for the mean weight.
-
-  Returns:
-    {nll, phi, ..., examples, histogram: {edges, counts}}, JSON-able.
-  """
-  tokens = jax.tree.map(lambda *x: np.concatenate(x), *stats)
-  _, _, sums = objectives.token_loss(
-      name, tokens, np.ones_like(tokens.log_p), **loss
-  )
-  return objectives.summarise(sums) | {
-      'examples': len(stats),
-      'histogram': {
-          'edges': objectives.PHI_EDGES.tolist(),
-          'counts': np.asarray(sums['phi_histogram']).tolist(),
-      },
-  }
-
-
-def compare(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-  """Two `describe`s of one corpus side by side, for the report."""
-  pair = {'before': dict(before), 'after': dict(after)}
-  histograms = {name: d.pop('histogram') for name, d in pair.items()}
-  counts = {name: h['counts'] for name, h in histograms.items()}
-  return pair | {
-      'histogram': {'edges': histograms['before']['edges'], **counts}
-  }
-
-
-def heat_map(
-    tokenizer: Any,
-    example: chat.Example,
-    phi_before: Sequence[float],
-    phi_after: Sequence[float],
-) -> dict[str, Any]:
-  """An example text with the phi of each supervised token, for the report."""
-  prompt, response = (
-      example.tokens[example.supervised == flag] for flag in (False, True)
-  )
-  return {
-      'title': 'A reference solution from the training data',
-      'prompt': tokenizer.decode(prompt, skip_special_tokens=True),
-      'tokens': [tokenizer.decode([t]) for t in response],
-      'phi_before': list(phi_before),
-      'phi_after': list(phi_after),
-  }

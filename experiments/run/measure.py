@@ -1,6 +1,7 @@
 """Stages of a training run around its steps; each leaves its result in a file."""
 
 from collections.abc import Callable
+import dataclasses
 import functools
 import json
 import time
@@ -16,9 +17,13 @@ from ddt_jax import storage
 from ddt_jax.data import batches
 from ddt_jax.data import chat
 from ddt_jax.data import lengths
+from ddt_jax.report import results
+from ddt_jax.rounds import counts
 from ddt_jax.rounds import curate
 from ddt_jax.rounds import evaluate
 from ddt_jax.scoring import forward
+from ddt_jax.scoring import text_stats
+from ddt_jax.storage import typed_json
 from ddt_jax.training import metrics
 from ddt_jax.training import train_step
 from experiments.run import inputs
@@ -27,6 +32,23 @@ from experiments.run import lifecycle
 
 class NothingAccepted(RuntimeError):
   """A round is without examples."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+  """The model between two rounds.
+
+  Attributes:
+    evaluation: accuracy by split.
+    corpus: the reference solutions of the training data.
+    phi: of the supervised tokens of the texts that the report shows, nats.
+    seconds: that measuring took.
+  """
+
+  evaluation: dict[str, evaluate.SplitAccuracy]
+  corpus: text_stats.TextStats
+  phi: tuple[tuple[float, ...], ...]
+  seconds: float
 
 
 def rewriting(c) -> dict[str, Any] | None:
@@ -89,7 +111,7 @@ class Stages:
   def _file(self, name: str) -> Any:
     return self._workdir / f'{name}.json'
 
-  def measure(self, r: int, params: Any) -> dict[str, Any]:
+  def measure(self, r: int, params: Any) -> Measured:
     """Accuracy and token statistics after r rounds."""
     c, s = self._c, self._s
     name = f'round {r}' if r else 'before'
@@ -106,12 +128,13 @@ class Stages:
           batch=c.optim.batch, mesh=s.mesh,
       ))
       return {
-          'evaluation': found, 'corpus': forward.describe(
-              stats, **objectives.pick(**c.loss)),
+          'evaluation': typed_json.plain(found),
+          'corpus': typed_json.plain(text_stats.describe(
+              stats, **objectives.pick(**c.loss))),
           'phi': [x.phi.tolist() for x in stats[:c.report.shown]],
       }
 
-    return self._once(f'measured/{r}', make)
+    return typed_json.parse(self._once(f'measured/{r}', make), Measured)
 
   def curate(self, r: int, params: Any, step: int) -> list[chat.Example]:
     """What round r trains on, cut to the longest that is allowed."""
@@ -127,8 +150,14 @@ class Stages:
     fitted = lengths.fit(
         corpus.examples, c.data.max_tokens, overlong=c.data.overlong
     )
-    self._once(f'rounds/{r}/summary', lambda: corpus.summary)
+    self._once(
+        f'rounds/{r}/summary', lambda: typed_json.plain(corpus.summary))
     return fitted.examples
+
+  def _summary(self, r: int) -> counts.RoundSummary:
+    found = self._read(f'rounds/{r}/summary')
+    del found['seconds']
+    return typed_json.parse(found, counts.RoundSummary)
 
   def validate(self, params: Any, accuracy: bool) -> dict[str, float]:
     """NLL of the references held out and, at the slower pace, accuracy."""
@@ -139,51 +168,48 @@ class Stages:
     ))
     if accuracy and self._validated:
       solved = self._solve(params, problems=self._validated, samples=0)
-      found['accuracy'] = solved['pass@1']['value']
+      found['accuracy'] = solved.pass_at_1.value
     return found
 
-  def results(self, progress: dict[str, Any], params: Any) -> dict[str, Any]:
+  def results(self, progress: dict[str, Any], params: Any) -> results.RunResults:
     """What the report is made of, into a file too; all stages have been run."""
     found = self._found(progress, params)
     processes.from_first(
-        lambda: storage.publish(self._file('results'), json.dumps(found)))
+        lambda: storage.publish(self._file('results'), found.to_json()))
     return found
 
-  def _found(self, progress: dict[str, Any], params: Any) -> dict[str, Any]:
+  def _found(self, progress: dict[str, Any], params: Any) -> results.RunResults:
     c, s = self._c, self._s
     measured = [self.measure(r, params) for r in range(c.rounds + 1)]
-    rounds = [self._read(f'rounds/{r}/summary') for r in range(c.rounds)]
+    rounds = tuple(self._summary(r) for r in range(c.rounds))
     before, after = measured[0], measured[-1]
-    evaluated = {'evaluation': {
-        'before': before['evaluation'], 'after': after['evaluation'],
-    }} if s.corpus.evaluation else {}
-    for found, summary in zip(measured[1:], rounds, strict=True):
-      summary['evaluation'] = found['evaluation']
-    timings = {'evaluate': sum(m['seconds'] for m in measured)}
-    for stage in rounds[0]['timings']:
-      timings[stage] = sum(r['timings'][stage] for r in rounds)
-    return evaluated | {
-        'name': c.name, 'seed': c.seed, 'rounds': rounds,
-        'corpus': forward.compare(before['corpus'], after['corpus']),
-        'data': {
-            'train': len(s.train.examples),
-            'validation': len(s.validation.examples),
-            'bad_rows': s.corpus.bad_rows, 'truncated': s.train.truncated,
-            'dropped': s.train.dropped, 'turn_end': s.end.text,
-        },
-        'training': {
-            'steps': progress['step'],
-            'parameters': sum(x.size for x in jax.tree.leaves(params)),
+    timings = {'evaluate': sum(m.seconds for m in measured)}
+    for stage in rounds[0].timings:
+      timings[stage] = sum(r.timings[stage] for r in rounds)
+    return results.RunResults(
+        name=c.name, seed=c.seed, rounds=rounds,
+        evaluation=tuple(m.evaluation for m in measured)
+        if s.corpus.evaluation else None,
+        corpus=results.Reference(before.corpus, after.corpus),
+        data=results.Data(
+            train=len(s.train.examples),
+            validation=len(s.validation.examples),
+            bad_rows=s.corpus.bad_rows, truncated=s.train.truncated,
+            dropped=s.train.dropped, turn_end=s.end.text,
+        ),
+        training=results.Training(
+            steps=progress['step'],
+            parameters=sum(x.size for x in jax.tree.leaves(params)),
             **{k: progress[k] for k in
                ('tokens', 'seconds', 'skipped', 'best_step', 'best_nll')},
-        },
-        'timings': timings | {'train': progress['seconds']},
-        'examples': [
-            forward.heat_map(s.tokenizer, *shown) for shown in zip(
-                s.train.examples, before['phi'], after['phi'], strict=False
+        ),
+        timings=timings | {'train': progress['seconds']},
+        examples=tuple(
+            results.ShownText.of(s.tokenizer, *shown) for shown in zip(
+                s.train.examples, before.phi, after.phi, strict=False
             )
-        ],
-    }
+        ),
+    )
 
 
 class Log:

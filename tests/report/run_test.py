@@ -1,4 +1,4 @@
-import copy
+import dataclasses
 import html.parser
 import io
 import json
@@ -9,85 +9,97 @@ import re
 from PIL import Image
 import pytest
 
+from ddt_jax import errors
 from ddt_jax import report
+from ddt_jax import significance
+from ddt_jax.report import results
 from ddt_jax.report import run_words
+from ddt_jax.rounds import counts
+from ddt_jax.rounds import evaluate
+from ddt_jax.scoring import text_stats
 from ddt_jax.training import metrics
 
 _HOSTILE = '<script>alert(1)</script>'
 
 
+def _interval(value, count):
+  half = 1.96 * math.sqrt(value * (1 - value) / count)
+  return significance.Interval(
+      value, max(value - half, 0.0), min(value + half, 1.0))
+
+
 def _measures(n, k, greedy, sampled):
-  def interval(value, count):
-    half = 1.96 * math.sqrt(value * (1 - value) / count)
-    return {'value': value, 'low': max(value - half, 0), 'high': min(value + half, 1)}
-
-  return {'n': n, 'k': k, 'pass@1': interval(greedy, n),
-          'avg@k': interval(sampled, 2 * n), 'abstained': 1, 'mean_tokens': 41.5,
-          'unfinished': 3}
+  return evaluate.SplitAccuracy(
+      problems=n, samples=k, pass_at_1=_interval(greedy, n),
+      avg_at_k=_interval(sampled, 2 * n), abstained=1, mean_tokens=41.5,
+      unfinished=3)
 
 
-def _round(evaluation, own, hinted):
+def _round(own, hinted):
   def count(n):
-    return {'responses': n, 'accepted': n, 'correct': n, 'abstained': 1,
-            'mentions': 0, 'tokens': 57 * n}
+    return counts.StageCounts(
+        responses=n, accepted=n, correct=n, abstained=1, mentions=0,
+        tokens=57 * n)
 
-  return {
-      'problems': 2000, 'unanswerable': 0, 'own': count(own),
-      'hinted': count(hinted), 'skipped': 13, 'dropped': {},
-      'solved': {'own': own, 'hinted': hinted, 'reference': 0},
-      'sources': {
-          'own': {'examples': own, 'phi': 0.0034, 'tokens': 57.25},
-          'hinted': {'examples': hinted, 'phi': -0.0411, 'tokens': 58.5},
-          'reference': {'examples': 0, 'phi': None, 'tokens': None}},
-      'timings': {'sample': 20.0, 'rewrite': 35.0, 'score': 5.0},
-      'evaluation': evaluation,
-  }
+  return counts.RoundSummary(
+      problems=2000, unanswerable=0, own=count(own), hinted=count(hinted),
+      skipped=13, dropped={},
+      solved={'own': own, 'hinted': hinted, 'reference': 0},
+      sources={'own': counts.SourceStats(own, 0.0034, 57.25),
+               'hinted': counts.SourceStats(hinted, -0.0411, 58.5),
+               'reference': counts.SourceStats(0, None, None)},
+      timings={'sample': 20.0, 'rewrite': 35.0, 'score': 5.0})
 
 
-def _results():
-  edges = [i / 4 for i in range(-40, 17)]
+def _texts(nll, phi, weight, histogram):
+  return text_stats.TextStats(
+      nll=nll, phi=phi, entropy=0.5, weight=weight, ess=0.9, clipped=0.1,
+      tokens=98304.0, examples=2000, histogram=histogram)
 
-  def counts(center, width):
-    return [round(1e5 * math.exp(-abs(edge - center) / width)) for edge in edges[1:]]
+
+def _results(**changed):
+  edges = tuple(i / 4 for i in range(-40, 17))
+
+  def histogram(center, width):
+    return text_stats.Histogram(edges, tuple(
+        round(1e5 * math.exp(-abs(edge - center) / width))
+        for edge in edges[1:]))
 
   chance = random.Random(0)
-  tokens = ['Tom', ' has', ' 12', ' apples', ' &', ' gives', ' 5', ' away', '.', '\n',
+  tokens = ('Tom', ' has', ' 12', ' apples', ' &', ' gives', ' 5', ' away', '.', '\n',
             'So', ' he', ' keeps', ' 12', ' -', ' 5', ' =', ' ', '\\boxed{', '7', '}',
-            _HOSTILE, '|', '<|im_end|>']
+            _HOSTILE, '|', '<|im_end|>')
   before = [min(chance.gauss(-0.6, 1.6), 1.8) for _ in tokens]
   before[9], before[18], before[21] = -4.0, -7.5, -9.0  # newline, box, script
-  evaluation = {
-      'before': {'target': _measures(200, 4, 0.41, 0.405),
-                 'generalisation': _measures(200, 4, 0.325, 0.31),
-                 'retained': _measures(200, 4, 0.92, 0.9)},
-      'after': {'target': _measures(200, 4, 0.635, 0.62),
-                'generalisation': _measures(200, 4, 0.365, 0.4275),
-                'retained': _measures(200, 4, 0.915, 0.8975)}}
-  return {
-      'name': 'idft', 'seed': 0, 'evaluation': evaluation,
-      'rounds': [_round(evaluation['before'], 1107, 847),
-                 _round(evaluation['after'], 1403, 134)],
-      'corpus': {
-          'before': {'nll': 0.8123, 'phi': -0.3127, 'weight': 0.61,
-                     'tokens': 98304, 'examples': 2000},
-          'after': {'nll': 0.5511, 'phi': -0.0921, 'weight': 0.72,
-                    'tokens': 98304, 'examples': 2000},
-          'histogram': {'edges': edges, 'before': counts(-0.1, 0.9),
-                        'after': counts(0.0, 0.5)}},
-      'data': {'train': 2000, 'validation': 100, 'bad_rows': 2, 'truncated': 5,
-               'dropped': 1, 'turn_end': '<|im_end|>'},
-      'training': {'steps': 300, 'tokens': 1234567, 'seconds': 252.4, 'skipped': 1,
-                   'best_step': 250, 'best_nll': 0.561, 'parameters': 1180416},
-      'timings': {'load': 2.1, 'evaluate before': 31.0, 'train': 252.4,
-                  'evaluate after': 30.2},
-      'examples': [{'title': f'A training example {_HOSTILE}',
-                    'prompt': f'Tom has 12 apples. {_HOSTILE} How many?',
-                    'tokens': tokens, 'phi_before': before,
-                    'phi_after': [0.4 * phi for phi in before]}],
-  }
+  first = {'target': _measures(200, 4, 0.41, 0.405),
+           'generalisation': _measures(200, 4, 0.325, 0.31),
+           'retained': _measures(200, 4, 0.92, 0.9)}
+  last = {'target': _measures(200, 4, 0.635, 0.62),
+          'generalisation': _measures(200, 4, 0.365, 0.4275),
+          'retained': _measures(200, 4, 0.915, 0.8975)}
+  return dataclasses.replace(results.RunResults(
+      name='idft', seed=0, evaluation=(first, first, last),
+      rounds=(_round(1107, 847), _round(1403, 134)),
+      corpus=results.Reference(
+          _texts(0.8123, -0.3127, 0.61, histogram(-0.1, 0.9)),
+          _texts(0.5511, -0.0921, 0.72, histogram(0.0, 0.5))),
+      data=results.Data(
+          train=2000, validation=100, bad_rows=2, truncated=5, dropped=1,
+          turn_end='<|im_end|>'),
+      training=results.Training(
+          steps=300, tokens=1234567, seconds=252.4, skipped=1, best_step=250,
+          best_nll=0.561, parameters=1180416),
+      timings={'load': 2.1, 'evaluate before': 31.0, 'train': 252.4,
+               'evaluate after': 30.2},
+      examples=(results.ShownText(
+          title=f'A training example {_HOSTILE}',
+          prompt=f'Tom has 12 apples. {_HOSTILE} How many?', tokens=tokens,
+          phi_before=tuple(before),
+          phi_after=tuple(0.4 * phi for phi in before)),),
+  ), **changed)
 
 
-def _workdir(folder, results, *, validation=True):
+def _workdir(folder, found, *, validation=True):
   """The folder of a run, as training leaves it before the report."""
   chance = random.Random(1)
   config = {'model': {'path': 'embedded'}, 'seed': 0,
@@ -102,7 +114,7 @@ def _workdir(folder, results, *, validation=True):
         writer.write(step, 'validation', {
             'nll': nll + 0.03 + (0.01 if step == 300 else 0), 'phi': -0.1})
   (folder / 'config.json').write_text(json.dumps(config))
-  (folder / 'results.json').write_text(json.dumps(results))
+  (folder / 'results.json').write_text(found.to_json())
   return folder
 
 
@@ -158,14 +170,14 @@ def test_numbers_are_those_of_the_results(run):
   folder, table = run
   page = _Page((folder / 'report.html').read_text()).text
   text = (folder / 'report.md').read_text()
-  evaluation = _results()['evaluation']
+  first, _, last = _results().evaluation
   for split in ('target', 'generalisation', 'retained'):
-    for metric in ('pass@1', 'avg@k'):
-      before, after = (evaluation[when][split][metric] for when in ('before', 'after'))
-      change = f'{100 * (after["value"] - before["value"]):+.1f}'
+    for before, after in ((first[split].pass_at_1, last[split].pass_at_1),
+                          (first[split].avg_at_k, last[split].avg_at_k)):
+      change = f'{100 * (after.value - before.value):+.1f}'
       assert change in table and change in page and change in text
       for measure in (before, after):
-        value, low, high = (100 * measure[k] for k in ('value', 'low', 'high'))
+        value, low, high = (100 * x for x in measure)
         cell = f'{value:.1f} [{low:.1f}, {high:.1f}]'
         assert cell in table and cell in page
         assert cell in text.replace('&#91;', '[').replace('&#93;', ']')
@@ -186,11 +198,12 @@ def test_verdict_names_what_changed_and_what_did_not():
 
 def _one_split(before, after):
   def measures(low, high):
-    measure = {'value': (low + high) / 2, 'low': low, 'high': high}
-    return {'n': 100, 'k': 1, 'pass@1': measure, 'avg@k': measure}
+    share = significance.Interval((low + high) / 2, low, high)
+    return {'evaluation': dataclasses.replace(
+        _measures(100, 1, 0.5, 0.5), pass_at_1=share, avg_at_k=share)}
 
-  return run_words.verdict({'evaluation': {'before': {'evaluation': measures(*before)},
-                                         'after': {'evaluation': measures(*after)}}})
+  return run_words.verdict(_results(
+      rounds=(_round(1, 1),), evaluation=(measures(*before), measures(*after))))
 
 
 @pytest.mark.parametrize('before, after', [
@@ -215,21 +228,21 @@ def test_terminal_table_fits_and_explains_itself(run):
 
 
 def test_largest_numbers_still_fit_the_terminal():
-  results = _results()
-  full = {'value': 1.0, 'low': 1.0, 'high': 1.0}
-  for part in results['evaluation'].values():
-    for split in part.values():
-      split.update({'n': 12345, 'k': 64, 'pass@1': full, 'avg@k': full})
-  text = report.terminal({'model': {'path': 'm' * 90}}, results)
+  full = significance.Interval(1.0, 1.0, 1.0)
+  found = _results()
+  found = dataclasses.replace(found, evaluation=tuple(
+      {name: dataclasses.replace(
+          split, problems=12345, samples=64, pass_at_1=full, avg_at_k=full)
+       for name, split in splits.items()} for splits in found.evaluation))
+  text = report.terminal({'model': {'path': 'm' * 90}}, found)
   assert max(map(len, text.splitlines())) <= 100
 
 
 def test_own_file_without_evaluation_validation_or_examples(tmp_path):
-  results = _results()
-  del results['evaluation']
-  results['examples'] = []
-  results['training'].update(best_step=None, best_nll=None)
-  folder = _workdir(tmp_path, results, validation=False)
+  found = _results(evaluation=None, examples=())
+  folder = _workdir(tmp_path, dataclasses.replace(
+      found, training=dataclasses.replace(
+          found.training, best_step=None, best_nll=None)), validation=False)
   table = report.write(folder)
   assert 'not evaluated' in table and 'pass@1 before' not in table
   assert not (folder / 'plots' / 'accuracy.png').exists()
@@ -240,12 +253,39 @@ def test_own_file_without_evaluation_validation_or_examples(tmp_path):
 
 
 def test_one_split_alone(tmp_path):
-  results = _results()
-  results['evaluation'] = {when: {'evaluation': part['target']}
-                           for when, part in results['evaluation'].items()}
-  for r in results['rounds']:
-    r['evaluation'] = {'evaluation': r['evaluation']['target']}
-  assert 'rose on evaluation (+22.5 points)' in report.write(_workdir(tmp_path, results))
+  found = _splits('target')
+  assert 'rose on target (+22.5 points)' in report.write(_workdir(tmp_path, found))
+
+
+def _splits(*names, sampled=True):
+  """Results with some of the splits, with or without avg@k."""
+  found = _results()
+
+  def kept(split):
+    if sampled:
+      return split
+    return dataclasses.replace(split, samples=0, avg_at_k=None)
+
+  return dataclasses.replace(found, evaluation=tuple(
+      {name: kept(splits[name]) for name in names}
+      for splits in found.evaluation))
+
+
+@pytest.mark.parametrize('names', [
+    ('target',), ('target', 'retained'),
+    ('target', 'generalisation', 'retained')])
+def test_without_sampled_answers_the_greedy_ones_are_reported(tmp_path, names):
+  found = _splits(*names, sampled=False)
+  table = report.write(_workdir(tmp_path, found))
+  assert 'rose on target (+22.5 points)' in table
+  assert 'avg@4' not in table and 'By sampled answers' not in table
+  assert [c.split for c in run_words.comparisons(found)] == list(names)
+  assert 'avg@4' not in (tmp_path / 'report.html').read_text()
+
+
+def test_results_survive_their_file():
+  for found in (_results(), _results(evaluation=None, examples=())):
+    assert results.RunResults.from_json(found.to_json()) == found
 
 
 def test_diverged_loss_is_drawn(tmp_path):
@@ -256,17 +296,21 @@ def test_diverged_loss_is_drawn(tmp_path):
 
 
 @pytest.mark.parametrize('damage, message', [
-    (lambda r: r.pop('training'), "no 'training'"),
-    (lambda r: r.pop('rounds'), "no 'rounds'"),
-    (lambda r: r['corpus'].pop('after'), "'corpus' has no 'after'"),
-    (lambda r: r['evaluation']['after'].pop('target'), 'same splits'),
-    (lambda r: r['corpus']['histogram']['after'].pop(), 'one count'),
+    (lambda r: r.pop('training'), "no field 'training'"),
+    (lambda r: r.pop('rounds'), "no field 'rounds'"),
+    (lambda r: r.update(extra=1), "unknown field 'extra'"),
+    (lambda r: r['corpus'].pop('after'), "no field 'corpus.after'"),
+    (lambda r: r['evaluation'][2].pop('target'), 'same splits'),
+    (lambda r: r['evaluation'].pop(), 'one after each round'),
+    (lambda r: r['corpus']['after']['histogram']['counts'].pop(), 'one count'),
     (lambda r: r['examples'][0]['phi_after'].pop(), 'one phi')])
-def test_incomplete_results_are_named(damage, message):
-  results = copy.deepcopy(_results())
-  damage(results)
-  with pytest.raises(ValueError, match=message):
-    run_words.check({'model': {}, 'loss': {}}, results)
+def test_incomplete_results_are_named(tmp_path, damage, message):
+  folder = _workdir(tmp_path, _results())
+  data = json.loads((folder / 'results.json').read_text())
+  damage(data)
+  (folder / 'results.json').write_text(json.dumps(data))
+  with pytest.raises(errors.InputError, match=f'results.json.*{message}'):
+    report.write(folder)
 
 
 def test_missing_file_is_named(tmp_path):

@@ -63,8 +63,8 @@ def test_every_problem_is_answered_by_somebody(whole):
   assert set.union(*by_source.values()) == {p.id for p in some()}
   assert sum(map(len, by_source.values())) == len(some())  # one source each
   assert SILENT.id in by_source['reference']
-  assert corpus.summary['unanswerable'] == 1
-  assert corpus.summary['solved'] == {k: len(v) for k, v in by_source.items()}
+  assert corpus.summary.unanswerable == 1
+  assert corpus.summary.solved == {k: len(v) for k, v in by_source.items()}
 
 
 def test_what_the_model_wrote_is_right_ends_and_is_kept_once(whole):
@@ -124,8 +124,8 @@ def test_a_call_that_was_interrupted_ends_the_same(whole, tmp_path):
     break
   assert stops >= 3
   assert lines(tmp_path) == lines(expected)
-  times = {'timings': None}
-  assert found.summary | times == corpus.summary | times
+  assert dataclasses.replace(
+      found.summary, timings=corpus.summary.timings) == corpus.summary
 
 
 def test_nothing_is_made_from_other_parameters(whole):
@@ -140,7 +140,7 @@ def test_nothing_sampled_nothing_hinted_are_the_references(tmp_path):
   for p, e in zip(some(), corpus.examples, strict=True):
     expected = chat.encode(words, p.conversation, end)
     assert [*map(list, e)] == [*map(list, expected)]
-  assert corpus.summary['solved'] == {
+  assert corpus.summary.solved == {
       'own': 0, 'hinted': 0, 'reference': len(some())}
 
 
@@ -148,7 +148,7 @@ def test_rejection_sampling_drops_what_is_not_solved(tmp_path):
   corpus = run(tmp_path, hint=None, fallback='drop')
   assert {r.source for r in corpus.responses} == {'own'}
   assert 0 < len(corpus.responses) < len(some())
-  assert corpus.summary['own']['responses'] == 2 * (len(some()) - 1)
+  assert corpus.summary.own.responses == 2 * (len(some()) - 1)
 
 
 def test_references_below_a_bound_are_left_out(tmp_path):
@@ -161,14 +161,14 @@ def test_references_below_a_bound_are_left_out(tmp_path):
   )
   assert found.responses == [r for r in corpus.responses if r.phi >= bound]
   below = len(corpus.responses) - len(found.responses)
-  assert found.summary['dropped']['phi below min_phi'] == below > 0
+  assert found.summary.dropped['phi below min_phi'] == below > 0
 
 
 def test_the_lowest_phi_of_the_model_s_own_are_left_out(whole, tmp_path):
   _, corpus = whole
   found = run(tmp_path, fallback='reference', keep=2, drop_lowest=0.25)
   phi = sorted(r.phi for r in corpus.responses if r.source != 'reference')
-  dropped = found.summary['dropped']['lowest phi']
+  dropped = found.summary.dropped['lowest phi']
   assert dropped == len(phi) // 4
   kept = [r.phi for r in found.responses if r.source != 'reference']
   assert min(kept) == phi[dropped]
@@ -187,7 +187,7 @@ def test_a_response_that_is_cut_off_wholly_is_left_out(tmp_path):
   corpus = run(
       tmp_path, [long, some()[0]], samples=0, hint=None, fallback='reference')
   assert [r.problem_id for r in corpus.responses] == [some()[0].id]
-  assert corpus.summary['dropped']['too long'] == 1
+  assert corpus.summary.dropped['too long'] == 1
 
 
 @pytest.mark.parametrize('options, message', [

@@ -1,91 +1,20 @@
-"""Intervals by hand; what accuracy counts, with a scripted model."""
+"""Accuracy counts answers, with a scripted model."""
 
 import dataclasses
 import types
 
-import hypothesis
-from hypothesis import strategies as st
 import jax
 import numpy as np
 import pytest
 
 from ddt_jax import engine
+from ddt_jax import significance
 from ddt_jax import verify
 from ddt_jax.data import records
 from ddt_jax.rounds import evaluate
 
 KEY = jax.random.key(0)
 EOS = 0
-
-
-@pytest.mark.parametrize('successes, n, low, high', [
-    # z = 1.96: (5 + z^2 / 2) / (10 + z^2) -+ z sqrt(2.5 + z^2 / 4) / (10 + z^2)
-    (5, 10, 0.23659, 0.76341),
-    (8, 10, 0.49016, 0.94332),
-    (0, 10, 0.0, 0.27753),  # z^2 / (10 + z^2)
-    (10, 10, 0.72247, 1.0),
-])
-def test_wilson_by_hand(successes, n, low, high):
-  found = evaluate.wilson(successes, n)
-  assert found['value'] == successes / n
-  np.testing.assert_allclose(
-      [found['low'], found['high']], [low, high], atol=1e-5
-  )
-
-
-@hypothesis.given(st.integers(1, 10_000).flatmap(
-    lambda n: st.tuples(st.integers(0, n), st.just(n))
-))
-def test_wilson_contains_the_share_and_is_symmetric(case):
-  successes, n = case
-  found = evaluate.wilson(successes, n)
-  assert 0 <= found['low'] <= found['value'] <= found['high'] <= 1
-  # An end is a share so far from what was seen as 95 % of its samples are.
-  for end in (found['low'], found['high']):
-    if end not in (0, 1):
-      apart = abs(found['value'] - end) / np.sqrt(end * (1 - end) / n)
-      assert apart == pytest.approx(1.959964)
-  mirrored = evaluate.wilson(n - successes, n)
-  np.testing.assert_allclose(
-      [mirrored['low'], mirrored['high']],
-      [1 - found['high'], 1 - found['low']], atol=1e-9,
-  )
-
-
-def test_nothing_is_known_of_no_problems():
-  assert evaluate.wilson(0, 0) == {'value': 0.0, 'low': 0.0, 'high': 1.0}
-  assert evaluate.clustered_mean(np.array([])) == evaluate.wilson(0, 0)
-
-
-def test_clustered_mean_by_hand():
-  # The standard deviation is sqrt(0.5 / 3); half of it is that of the mean.
-  found = evaluate.clustered_mean(np.array([1, 0, 0.5, 0.5]))
-  half = 1.959964 * np.sqrt(0.5 / 3) / 2
-  np.testing.assert_allclose(
-      [found['value'], found['low'], found['high']],
-      [0.5, 0.5 - half, 0.5 + half], atol=1e-12,
-  )
-  # Ten times the problems; not ten times the samples of the same ones.
-  more = evaluate.clustered_mean(np.array([1, 0, 0.5, 0.5] * 10))
-  assert more['high'] - more['low'] < 2 * half / 3
-
-
-def test_problems_that_all_agree_are_as_uncertain_as_so_many_coins():
-  found = evaluate.clustered_mean(np.full(8, 1.0))
-  assert found == evaluate.wilson(8, 8)
-  found = evaluate.clustered_mean(np.full(8, 0.25))
-  assert found == evaluate.wilson(2, 8)
-
-
-@hypothesis.given(
-    st.lists(st.integers(0, 4), min_size=1, max_size=40)
-    | st.tuples(st.integers(0, 4), st.integers(1, 40)).map(
-        lambda x: [x[0]] * x[1])
-)
-def test_clustered_mean_contains_the_mean(solved_of_four):
-  found = evaluate.clustered_mean(np.array(solved_of_four) / 4)
-  assert found['value'] == pytest.approx(np.mean(solved_of_four) / 4)
-  assert 0 <= found['low'] <= found['value'] <= found['high'] <= 1
 
 
 class Characters:
@@ -180,10 +109,10 @@ def test_accuracy_counts(model, monkeypatch):
       '3 + 3': r'\boxed{7}.',
   }
   found = accuracy(samples=0)
-  assert found == {
-      'n': 4, 'k': 0, 'pass@1': evaluate.wilson(1, 4), 'abstained': 1,
-      'mean_tokens': (11 + 42 + 9 + 11) / 4, 'unfinished': 1,
-  }
+  assert found == evaluate.SplitAccuracy(
+      problems=4, samples=0, pass_at_1=significance.wilson(1, 4), avg_at_k=None,
+      abstained=1, mean_tokens=(11 + 42 + 9 + 11) / 4, unfinished=1,
+  )
   (_, _, _, options), = model.calls
   assert options['greedy'] and options['max_new_tokens'] == 9
 
@@ -200,11 +129,11 @@ def test_avg_at_k_is_over_problems(model, monkeypatch):
       'say: up down': ['no.'] * 4,
   }
   found = accuracy(PROBLEMS[:3], samples=4, temperature=0.7, top_p=0.9)
-  assert found['k'] == 4
-  assert found['avg@k'] == evaluate.clustered_mean(np.array([0.25, 1, 0]))
+  assert found.samples == 4
+  assert found.avg_at_k == significance.clustered_mean(np.array([0.25, 1, 0]))
   # The other numbers are of the greedy answers.
-  assert found['pass@1'] == evaluate.wilson(3, 3)
-  assert (found['abstained'], found['unfinished']) == (0, 0)
+  assert found.pass_at_1 == significance.wilson(3, 3)
+  assert (found.abstained, found.unfinished) == (0, 0)
   (_, _, _, greedy), (asked, _, _, sampled) = model.calls
   assert len(asked) == 12 and not sampled.get('greedy')
   assert (sampled['temperature'], sampled['top_p']) == (0.7, 0.9)
@@ -218,7 +147,7 @@ def test_the_question_may_be_put_otherwise(model):
     return [{'role': 'user', 'content': f'{problem.problem}, please'}]
 
   found = accuracy(PROBLEMS[:1], samples=0, turns_of=chat)
-  assert found['pass@1']['value'] == 1
+  assert found.pass_at_1.value == 1
 
 
 def test_a_conversation_is_put_with_all_its_turns_but_the_last(model):
@@ -233,6 +162,6 @@ def test_a_conversation_is_put_with_all_its_turns_but_the_last(model):
 @pytest.mark.parametrize('samples', [0, 2])
 def test_accuracy_on_no_problems(model, samples):
   found = accuracy([], samples=samples)
-  assert found['n'] == 0
-  assert found['pass@1'] == evaluate.wilson(0, 0)
-  assert found['mean_tokens'] == 0
+  assert found.problems == 0
+  assert found.pass_at_1 == significance.wilson(0, 0)
+  assert found.mean_tokens == 0

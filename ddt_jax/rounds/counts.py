@@ -1,0 +1,68 @@
+"""Counts and means of one round, for its summary.json and the report."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class StageCounts:
+  """Responses that one stage produced.
+
+  Attributes:
+    responses: all of them.
+    accepted: right, complete, and without a word about a given solution.
+    correct: right by the verifier.
+    abstained: not judged by the verifier.
+    mentions: texts that speak of a given solution, see `curate.MENTION`.
+    tokens: total length, in tokens.
+  """
+
+  responses: int
+  accepted: int
+  correct: int
+  abstained: int
+  mentions: int
+  tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceStats:
+  """Training examples of one source.
+
+  Attributes:
+    examples: their number.
+    phi: mean over examples of their mean phi, nats per token; None without
+      examples.
+    tokens: mean length of a response, in tokens; None without examples.
+  """
+
+  examples: int
+  phi: float | None
+  tokens: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundSummary:
+  """One round of `curate.curate` in numbers.
+
+  Attributes:
+    problems: of the round.
+    unanswerable: problems without an answer, which nobody can verify.
+    own: the model's own answers.
+    hinted: rewritten references.
+    skipped: references that were not rewritten, since the model wrote no
+      analysis to rewrite from.
+    solved: source -> problems that got a training example from it.
+    dropped: reason -> examples that were left out.
+    sources: source -> what was trained on.
+    timings: stage -> seconds.
+  """
+
+  problems: int
+  unanswerable: int
+  own: StageCounts
+  hinted: StageCounts
+  skipped: int
+  solved: dict[str, int]
+  dropped: dict[str, int]
+  sources: dict[str, SourceStats]
+  timings: dict[str, float]
