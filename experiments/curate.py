@@ -37,9 +37,9 @@ def main(argv):
     rows = zip(corpus.responses, corpus.problems, strict=True)
     lines = [json.dumps(curate.to_chat(*row)) + '\n' for row in rows]
     processes.from_first(lambda: storage.publish(out, ''.join(lines)))
-  solved = corpus.summary['solved']
+  solved = corpus.summary.solved
   print(
-      f'{out}: {len(corpus.responses)} of {corpus.summary["problems"]} problems;'
+      f'{out}: {len(corpus.responses)} of {corpus.summary.problems} problems;'
       f' {solved["own"]} solved by the model itself, {solved["hinted"]} by'
       f' hinting, {solved["reference"]} given as references'
   )

@@ -91,7 +91,7 @@ def run(c, workdir: Any, s: inputs.Setup) -> results.RunResults:
 
   stages.measure(c.rounds, params)
   weights.save(workdir / 'model', s.config, params, tokenizer=s.tokenizer)
-  return stages.results(progress, params)
+  return stages.write_results(progress, params)
 
 
 def main(argv):

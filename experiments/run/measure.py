@@ -171,7 +171,7 @@ class Stages:
       found['accuracy'] = solved.pass_at_1.value
     return found
 
-  def results(self, progress: dict[str, Any], params: Any) -> results.RunResults:
+  def write_results(self, progress: dict[str, Any], params: Any) -> results.RunResults:
     """What the report is made of, into a file too; all stages have been run."""
     found = self._found(progress, params)
     processes.from_first(
