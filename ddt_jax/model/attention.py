@@ -1,32 +1,78 @@
-"""Softmax attention of a few queries, or of long rows in blocks."""
+"""Softmax attention of a few queries, or of long rows in blocks.
+
+Which keys a query sees follows from positions and segments. They come down to
+this module, and only here do they become a mask: a kernel that works in blocks
+(splash attention, cuDNN) takes the same arguments and needs no [T, S] mask.
+"""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+PADDING = -1  # position of padding and of unwritten cache columns
 _BLOCK = 512  # queries of a long row whose scores are held at once, at most
-TRAINED, READ = 1024, 384  # tokens of a row that is not long: with a backward, without
+# Longest rows, in tokens, that are one block. With a backward, short rows are
+# cheaper without recomputation; a prefill has no backward to save for.
+TRAINED, PREFILLED = 1024, 384
 
 
 def wide(dtype: Any) -> jnp.dtype:
-  """In which sums are taken: float32, or float64 where that is asked for."""
+  """Returns the dtype of sums: float32, or float64 for float64 inputs."""
   return jnp.promote_types(dtype, jnp.float32)
 
 
-def attend(
-    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array
+def visible(
+    positions: jax.Array,
+    key_positions: jax.Array,
+    segments: tuple[jax.Array, jax.Array] | None = None,
 ) -> jax.Array:
-  """Softmax attention with grouped queries; scores and softmax in float32.
+  """Mask of causal attention within segments, padding left out.
+
+  Args:
+    positions: [B, T], of the queries.
+    key_positions: [B, S]; keys at PADDING are seen by no query.
+    segments: ids of the queries [B, T] and of the keys [B, S]; None: one
+      segment.
+
+  Returns:
+    bool [B, T, S], true where a query sees a key.
+
+  Example:
+    >>> visible(jnp.array([[0, 1]]), jnp.array([[0, 1, -1]])).astype(int)
+    Array([[[1, 0, 0],
+            [1, 1, 0]]], dtype=int32)
+  """
+  keys = key_positions[:, None]
+  mask = (keys >= 0) & (keys <= positions[..., None])
+  if segments is not None:
+    of_queries, of_keys = segments
+    mask &= of_keys[:, None] == of_queries[..., None]
+  return mask
+
+
+def attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    positions: jax.Array,
+    key_positions: jax.Array,
+    segments: tuple[jax.Array, jax.Array] | None = None,
+) -> jax.Array:
+  r"""Softmax attention with grouped queries; scores and softmax in float32.
+
+  .. math:: y_t = \sum_s \mathrm{softmax}_s(q_t k_s / \sqrt{H}) \, v_s
+
+  over the keys s that t sees. A query that sees no key (padding) gets the mean
+  of all values, which no later computation uses.
 
   Args:
     q: [B, T, N, H].
     k, v: [B, K, H, S], [B, K, S, H]; query head n reads kv head n // (N / K).
-    mask: [B, T, S], true where a query sees a key. A query that sees none
-      (padding) gets a mean of all values, which nobody reads.
+    positions, key_positions, segments: see `visible`.
 
   Returns:
-    [B, T, N, H].
+    y [B, T, N, H].
   """
   batch, time, heads, dim = q.shape
   groups, keys = heads // k.shape[1], k.shape[3]
@@ -36,6 +82,7 @@ def attend(
   scores = jnp.matmul(q, k, preferred_element_type=wide(q.dtype))
   scores = scores.reshape(batch, -1, groups, time, keys)
   # A finite floor: a row of -inf would make the softmax and its gradient NaN.
+  mask = visible(positions, key_positions, segments)
   scores = jnp.where(mask[:, None, None], scores, -1e30)
   p = jax.nn.softmax(scores).astype(v.dtype)
   y = p.reshape(batch, -1, groups * time, keys) @ v
@@ -47,29 +94,42 @@ def attend_rows(
     q: jax.Array,
     k: jax.Array,
     v: jax.Array,
-    mask: jax.Array,
+    positions: jax.Array,
+    segment_ids: jax.Array | None = None,
     *,
     whole: int = TRAINED,
 ) -> jax.Array:
-  """`attend` of rows to themselves, which never holds the [T, T] of long ones.
+  """`attend` of rows to themselves that never holds [T, T] for long rows.
 
-  Their queries come in blocks that leave out the keys after them; the backward
-  computes a block's scores again.
+  The queries of a long row come in blocks. A block leaves out the keys after it,
+  and its backward recomputes its scores and its mask.
 
   Args:
-    q, k, v, mask: see `attend`; S = T, and no query sees a later key.
-    whole: rows of up to so many tokens are one block.
+    q, k, v: see `attend`; S = T.
+    positions: [B, T], rising along each row, so that no query sees a later key.
+    segment_ids: [B, T]; None: one segment.
+    whole: rows of at most this many tokens are one block.
+
+  Returns:
+    y [B, T, N, H].
   """
+
+  def segments(queries, keys):
+    if segment_ids is None:
+      return None
+    return segment_ids[:, queries], segment_ids[:, keys]
+
   time = q.shape[1]
   if time <= whole:
-    return attend(q, k, v, mask)
+    every = slice(None)
+    return attend(q, k, v, positions, positions, segments(every, every))
   size = min(_BLOCK, -(-time // 4))
   block = jax.checkpoint(attend)
   parts = []
   for start in range(0, time, size):
-    end = min(start + size, time)
+    queries, keys = slice(start, start + size), slice(start + size)
     parts.append(block(
-        q[:, start:end], k[..., :end], v[..., :end, :],
-        mask[:, start:end, :end],
+        q[:, queries], k[..., keys], v[..., keys, :], positions[:, queries],
+        positions[:, keys], segments(queries, keys),
     ))
   return jnp.concatenate(parts, 1)

@@ -1,6 +1,7 @@
 """The shape of a decoder, from a Hugging Face config.json.
 
-Whatever `model.forward` would not compute exactly is refused here, by name.
+A model that `model.forward` would not compute exactly is refused by the name of
+the field that says so.
 """
 
 import dataclasses
@@ -9,19 +10,27 @@ from typing import Any
 
 import jax
 
+from ddt_jax import errors
 from ddt_jax import storage
 
 FAMILIES = ('qwen2', 'qwen3', 'llama')
-REMAT = {
-    'none': None,  # keep every activation
+REMAT = {  # what a layer keeps for its backward
+    'none': None,  # every activation
     'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    'full': jax.checkpoint_policies.nothing_saveable,
+    'full': jax.checkpoint_policies.nothing_saveable,  # its input alone
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
-  """Llama-3 rope scaling: low frequencies slowed down by `factor`."""
+  """Llama-3's rope scaling, see `layers.inverse_frequencies`.
+
+  Attributes:
+    factor: divides the low frequencies.
+    low_freq_factor, high_freq_factor: turns within the original context below
+      which a frequency is low, and above which it is high.
+    original_max_position_embeddings: that context, tokens.
+  """
 
   factor: float
   low_freq_factor: float
@@ -31,13 +40,25 @@ class RopeScaling:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-  """A decoder's shape; hashable, so that it can be a static argument.
+  """A decoder's shape; hashable, so that it can be a static argument of `jit`.
 
   Attributes:
-    hf: the fields of the Hugging Face config.json, as JSON, written back by
-      `weights.save`.
-    dtype: dtype of activations and matrix products; parameters stay float32.
-    remat: what the backward pass recomputes: none | dots | full.
+    model_type: qwen2 | qwen3 | llama.
+    vocab_size, width, mlp_width, num_layers, num_heads, num_kv_heads, head_dim:
+      V, D, F, L, N, K, H.
+    rope_theta, rope_scaling: see `layers.inverse_frequencies`.
+    norm_eps: added to the mean square in `layers.rms_norm`.
+    tied_head: whether the embedding is the vocabulary head too.
+    qkv_bias: whether the q, k and v projections have a bias.
+    qk_norm: whether queries and keys are normalised, per head.
+    max_positions: longest context, tokens.
+    eos_ids: tokens that end a response.
+    init_std: standard deviation of fresh matrices.
+    hf: the fields of the Hugging Face config.json, as JSON; `weights.save`
+      writes them back.
+    dtype: of activations and matrix products; parameters stay float32.
+    remat: activations that the backward recomputes: none | dots (all but matrix
+      products) | full (all but each layer's input).
   """
 
   model_type: str
@@ -63,19 +84,24 @@ class ModelConfig:
 
   def __post_init__(self):
     if self.remat not in REMAT:
-      raise ValueError(f'remat={self.remat!r}: choose from {list(REMAT)}')
+      raise errors.InputError(
+          f'model.remat={self.remat!r}: choose from {list(REMAT)}')
 
   @classmethod
   def from_hf(cls, path_or_dict: Any, **options: Any) -> 'ModelConfig':
     """Reads a Hugging Face folder, a config.json, or its fields.
 
     Args:
-      path_or_dict: the folder, the file or a dict.
+      path_or_dict: the folder, the file or a dict of the fields.
       **options: `dtype` and `remat`.
 
+    Returns:
+      The config.
+
     Raises:
-      ValueError: naming the field, when the model is not one that `forward`
-        computes exactly.
+      FileNotFoundError: there is no config.json.
+      InputError: a field is missing, or says that `model.forward` would not
+        compute the model exactly.
     """
     if isinstance(path_or_dict, dict):
       fields, where = path_or_dict, 'config'
@@ -83,18 +109,23 @@ class ModelConfig:
       where = storage.path(path_or_dict)
       where = where / 'config.json' if where.is_dir() else where
       if not where.exists():
-        raise FileNotFoundError(f'{where}: no Hugging Face config.json there')
-      fields = json.loads(where.read_text())
+        raise FileNotFoundError(
+            f'{where}: not found; model.path must be a Hugging Face folder with'
+            ' a config.json')
+      try:
+        fields = json.loads(where.read_text())
+      except ValueError as e:
+        raise errors.InputError(f'{where}: not JSON: {e}') from None
     try:
       return cls(**_parse(fields), hf=json.dumps(fields), **options)
     except KeyError as e:
-      raise ValueError(f'{where}: the field {e} is missing') from None
-    except ValueError as e:
-      raise ValueError(f'{where}: {e}') from None
+      raise errors.InputError(f'{where}: the field {e} is missing') from None
+    except errors.InputError as e:
+      raise errors.InputError(f'{where}: {e}') from None
 
 
 def _parse(hf: dict[str, Any]) -> dict[str, Any]:
-  """ModelConfig's fields; refuses what `forward` would get wrong."""
+  """ModelConfig's fields; refuses models that `forward` would get wrong."""
   family = hf.get('model_type')
   rope = _rope_fields(hf)
   refused = {
@@ -116,7 +147,7 @@ def _parse(hf: dict[str, Any]) -> dict[str, Any]:
       ),
   }
   if reasons := [reason for reason, yes in refused.items() if yes]:
-    raise ValueError('not supported: ' + '; '.join(reasons))
+    raise errors.InputError('not supported: ' + '; '.join(reasons))
   heads = hf['num_attention_heads']
   eos = hf.get('eos_token_id')
   return dict(
@@ -144,7 +175,11 @@ def _parse(hf: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rope_fields(hf: dict[str, Any]) -> dict[str, Any]:
-  """Either shape: `rope_parameters`, or `rope_theta` and `rope_scaling`."""
+  """Rope's fields from either shape of config.json.
+
+  transformers 5 writes `rope_parameters`; older versions and most models on the
+  hub have `rope_theta` and `rope_scaling`.
+  """
   rope = hf.get('rope_parameters') or {
       **(hf.get('rope_scaling') or {}),
       'rope_theta': hf.get('rope_theta', 10000.0),

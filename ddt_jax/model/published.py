@@ -30,10 +30,13 @@ SIZES = {
 
 
 def fields(path: str) -> Any:
-  """Returns what `ModelConfig.from_hf` takes: a name's fields, or the path.
+  """Resolves a model's name for `ModelConfig.from_hf`.
 
   Args:
     path: a key of `SIZES`, a model folder or a config.json.
+
+  Returns:
+    The fields of a known name; any other path as it is.
 
   Raises:
     InputError: neither a known name nor an existing path.
