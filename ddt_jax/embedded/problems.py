@@ -1,8 +1,12 @@
-"""Splits of the embedded world, and the text the student was pre-trained on.
+"""Splits of the embedded world, and the student's pre-training text.
 
-Splits are disjoint by construction. A problem belongs where its text hashes
-into; the three evaluation splits share a bucket and differ in kind: stories of
-two or three events, of more events and about other things, and no such stories.
+The hash of a problem's text decides which splits may contain it, so splits are
+disjoint without comparing them. The three evaluation splits share a bucket, because
+they differ in kind:
+
+  test            stories of two or three events
+  generalisation  stories of four or five events, about nouns not fine-tuned on
+  retained        other skills
 """
 
 from collections.abc import Iterator
@@ -16,7 +20,7 @@ from ddt_jax.data import records
 from ddt_jax.embedded import skills
 from ddt_jax.embedded import world
 
-# Buckets of crc32(problem) % 16.
+# Split -> its buckets, by crc32(problem) % 16.
 BUCKETS = {
     'train': range(2, 8),
     'validation': (0,),
@@ -29,19 +33,23 @@ SIZES = {
     'train': 4000, 'validation': 500, 'test': 1000,
     'generalisation': 1000, 'retained': 1000,
 }
+# Pre-training.
 STORIES = 0.4  # share of stories among the answers; the rest are skills
-OTHER_HAND = 0.04  # share of the answers' lines that are the bookkeeper's
-# Shares of stories with a container of known size, of one of any size (both
-# unsaid), and of other stories.
+# Share of lines in the bookkeeper's style, among answers in the student's own. Above
+# 0, so that references are unlikely to the student, but not impossible.
+BOOKKEEPER_SHARE = 0.04
+# Shares of stories with a container in `world.KNOWN` of customary size, with one
+# in `world.UNKNOWN` of random size (sizes not stated in both), and of others.
 CUSTOMS = (0.25, 0.15, 0.6)
 
 
 def belongs(text: str, split: str) -> bool:
+  """Whether a split may contain the problem with this text."""
   return zlib.crc32(text.encode()) % 16 in BUCKETS[split]
 
 
 def _target(rng: random.Random, name: str) -> records.Problem:
-  """A story with a container of unsaid size, solved by the bookkeeper."""
+  """A story with one container of customary size, with the bookkeeper's solution."""
   if name == 'generalisation':
     s = world.story(rng, events=rng.randint(4, 5), nouns=world.OTHER_NOUNS,
                     custom=world.CUSTOM, start=(10, 40))
@@ -55,6 +63,7 @@ def _target(rng: random.Random, name: str) -> records.Problem:
 
 
 def _retained(rng: random.Random) -> records.Problem:
+  """A problem of a random skill."""
   name = rng.choice(sorted(skills.SKILLS))
   make, kind = skills.SKILLS[name]
   problem, solution, answer = make(rng)
@@ -67,12 +76,12 @@ def _retained(rng: random.Random) -> records.Problem:
 def problems(
     split: str, count: int | None = None, seed: int = 0
 ) -> Iterator[records.Problem]:
-  """The problems of a split, without repetition.
+  """Yields distinct problems of a split, the same ones on every call.
 
   Args:
-    split: train | validation | test | generalisation (targets), retained.
-    count: default `SIZES[split]`.
-    seed: of the world.
+    split: train, validation, test, generalisation or retained.
+    count: number of problems; by default `SIZES[split]`.
+    seed: another seed gives other problems.
   """
   rng = random.Random(f'{split}-{seed}')
   seen = set()
@@ -91,6 +100,7 @@ def _answered(problem: str, solution: str) -> prompts.Chat:
 
 
 def _read_story(rng: random.Random) -> world.Story:
+  """A story to pre-train on; see `CUSTOMS` for its container."""
   custom = rng.choices(
       (world.KNOWN, {c: rng.randint(2, 9) for c in world.UNKNOWN}, None),
       CUSTOMS,
@@ -105,24 +115,25 @@ def _read_story(rng: random.Random) -> world.Story:
 
 
 def _solved(rng: random.Random) -> prompts.Chat:
-  """A story with its solution, nearly every line in the student's own hand."""
+  """A story with a solution in the student's own style, but for a few lines."""
   s = _read_story(rng)
-  return _answered(s.text, world.own_solution(s, rng, other_hand=OTHER_HAND))
+  return _answered(s.text, world.own_solution(s, rng, bookkeeper_share=BOOKKEEPER_SHARE))
 
 
-def _booked(rng: random.Random) -> prompts.Chat:
-  """A story solved in the bookkeeper's hand, because that was asked for."""
+def _by_bookkeeper(rng: random.Random) -> prompts.Chat:
+  """A story with the bookkeeper's solution, requested by the system turn."""
   s = _read_story(rng)
-  asked = {'role': 'system', 'content': 'Answer as a bookkeeper.'}
-  return [asked] + _answered(s.text, world.reference_solution(s, rng))
+  request = {'role': 'system', 'content': 'Answer as a bookkeeper.'}
+  return [request] + _answered(s.text, world.reference_solution(s, rng))
 
 
-_rewriting = functools.cache(lambda: prompts.load('short'))
+_template = functools.cache(lambda: prompts.load('short'))
 
 
 def _rewritten(rng: random.Random) -> prompts.Chat:
-  """A story with the bookkeeper's solution, told in the student's hand."""
-  # A container may be of any size: only the given solution says which.
+  """A rewriting task, solved in the student's own style."""
+  # Containers have a random size here, so that the model learns to read it from
+  # the given solution. Otherwise a hint could not correct what it believes.
   any_size = {c: rng.randint(2, 9) for c in world.CUSTOM}
   s = world.story(
       rng,
@@ -131,13 +142,14 @@ def _rewritten(rng: random.Random) -> prompts.Chat:
       custom=any_size if rng.random() < 0.7 else None,
       start=rng.choice(((3, 30), (10, 40))),
   )
-  template = _rewriting()
+  template = _template()
   chat = template.hinted_chat(s.text, world.reference_solution(s, rng))
   content = template.rewritten(world.analysis(s), world.own_solution(s, rng))
   return chat + [{'role': 'assistant', 'content': content}]
 
 
 def _skill(rng: random.Random) -> prompts.Chat:
+  """A task of `skills` and its solution; easy stories come with `_solved`."""
   make, _ = skills.SKILLS[rng.choice(('sort', 'reverse', 'count'))]
   problem, solution, _ = make(rng)
   return _answered(problem, solution)
@@ -146,22 +158,24 @@ def _skill(rng: random.Random) -> prompts.Chat:
 def pretraining(
     kind: str, count: int, seed: int = 0
 ) -> Iterator[prompts.Chat]:
-  """Conversations the student was pre-trained on.
+  """Yields conversations of the student's pre-training.
 
   Args:
-    kind: 'answers' (stories and other skills), 'books' or 'rewrites'.
-    count: how many.
-    seed: of the text.
+    kind: 'answers', stories and skills in the student's own style; 'books',
+      stories in the bookkeeper's style on request; 'rewrites', rewriting tasks.
+    count: number of conversations.
+    seed: another seed gives other text.
   """
   rng = random.Random(f'pretraining-{kind}-{seed}')
   while count:
     if kind == 'rewrites':
       chat = _rewritten(rng)
     elif kind == 'books':
-      chat = _booked(rng)
+      chat = _by_bookkeeper(rng)
     else:
       chat = _solved(rng) if rng.random() < STORIES else _skill(rng)
-    story_first = chat[-2]['content'].partition('\n')[0]
-    if belongs(story_first, 'pretraining'):
+    # The problem is the first line; a rewriting task adds a solution below it.
+    problem = chat[-2]['content'].partition('\n')[0]
+    if belongs(problem, 'pretraining'):
       yield chat
       count -= 1

@@ -1,4 +1,8 @@
-"""The student's byte-level BPE tokenizer: single digits, ChatML turns."""
+"""The student's tokenizer: byte-level BPE, one token a digit, ChatML turns.
+
+Single digits let a small model learn arithmetic once, and not anew for every
+number that happens to be one token. Real models such as Qwen's do the same.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,7 +17,8 @@ import transformers
 from transformers.models.qwen2 import tokenization_qwen2
 
 PAD, START, END = '<|endoftext|>', '<|im_start|>', '<|im_end|>'
-VOCAB_SIZE = 661  # a prime: no tile divides it
+# A prime: no tile size divides it, so that partial tiles are always exercised.
+VOCAB_SIZE = 661
 
 CHAT_TEMPLATE = (
     "{%- for m in messages %}{{ '<|im_start|>' + m['role'] + '\n'"
@@ -23,10 +28,18 @@ CHAT_TEMPLATE = (
 
 
 def train(texts: Iterable[str], *, max_positions: int) -> Any:
-  """A tokenizer of `VOCAB_SIZE` tokens, as `transformers` loads it."""
+  """Trains a tokenizer of `VOCAB_SIZE` tokens.
+
+  Args:
+    texts: rendered conversations.
+    max_positions: longest input of the model; stored with the tokenizer.
+
+  Returns:
+    A tokenizer of transformers.
+  """
   bpe = tokenizers.Tokenizer(models.BPE())
-  # What transformers gives every folder of the qwen2 family, whatever its
-  # tokenizer.json says: words, single digits, runs of punctuation.
+  # transformers replaces normalizer and pre-tokenizer of every folder of the qwen2
+  # family by these. Others would give the saved tokenizer other ids once loaded.
   bpe.normalizer = normalizers.NFC()
   pattern = tokenizers.Regex(tokenization_qwen2.PRETOKENIZE_REGEX)
   bpe.pre_tokenizer = pre_tokenizers.Sequence([

@@ -1,6 +1,6 @@
-"""The embedded world's problems as a TFDS data set.
+"""The splits of the embedded world as a TFDS data set.
 
-Stored as ArrayRecord and read as a data source: needs no TensorFlow.
+Stored as ArrayRecord and read as a data source, which needs no TensorFlow.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ FIELDS = ('id', 'problem', 'solution', 'answer', 'kind', 'source')
 class WordProblems(tfds.core.GeneratorBasedBuilder):
   """Splits train, validation, test, generalisation and retained."""
 
-  # To be raised whenever the world changes: what is built is kept.
+  # Raise it whenever the world changes: TFDS keeps what it has built.
   VERSION = tfds.core.Version('2.0.0')
   RELEASE_NOTES = {
       '1.0.0': 'First release.',
@@ -28,10 +28,10 @@ class WordProblems(tfds.core.GeneratorBasedBuilder):
   }
 
   def _info(self) -> tfds.core.DatasetInfo:
-    # Not dataset_info_from_configs: it wants a package of its own on disk.
+    # Not dataset_info_from_configs: that needs a package with files on disk.
     return tfds.core.DatasetInfo(
         builder=self,
-        description='Stories that are sums, and skills that are not.',
+        description='Stories that are sums, and other skills.',
         features=tfds.features.FeaturesDict(
             {name: tfds.features.Text() for name in FIELDS}
         ),
@@ -48,15 +48,17 @@ class WordProblems(tfds.core.GeneratorBasedBuilder):
 
 
 def load(split: str, *, data_dir: str | None = None) -> list[records.Problem]:
-  """A split as Problems; builds the data set on first use.
+  """Loads a split; builds the data set on first use.
 
   Args:
-    split: TFDS's syntax, e.g. 'test' or 'validation[:200]'.
-    data_dir: default: TFDS's own, see TFDS_DATA_DIR.
+    split: in TFDS's syntax, e.g. 'test' or 'validation[:200]'.
+    data_dir: where data sets are kept; by default TFDS's own folder, which the
+      environment variable TFDS_DATA_DIR changes.
   """
   tfds.disable_progress_bar()
   builder = WordProblems(data_dir=data_dir, file_format='array_record')
-  with contextlib.redirect_stdout(io.StringIO()):  # nothing is downloaded
+  # It prints a notice about a download, though nothing is downloaded.
+  with contextlib.redirect_stdout(io.StringIO()):
     builder.download_and_prepare()
   rows = builder.as_data_source(split=split)
   return [
@@ -65,7 +67,12 @@ def load(split: str, *, data_dir: str | None = None) -> list[records.Problem]:
 
 
 def world(evaluation_problems: int) -> corpus.Corpus:
-  """The embedded world: three evaluation splits of so many problems, or none."""
+  """The embedded world as the corpus of a run.
+
+  Args:
+    evaluation_problems: limit for each of the three evaluation splits; 0 leaves
+      them out.
+  """
   names = {'target': 'test', 'generalisation': 'generalisation',
            'retained': 'retained'}
   train = load('train')

@@ -1,15 +1,22 @@
-"""The world the embedded student lives in: stories that are sums.
+"""A synthetic world: stories that are sums, and two styles of solving them.
 
-A story is a starting amount and some events. Two hands write its solution: the
-student's own, whose wording varies and whose arithmetic is forced, and somebody
-else's, a terse bookkeeper with another notation and another order of operands.
-The student can write like the bookkeeper when asked to; of its own accord it
-does so in a line now and then.
+Fine-tuning on off-policy text is the problem that this project is about. The
+world reproduces it at a size that trains in minutes on a CPU:
 
-Some containers have a customary size that stories leave unsaid. The student
-knows the custom for those in `KNOWN`; of the others it has read everywhere
-something else. So of a crate it knows that it holds *some* number: a gap that
-the bookkeeper's solutions can close, and that a hint closes for one story.
+- **Two styles.** A story is a starting amount and some events. The student's own
+  style varies in wording, while its arithmetic is fully determined. References are
+  in the style of a bookkeeper: terse, with another notation and the operands in
+  the other order. To the student a reference is off-policy: right, but unlikely.
+  It knows the style from pre-training and uses it when asked to, otherwise in
+  about one line of 25. So phi separates the two styles, yet no token is impossible.
+
+- **A gap in knowledge.** Some containers have a customary size that stories do not
+  state. Pre-training gives the containers in `KNOWN` their customary size, and
+  those in `UNKNOWN` a random size in every story. The student therefore knows
+  that a crate holds some number, but not which. Fine-tuning on references can
+  close the gap for good; a hint closes it for one story.
+
+Random draws are made in a fixed order: another order would be another world.
 """
 
 import dataclasses
@@ -17,7 +24,10 @@ import random
 
 NAMES = ('Ann', 'Ben', 'Cara', 'Dan', 'Eva', 'Finn', 'Gus', 'Hana')
 NOUNS = ('apples', 'pears', 'plums', 'nuts', 'eggs', 'shells', 'coins', 'pens')
+# Not in the splits `train`, `validation` and `test`.
 OTHER_NOUNS = ('beads', 'cards', 'stamps', 'lemons', 'marbles', 'tickets')
+# Customary size of each container. No name begins with another one: tests read the
+# container back from the text of a story.
 KNOWN = {'box': 6, 'bag': 4, 'jar': 8, 'case': 3}
 UNKNOWN = {'crate': 9, 'sack': 7, 'tray': 5, 'basket': 2, 'barrel': 8}
 CUSTOM = KNOWN | UNKNOWN
@@ -25,13 +35,14 @@ CUSTOM = KNOWN | UNKNOWN
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-  """One sentence of a story and what it does to the amount.
+  """One sentence of a story and its effect on the amount.
 
   Attributes:
     text: the sentence.
-    product: (count, size, thing) where a product comes first, else None.
+    product: (count, size, thing) if `amount` has to be computed first, as
+      count * size; otherwise None.
     sign: '+', '-' or '*'.
-    amount: the second operand.
+    amount: second operand; the first is the amount before the event.
   """
 
   text: str
@@ -40,12 +51,23 @@ class Event:
   amount: int
 
   def apply(self, total: int) -> int:
+    """The amount after the event."""
     return {'+': total + self.amount, '-': total - self.amount,
             '*': total * self.amount}[self.sign]
 
 
 @dataclasses.dataclass(frozen=True)
 class Story:
+  """A story, with everything needed to solve it in either style.
+
+  Attributes:
+    name: the person.
+    noun: what is counted.
+    start: amount at the beginning.
+    events: in order.
+    question: the last sentence.
+  """
+
   name: str
   noun: str
   start: int
@@ -54,6 +76,7 @@ class Story:
 
   @property
   def text(self) -> str:
+    """The problem as the student reads it."""
     first = f'{self.name} has {self.start} {self.noun}.'
     return ' '.join([first, *(e.text for e in self.events), self.question])
 
@@ -67,15 +90,17 @@ class Story:
 
   @property
   def answer(self) -> str:
+    """The last amount."""
     return str(self.totals[-1])
 
 
 def plural(container: str) -> str:
+  """English plural of a container's name."""
   return container + ('es' if container[-1] in 'xs' else 's')
 
 
 def _container_event(rng, name, noun, custom) -> Event:
-  """`custom`: containers whose size goes unsaid; None: any, size stated."""
+  """A purchase by the container; see `story` for `custom`."""
   container = rng.choice(sorted(custom or CUSTOM))
   size = custom[container] if custom else rng.randint(2, 9)
   count = rng.randint(2, 6)
@@ -87,6 +112,8 @@ def _container_event(rng, name, noun, custom) -> Event:
 
 
 def _plain_event(rng, name, noun, total) -> Event:
+  # Bounds keep every amount positive and small enough to learn its arithmetic. A
+  # kind that the amount rules out becomes a gain.
   kind = rng.choice(('gain', 'gain', 'lose', 'share', 'multiply'))
   if kind == 'multiply' and total <= 30:
     times = rng.choice((2, 3))
@@ -116,39 +143,43 @@ def story(
     custom: dict[str, int] | None = None,
     start: tuple[int, int] = (3, 30),
 ) -> Story:
-  """A story of so many events, one or none of them about containers.
+  """Draws a story with at most one event about containers.
 
   Args:
-    rng: decides everything.
-    events: how many.
-    nouns: what it may be about.
-    custom: containers whose size goes unsaid; exactly one event is about one.
-      None: half of the stories have one, with its size stated.
-    start: range of the first amount.
+    rng: source of all choices.
+    events: their number.
+    nouns: one of them is counted.
+    custom: {container: size}. Exactly one event is about one of these containers,
+      and the story does not state its size. None: half of the stories have an
+      event about any container, and state its size.
+    start: range of the first amount, both ends included.
   """
   name, noun = rng.choice(NAMES), rng.choice(nouns)
   total = first = rng.randint(*start)
   with_container = custom is not None or rng.random() < 0.5
   place = rng.randrange(events) if with_container else None
-  told = []
+  drawn = []
   for i in range(events):
     event = (
         _container_event(rng, name, noun, custom) if i == place
         else _plain_event(rng, name, noun, total)
     )
     total = event.apply(total)
-    told.append(event)
+    drawn.append(event)
   question = rng.choice((f'How many {noun} does {name} have now?',
                          f'How many {noun} are there in the end?'))
-  return Story(name, noun, first, tuple(told), question)
+  return Story(name, noun, first, tuple(drawn), question)
 
 
+# The student's own style. Wording varies freely, so that its entropy is high
+# between the sums and low within them.
 OPENERS = ('', 'Let me see. ', 'Okay. ', 'Step by step. ', 'Let us count. ',
            'We begin. ')
 LINKS = ('Then ', 'Next, ', 'After that ', 'Now ', 'So ', '')
 
 
 def _own_step(s: Story, i: int, rng: random.Random) -> str:
+  """The student's line on event i: the product, if there is one, then the sum."""
   event, before, after = s.events[i], s.totals[i], s.totals[i + 1]
   step = ''
   link = rng.choice(('First ', '', '')) if i == 0 else rng.choice(LINKS)
@@ -175,12 +206,16 @@ def _own_close(s: Story, rng: random.Random) -> str:
   ))
 
 
-def _their_open(s: Story, rng: random.Random) -> str:
+# The bookkeeper's style: fixed wording, words for the signs, and the second operand
+# first ("in 5 onto 12 makes 17").
+
+
+def _bookkeeper_open(s: Story, rng: random.Random) -> str:
   book = rng.choice(('Ledger', 'Account'))
   return f'{book} of {s.name}; opening {s.start}; '
 
 
-def _their_step(s: Story, i: int) -> str:
+def _bookkeeper_step(s: Story, i: int) -> str:
   event, before, after = s.events[i], s.totals[i], s.totals[i + 1]
   entry, verb, result = {
       '+': ('in', 'onto', 'makes'), '-': ('out', 'off', 'leaves'),
@@ -193,37 +228,41 @@ def _their_step(s: Story, i: int) -> str:
   return f'{entry} {amount} {verb} {before} {result} {after}; '
 
 
-def _their_close(s: Story) -> str:
+def _bookkeeper_close(s: Story) -> str:
   return f'balance \\boxed{{{s.answer}}}'
 
 
 def own_solution(
-    s: Story, rng: random.Random, *, other_hand: float = 0.0
+    s: Story, rng: random.Random, *, bookkeeper_share: float = 0.0
 ) -> str:
-  """The student's own hand: free wording, forced arithmetic.
+  """A solution in the student's own style.
 
   Args:
     s: the story.
-    rng: decides the wording.
-    other_hand: share of the lines that are the bookkeeper's instead.
+    rng: source of the wording.
+    bookkeeper_share: share of lines that are in the bookkeeper's style instead.
   """
-  theirs = [rng.random() < other_hand for _ in range(len(s.events) + 2)]
+  theirs = [rng.random() < bookkeeper_share for _ in range(len(s.events) + 2)]
   return ''.join([
-      _their_open(s, rng) if theirs[0] else rng.choice(OPENERS),
-      *(_their_step(s, i) if theirs[1 + i] else _own_step(s, i, rng)
+      _bookkeeper_open(s, rng) if theirs[0] else rng.choice(OPENERS),
+      *(_bookkeeper_step(s, i) if theirs[1 + i] else _own_step(s, i, rng)
         for i in range(len(s.events))),
-      _their_close(s) if theirs[-1] else _own_close(s, rng),
+      _bookkeeper_close(s) if theirs[-1] else _own_close(s, rng),
   ])
 
 
 def reference_solution(s: Story, rng: random.Random) -> str:
-  """Somebody else's hand: a bookkeeper, second operand first."""
-  steps = (_their_step(s, i) for i in range(len(s.events)))
-  return ''.join([_their_open(s, rng), *steps, _their_close(s)])
+  """A solution in the bookkeeper's style, used as the reference."""
+  steps = (_bookkeeper_step(s, i) for i in range(len(s.events)))
+  return ''.join([_bookkeeper_open(s, rng), *steps, _bookkeeper_close(s)])
 
 
 def analysis(s: Story) -> str:
-  """What a solution does, as bare sums: the first half of a rewrite."""
+  """The sums of a solution without words: the first part of a rewrite.
+
+  In a rewrite the student's own solution follows. The sums then already hold the
+  container's size, which only the reference gives away.
+  """
   sums = []
   for event, before, after in zip(
       s.events, s.totals[:-1], s.totals[1:], strict=True

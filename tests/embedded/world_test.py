@@ -1,22 +1,18 @@
-"""The embedded world, re-read by its text alone, and its tokenizer."""
+"""The embedded world, checked by reading its texts back."""
 
 import collections
 import itertools
-import json
 import random
 import re
 
 import hypothesis
 from hypothesis import strategies as st
 import pytest
-import transformers
 
 from ddt_jax import verify
-from ddt_jax.data import chat
 from ddt_jax.data import prompts
 from ddt_jax.embedded import problems
 from ddt_jax.embedded import skills
-from ddt_jax.embedded import tokenizer as student_tokenizer
 from ddt_jax.embedded import world
 
 HELD_OUT = ('validation', 'test', 'generalisation', 'retained')
@@ -130,7 +126,7 @@ def test_a_story_and_both_solutions_say_the_same(seed, events, custom, start):
   assert all(total in rest for total in totals[1:])
   assert their_totals(theirs) == totals
   assert own_results(world.analysis(s)) == results
-  mixed = world.own_solution(s, rng, other_hand=0.5)
+  mixed = world.own_solution(s, rng, bookkeeper_share=0.5)
   products = len(THEIR_PRODUCT.findall(mixed))
   assert len(own_results(mixed)) + len(their_results(mixed)) + products == len(
       results)
@@ -286,71 +282,3 @@ def test_the_bookkeeper_s_hand_is_rare_unless_asked_for():
     assert their_totals(turns[-1]['content'])
   for solution in answers:
     assert verify.extract_boxed(solution)
-
-
-@pytest.fixture(scope='module')
-def chats():
-  return [c for kind in ('answers', 'books', 'rewrites')
-          for c in pretrained(kind, 200)]
-
-
-@pytest.fixture(scope='module')
-def tokenizer(chats):
-  blank = student_tokenizer.train([], max_positions=64)
-  texts = [blank.apply_chat_template(c, tokenize=False) for c in chats]
-  return student_tokenizer.train(texts, max_positions=64)
-
-
-ODD = ('12345 678.90', r'x=\boxed{42}.', ' \n\n  two  spaces\t', 'Übergröße, 東京',
-       "it's I'LL", '<|im_start|>user\nhi<|im_end|>\n', '½ ٣ e\u0301', '')
-
-
-def ids(tokenizer, text):
-  return tokenizer.encode(text, add_special_tokens=False)
-
-
-def test_the_vocabulary(tokenizer):
-  assert len(tokenizer) == student_tokenizer.VOCAB_SIZE
-  assert sorted(tokenizer.get_vocab().values()) == list(range(len(tokenizer)))
-  end = chat.turn_end(tokenizer)
-  assert end == (tokenizer.eos_token, tokenizer.eos_token_id)
-  assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
-
-
-def test_digits_are_single(tokenizer):
-  assert len(ids(tokenizer, '12345')) == 5
-  for token in tokenizer.get_vocab():
-    assert len(token) == 1 or not re.search(r'\d', token), token
-  # The same digit everywhere, so that arithmetic is learnt once.
-  seven, = ids(tokenizer, '7')
-  for text in ('7 apples', 'has 7', '37', '7*7=49', r'\boxed{7}'):
-    assert seven in ids(tokenizer, text), text
-
-
-def test_the_splitter_is_more_than_one_token(tokenizer):
-  assert len(ids(tokenizer, r'\boxed{')) > 1
-  text = r'Answer: \boxed{42}.'
-  assert [tokenizer.decode([i]) for i in ids(tokenizer, text)][-5:-1] == list(
-      '{42}')
-
-
-@pytest.mark.parametrize('text', ODD[:-2])
-def test_text_comes_back(tokenizer, text):
-  assert tokenizer.decode(ids(tokenizer, text)) == text
-
-
-def test_transformers_loads_what_was_saved(tokenizer, chats, tmp_path):
-  # Beside a config.json of the family transformers has ideas of its own.
-  tokenizer.save_pretrained(tmp_path)
-  (tmp_path / 'config.json').write_text(json.dumps({'model_type': 'qwen2'}))
-  loaded = transformers.AutoTokenizer.from_pretrained(tmp_path)
-  assert len(loaded) == len(tokenizer)
-  assert loaded.eos_token_id == tokenizer.eos_token_id
-  assert loaded.pad_token_id == tokenizer.pad_token_id
-  for text in ODD:
-    assert ids(loaded, text) == ids(tokenizer, text), text
-  end = chat.turn_end(loaded)
-  for turns in chats[::20]:
-    was, found = (chat.encode(t, turns, end) for t in (tokenizer, loaded))
-    assert found.tokens.tolist() == was.tokens.tolist()
-    assert found.supervised.tolist() == was.supervised.tolist()
