@@ -15,7 +15,6 @@ A file that was made from other settings is an error.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-import functools
 import hashlib
 import json
 import os
@@ -121,13 +120,12 @@ class StageCache:
     counts, total = [], 0.0
     for first in range(0, len(items), size):
       file = self._folder / f'{first // size:05d}.jsonl'
-      text = processes.from_first(functools.partial(self._read, file))
+      text = processes.from_first(self._read, file)
       if text is None:
         began = time.monotonic()
         made = make(first, items[first: first + size])
         seconds = time.monotonic() - began
-        write = functools.partial(self._write, file, made, seconds)
-        text = processes.from_first(write)
+        text = processes.from_first(self._write, file, made, seconds)
       # Not splitlines(): it also splits at U+2028, which JSON strings may hold.
       head, *lines = text.split('\n')[:-1]
       seconds = json.loads(head)['seconds']
@@ -138,8 +136,7 @@ class StageCache:
         'made_from': self._made_from, 'items': len(items), 'records': counts,
         'seconds': total,
     }, indent=2) + '\n'
-    processes.from_first(
-        lambda: storage.publish(self._folder / MANIFEST, manifest))
+    processes.from_first(storage.publish, self._folder / MANIFEST, manifest)
 
   def _write(self, file, made, seconds) -> str:
     """Publishes a block's file; returns its text below the digest."""
