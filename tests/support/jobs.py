@@ -6,6 +6,7 @@
 import json
 import pathlib
 import sys
+import tempfile
 
 import jax
 import numpy as np
@@ -21,7 +22,9 @@ from ddt_jax.data import chat
 from ddt_jax.scoring import forward
 from ddt_jax.training import optimizer
 from ddt_jax.training import train_step
+from ddt_jax.weights import hugging_face
 from tests.support import commands
+from tests.support import memory
 from tests.support import paths
 
 MODEL = paths.GOLDEN / 'models' / 'qwen2-tiny'
@@ -113,6 +116,28 @@ def train(mesh=None):
   return {'losses': losses, 'gradient': first.tolist(), 'phi': scores}
 
 
+def save():
+  """Weights in several files: their number, whether they come back, and the peak.
+
+  The folder exists for one process alone: the first must be the one that writes.
+  """
+  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  config, params = weights.load(MODEL, mesh=mesh)
+  hugging_face.SHARD_BYTES = 200_000
+  with tempfile.TemporaryDirectory() as folder:
+    with memory.peak_of_numpy((processes, 'to_host')) as peak:
+      weights.save(folder, config, params)
+    files = len(list(pathlib.Path(folder).glob('*.safetensors')))
+    equal = None
+    if files:
+      here = sharding.make_mesh(devices=jax.local_devices()[:1])
+      _, again = weights.load(folder, mesh=here)
+      _, before = weights.load(MODEL, mesh=here)
+      same = jax.tree.map(lambda a, b: bool((a == b).all()), again, before)
+      equal = all(jax.tree.leaves(same))
+  return {'files': files, 'equal': equal, 'peak': peak.bytes}
+
+
 def decide():
   """Process 0's decisions, and the error that the others see."""
   index = jax.process_index()
@@ -127,7 +152,7 @@ def decide():
 def main(job, address, count, index, out):
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   jax.distributed.initialize(address, int(count), int(index))
-  found = {'decode': decode, 'decide': decide, 'train': train}[job]()
+  found = {'decode': decode, 'decide': decide, 'save': save, 'train': train}[job]()
   pathlib.Path(out).write_text(json.dumps(found))
 
 

@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from ddt_jax import errors
 from ddt_jax import model
+from ddt_jax import processes
 from ddt_jax import sharding
+from ddt_jax import storage
 from ddt_jax import weights
 from ddt_jax.weights import hugging_face
+from tests.support import jobs
+from tests.support import memory
 from tests.support import paths
 
 MODELS = ('qwen2-tiny', 'qwen2-tiny-untied', 'qwen3-tiny', 'llama-tiny')
@@ -95,8 +100,32 @@ def test_sharded_files_and_their_index(tmp_path, monkeypatch):
   assert_equal(weights.load(tmp_path)[1], params)
 
   files[1].unlink()
-  with pytest.raises(FileNotFoundError, match=files[1].name):
+  with pytest.raises(errors.InputError, match=files[1].name):
     weights.load(tmp_path)
+
+
+def test_saving_holds_one_file_and_one_tensor(tmp_path, monkeypatch):
+  config, params = load(folder('qwen2-tiny-untied'))
+  largest = max(x.nbytes for x in tensors(folder('qwen2-tiny-untied')).values())
+  monkeypatch.setattr(hugging_face, 'SHARD_BYTES', 200_000)
+  with memory.peak_of_numpy(
+      (processes, 'to_host'), (safetensors.numpy, 'save'), (storage, 'publish')
+  ) as peak:
+    weights.save(tmp_path, config, params)
+  files = sorted(tmp_path.glob('model-*.safetensors'))
+  sizes = [sum(x.nbytes for x in safetensors.numpy.load_file(f).values())
+           for f in files]
+  assert sum(sizes) > 2 * (200_000 + largest)  # or the bound would say nothing
+  assert max(sizes) <= peak.bytes <= 200_000 + largest
+
+
+def test_two_processes_gather_together_and_the_first_writes(tmp_path):
+  first, second = jobs.launch('save', tmp_path)
+  largest = max(x.nbytes for x in tensors(jobs.MODEL).values())
+  assert first['files'] > 2 and first['equal']
+  assert largest < first['peak'] <= 200_000 + largest
+  assert second['files'] == 0  # none of its own
+  assert second['peak'] <= largest  # it keeps no tensor
 
 
 @pytest.mark.parametrize('sharded_first', [True, False])
@@ -148,7 +177,7 @@ def test_missing_and_misshapen_tensors_are_named_together(copy):
     norm = found['model.norm.weight']
     found['model.norm.weight'] = np.concatenate([norm, norm])
 
-  with pytest.raises(ValueError) as e:
+  with pytest.raises(errors.InputError) as e:
     weights.load(copy(damage))
   for message in (
       '3 tensor(s)', 'model.layers.1.mlp.up_proj.weight is missing',
@@ -163,7 +192,7 @@ def test_integers_are_refused(copy):
     name = 'model.layers.0.mlp.up_proj.weight'
     found[name] = found[name].astype(np.int8)
 
-  with pytest.raises(ValueError, match='up_proj.weight is I8, not a float'):
+  with pytest.raises(errors.InputError, match='up_proj.weight is I8, not a float'):
     weights.load(copy(quantise))
 
 
@@ -178,8 +207,30 @@ def test_quantised_models_are_refused_by_their_config(tmp_path):
 def test_pickled_weights_are_not_read(tmp_path):
   shutil.copy(folder('qwen2-tiny') / 'config.json', tmp_path)
   (tmp_path / 'pytorch_model.bin').write_bytes(b'')
-  with pytest.raises(FileNotFoundError, match='neither model.safetensors'):
+  with pytest.raises(errors.InputError, match='neither model.safetensors'):
     weights.load(tmp_path)
+
+
+POINTER = b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n'
+
+
+@pytest.mark.parametrize('damage', [
+    lambda data: POINTER, lambda data: data[:-1], lambda data: data[:4],
+    lambda data: b'', lambda data: b'\xff' * 8 + data[8:]],
+    ids=['pointer', 'cut', 'cut in the header', 'empty', 'bad header'])
+def test_a_file_that_is_not_whole_is_named(copy, damage):
+  file = copy(lambda found: None) / 'model.safetensors'
+  file.write_bytes(damage(file.read_bytes()))
+  with pytest.raises(errors.InputError, match='copy/model.safetensors: not a whole'):
+    weights.load(file.parent)
+
+
+@pytest.mark.parametrize('text', ['', '{', '[]', '{"metadata": {}}', '\xff'])
+def test_an_index_that_cannot_be_read_is_named(copy, text):
+  index = copy(lambda found: None) / 'model.safetensors.index.json'
+  index.write_bytes(text.encode('latin1'))
+  with pytest.raises(errors.InputError, match='index.json: not an index'):
+    weights.load(index.parent)
 
 
 @pytest.mark.parametrize('name', FAMILIES)

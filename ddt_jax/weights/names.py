@@ -1,0 +1,74 @@
+"""Names of parameters: our paths <-> the tensors of a Hugging Face folder."""
+
+from typing import Any
+
+import jax
+
+from ddt_jax import model
+from ddt_jax import sharding
+
+# Our path -> Hugging Face's name; `{}` is the index of the layer.
+TABLE = {
+    'embed/embedding': 'model.embed_tokens.weight',
+    'final_norm/scale': 'model.norm.weight',
+    'head/kernel': 'lm_head.weight',
+    'layers/attn_norm/scale': 'model.layers.{}.input_layernorm.weight',
+    'layers/mlp_norm/scale': 'model.layers.{}.post_attention_layernorm.weight',
+    **{f'layers/attn/{n}/kernel': f'model.layers.{{}}.self_attn.{n}_proj.weight'
+       for n in 'qkvo'},
+    **{f'layers/mlp/{n}/kernel': f'model.layers.{{}}.mlp.{n}_proj.weight'
+       for n in ('gate', 'up', 'down')},
+}
+FAMILY_TABLE = {
+    'llama': {},
+    'qwen2': {  # biases on q, k and v
+        f'layers/attn/{n}/bias': f'model.layers.{{}}.self_attn.{n}_proj.bias'
+        for n in 'qkv'
+    },
+    'qwen3': {  # a norm per head on q and k
+        f'layers/attn/{n}_norm/scale':
+            f'model.layers.{{}}.self_attn.{n}_norm.weight' for n in 'qk'
+    },
+}
+
+
+def hf_names(config: model.ModelConfig) -> dict[str, list[str]]:
+  """Returns the Hugging Face tensors behind each of our parameters.
+
+  Args:
+    config: the model.
+
+  Returns:
+    Our path -> names, one per layer for a stacked parameter and one otherwise.
+  """
+  table = TABLE | FAMILY_TABLE[config.model_type]
+  result = {}
+  for key_path, _ in jax.tree_util.tree_leaves_with_path(abstract(config)):
+    path = sharding.path_name(key_path)
+    layers = range(config.num_layers) if is_stacked(path) else [0]
+    result[path] = [table[path].format(i) for i in layers]
+  return result
+
+
+def abstract(config: model.ModelConfig) -> dict[str, Any]:
+  """Returns the parameter tree as ShapeDtypeStructs; allocates nothing."""
+  return jax.eval_shape(lambda: model.init(config, jax.random.key(0)))
+
+
+def is_stacked(path: str) -> bool:
+  """Whether the leading axis of a parameter is the layer, L.
+
+  Example:
+    >>> is_stacked('layers/attn/q/kernel'), is_stacked('head/kernel')
+    (True, False)
+  """
+  return path.startswith('layers/')
+
+
+def is_transposed(path: str) -> bool:
+  """Whether Hugging Face stores a layer's matrix the other way round.
+
+  Kernels of layers are [in, out] here and [out, in] there. Tables are [V, D] in
+  both: the head's kernel, too, is kept as a table.
+  """
+  return is_stacked(path) and path.endswith('/kernel')
