@@ -2,8 +2,11 @@ r"""Rounds of Hinted Decoding and IDFT on the embedded student: the reference.
 
 python -m experiments.train --config configs/idft.py --workdir DIR
 
-Two CPU cores, nothing cached: 3 min 57 s. pass@1 in %: target 51.0 -> 88.0,
+Two CPU cores, nothing cached: about 4 minutes. pass@1 in %: target 51.0 -> 88.0,
 generalisation 31.0 -> 55.7, retained 96.3 -> 96.0 (300 problems each).
+
+Each section is the keyword arguments of the function or record that is named
+above it; the meaning of a field is documented there.
 """
 
 import ml_collections
@@ -11,75 +14,171 @@ import ml_collections
 
 def get_config():
   c = ml_collections.ConfigDict()
-  c.name = 'idft'
-  c.seed = 0
-  # 'embedded', or a Hugging Face folder or id. dtype: of activations and products.
-  # remat: none | dots | full, what the backward pass computes again.
-  c.model = dict(path='embedded', dtype='float32', remat='none')
-  # path: your own .jsonl or .parquet instead of the data set `name`. Of it,
-  # shares are held out for validation and evaluation. overlong: truncate | drop
-  # | error; bad_rows: error | skip; mask_mode: correct | official. question:
-  # what is asked about each problem of your file; marker: what a final answer
-  # follows, \boxed{ or e.g. 'Answer:'; kind: how it is compared, math | text.
-  c.data = dict(
-      name='word_problems', path='', validation=0.05, evaluation=0.05,
-      columns=dict(
-          problem='problem', solution='solution', answer='answer',
-          messages='messages', id='id',
-      ),
-      question='{problem}', marker='\\boxed{', kind='math', bad_rows='error',
-      max_tokens=256, overlong='truncate', mask_mode='correct',
-  )
-  # Each round makes its own data with the model as it is. problems: fresh, a
-  # slice of them for each round, or epochs, all of them in each; per_round: at
-  # most so many, 0 for all. samples: own
-  # answers to each, of which `keep` right ones are trained on. Problems without
-  # any go to Hinted Decoding (below). fallback, for the rest: drop | reference |
-  # reference_if_phi_above (min_phi). Left out: answers with a mean phi below
-  # min_phi, references only under reference_if_phi_above, and of the model's own
-  # and rewritten answers the share drop_lowest. shard: problems that a kill can
-  # cost.
-  c.rounds = 2
-  c.curate = dict(
-      problems='fresh', per_round=0, samples=2, keep=1, temperature=1.0, top_p=1.0,
-      max_new_tokens=128, fallback='reference', min_phi=-1e9, drop_lowest=0.0,
-      shard=250,
-  )
-  # The paper's. denominator: tokens | kept; weight_grad: stop | through.
-  c.loss = dict(
-      name='idft', beta=1.0, gamma_min=0.1, gamma_max=2.0,
-      denominator='tokens', weight_grad='stop',
-  )
-  # Shares of the run at strength 0 (idft is dft), and rising to 1.
-  c.curriculum = dict(warmup_ratio=0.0, transition_ratio=0.0)
-  # schedule: cosine | wsd | constant. micro_batches: the batch is cut into so
-  # many; the numbers stay the same. A run ends after so many updates in a row
-  # were skipped for a gradient that was not finite.
-  c.optim = dict(
-      lr=3e-4, schedule='cosine', warmup_ratio=0.1, decay_ratio=0.2,
-      b1=0.9, b2=0.95, weight_decay=0.01, clip=1.0,
-      batch=32, epochs=1, micro_batches=1, max_skipped_in_a_row=10,
-      across_rounds='restart',  # or continue: moments, schedule and curriculum
-  )
-  # Hinted Decoding. template: short | worked_example | your TOML file;
-  # schedule: linear | sigmoid | piecewise. The nucleus comes before the
-  # temperature, as in the paper.
-  c.hint = dict(
-      enabled=True, template='short', max_analysis_tokens=256, schedule='linear', beta=3.0,
-      temperature=0.3, top_p=0.95,
-  )
-  c.mesh = dict(data=1, fsdp=-1, tensor=1)  # -1 takes the devices that are left
-  # slots: responses decoded together. tensor: devices that share the heads then;
-  # the others have copies of the weights.
-  c.decoding = dict(slots=256, tensor=1)
-  # In steps. `accuracy` is the slower pace: greedy answers to so many problems.
-  c.validation = dict(every=25, accuracy_every=100, problems=200)
-  c.checkpoint = dict(every=50, keep=2)
-  # Before and after: so many problems of each split, `samples` answers each.
-  c.evaluation = dict(
-      problems=300, samples=4, temperature=1.0, top_p=1.0, max_new_tokens=128,
-      workers=2, timeout_s=5.0,
-  )
-  c.report = dict(examples=1000, shown=3)
-  c.log = dict(every=5, tensorboard=True, wandb='')
+  c.name = 'idft'  # of the run; its folder is runs/<name> unless --workdir is given
+  c.seed = 0       # of sampling and shuffling
+  c.rounds = 2     # each makes its own data with the model as it is
+  c.update(
+      model() | data() | curation() | training() | measuring() | machine())
   return c
+
+
+def model():
+  return dict(
+      # experiments.run.inputs.load_model
+      model=dict(
+          path='embedded',    # or a Hugging Face folder or id
+          dtype='float32',    # of activations and products; or bfloat16
+          remat='none',       # recomputed in the backward: none | dots | full
+      ),
+  )
+
+
+def data():
+  return dict(
+      # experiments.run.inputs.load_data
+      data=dict(
+          name='word_problems',  # the data set, where path is empty
+          path='',               # your .jsonl or .parquet
+          validation=0.05,       # share of your file that is held out
+          evaluation=0.05,       # likewise, for the measurements
+          columns=dict(          # what they are called in your file
+              problem='problem', solution='solution', answer='answer',
+              messages='messages', id='id',
+          ),
+          question='{problem}',  # how a problem of your file is asked
+          marker='\\boxed{',     # the final answer follows it; or e.g. 'Answer:'
+          kind='math',           # how answers are compared: math | text
+          bad_rows='error',      # or skip
+          max_tokens=256,        # longest example, prompt and response together
+          overlong='truncate',   # rule for longer ones: truncate | drop | error
+          mask_mode='correct',   # official: the official trainer's, off by one
+      ),
+  )
+
+
+def curation():
+  return dict(
+      # ddt_jax.rounds.select.Options
+      curate=dict(
+          problems='fresh',      # of a round: a slice of its own, or epochs: all
+          per_round=0,           # at most so many problems; 0: all
+          samples=2,             # own answers to each problem
+          keep=1,                # right ones of them that are trained on
+          temperature=1.0,
+          top_p=1.0,
+          max_new_tokens=128,    # longest answer, own or rewritten, in tokens
+          fallback='reference',  # unsolved: drop | reference | reference_if_phi_above
+          min_phi=-1e9,          # nats per token: responses below are dropped
+          drop_lowest=0.0,       # share of own and rewritten responses to drop
+          shard=250,             # problems that a kill can cost
+      ),
+      # ddt_jax.rounds.answers.Rewriting: Hinted Decoding of what was not solved
+      hint=dict(
+          enabled=True,
+          template='short',      # or worked_example, or your TOML file
+          max_analysis_tokens=256,
+          schedule='linear',     # of lambda: linear | sigmoid | piecewise
+          beta=3.0,              # slope of linear and sigmoid; the paper: 0.7 to 3
+          center=0.5,            # normalised entropy where sigmoid is 1/2
+          bounds=(0.3, 0.7),     # normalised entropies of piecewise
+          temperature=0.3,
+          top_p=0.95,
+          order='top_p_first',   # the paper's code; or temperature_first
+      ),
+  )
+
+
+def training():
+  return dict(
+      # ddt_jax.objectives.token_loss
+      loss=dict(
+          name='idft',           # a key of objectives.WEIGHTS
+          beta=1.0,              # > 0, nats: temperature of exp(-phi / beta); the paper's
+          gamma_min=0.1,         # bounds of the exponent; 0 is SFT, 1 is DFT
+          gamma_max=2.0,
+          denominator='tokens',  # or kept: only tokens whose weight is not 0
+          weight_grad='stop',    # or through: also differentiate p in p^gamma
+      ),
+      # ddt_jax.objectives.curriculum, as shares of the round's steps
+      curriculum=dict(
+          warmup_ratio=0.0,      # at strength 0, where IDFT is DFT
+          transition_ratio=0.0,  # rising linearly to strength 1
+      ),
+      # ddt_jax.training.optimizer.make
+      optim=dict(
+          lr=3e-4,               # peak; the paper: 6e-5 for 7B
+          schedule='cosine',     # or wsd, constant
+          warmup_ratio=0.1,      # share of the round's steps
+          decay_ratio=0.2,       # likewise, of wsd
+          b1=0.9,
+          b2=0.95,
+          eps=1e-8,
+          weight_decay=0.01,     # decoupled, on every parameter
+          clip=1.0,              # global norm of the gradient; 0: none
+      ),
+      # read by experiments/train.py
+      train=dict(
+          batch=32,              # examples of a step, over all devices
+          epochs=1,              # passes over a round's examples
+          micro_batches=1,       # a step's batch is cut into so many; same numbers
+          across_rounds='restart',  # or continue: moments, schedule, curriculum
+          max_skipped_in_a_row=10,  # updates without a finite gradient end the run
+      ),
+  )
+
+
+def measuring():
+  return dict(
+      # read by experiments/train.py; in steps
+      validation=dict(
+          every=25,              # NLL of the references held out
+          accuracy_every=100,    # and greedy answers to so many problems
+          problems=200,
+      ),
+      # ddt_jax.rounds.evaluate.by_split: before and after training, each round
+      evaluation=dict(
+          problems=300,          # of each split, at most; 0: none
+          samples=4,             # k of avg@k; 0 leaves it out
+          temperature=1.0,       # of the samples
+          top_p=1.0,
+          max_new_tokens=128,
+      ),
+      # ddt_jax.verify.verify_all
+      verifier=dict(
+          workers=2,             # processes
+          timeout_s=5.0,         # of one comparison, seconds
+      ),
+      # experiments.run.inputs.scoring_rows: of forwards without a gradient
+      scoring=dict(
+          rows=32,               # together, at most; times the data and fsdp axes
+          tokens=8192,           # together, at most, with their padding; likewise
+      ),
+      report=dict(
+          examples=1000,         # references whose phi is measured
+          shown=3,               # of them, coloured by phi
+      ),
+  )
+
+
+def machine():
+  return dict(
+      # ddt_jax.sharding.make_mesh: devices of each axis; -1: all that are left
+      mesh=dict(data=1, fsdp=-1, tensor=1),
+      # experiments.run.inputs.decoding_options
+      decoding=dict(
+          slots=256,             # responses decoded together
+          tensor=1,              # devices that share the heads; the rest are copies
+          cache_dtype='',        # of keys and values; '': as model.dtype
+      ),
+      checkpoint=dict(
+          every=50,              # steps
+          keep=2,                # newest ones
+          export='last',         # parameters in <workdir>/model; or best: lowest
+                                 # validation NLL of the run
+      ),
+      log=dict(
+          every=5,               # steps
+          tensorboard=True,
+          wandb='',              # project; '' for none
+      ),
+  )

@@ -2,7 +2,7 @@ r"""Compiles a config's programs for a TPU topology, without a TPU.
 
 python -m experiments.compile_tpu --config configs/idft.py --topology v5e:4x8 \
     --config.model.path=Qwen2.5-7B --config.model.dtype=bfloat16 \
-    --config.model.remat=full --config.data.max_tokens=4096 --config.optim.batch=32
+    --config.model.remat=full --config.data.max_tokens=4096 --config.train.batch=32
 
 Parts: head (the loss by hidden states and head, alone), train (a step of the
 optimizer), score, decode. model.path: a folder, a config.json, or a name of
@@ -30,7 +30,6 @@ from absl import app  # noqa: E402
 from absl import flags  # noqa: E402
 import jax  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
-from ml_collections import config_flags  # noqa: E402
 
 from ddt_jax import embedded  # noqa: E402
 from ddt_jax import model  # noqa: E402
@@ -38,6 +37,7 @@ from ddt_jax import sharding  # noqa: E402
 from ddt_jax.model import published  # noqa: E402
 from experiments.run import inputs  # noqa: E402
 from experiments.run import lifecycle  # noqa: E402
+from experiments.run import options  # noqa: E402
 from experiments.tpu import chips  # noqa: E402
 from experiments.tpu import hlo  # noqa: E402
 from experiments.tpu import programs  # noqa: E402
@@ -155,8 +155,8 @@ def run(c, topology: str, parts: list[str], context: int) -> None:
   shape = ', '.join(f'{a}={n}' for a, n in mesh.shape.items())
   print(
       f'{c.model.path}, {config.dtype}, remat {config.remat}, on {topology}'
-      f' ({shape}): {c.optim.batch} rows of {c.data.max_tokens} tokens in'
-      f' {c.optim.micro_batches} micro-batch(es); a chip\'s share:')
+      f' ({shape}): {c.train.batch} rows of {c.data.max_tokens} tokens in'
+      f' {c.train.micro_batches} micro-batch(es); a chip\'s share:')
   made = {
       'head': lambda: programs.head(c, mesh, config),
       'train': lambda: programs.train(c, mesh, config),
@@ -186,7 +186,7 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  config_flags.DEFINE_config_file('config', 'configs/idft.py')
+  options.define_config('configs/idft.py')
   flags.DEFINE_string('topology', 'v5e:2x4', 'Of the slice.')
   flags.DEFINE_list('parts', list(PARTS), 'What is compiled.')
   flags.DEFINE_integer(

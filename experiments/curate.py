@@ -5,38 +5,36 @@ python -m experiments.curate --config configs/idft.py --out corpus.jsonl \
 
 Writes one conversation a line, {"messages": [...], "id", "source", "phi"}. What
 was sampled on the way, wrong answers too, stays in the folder beside it, from
-which an interrupted call goes on.
+which an interrupted call resumes.
 """
 
 import json
 
-from absl import app
 from absl import flags
-from ml_collections import config_flags
 
 from ddt_jax import processes
 from ddt_jax import storage
 from ddt_jax.rounds import curate
+from experiments.run import curation
 from experiments.run import inputs
 from experiments.run import lifecycle
-from experiments.run import measure
+from experiments.run import options
+from experiments.run import workdir
 
 _OUT = flags.DEFINE_string('out', 'corpus.jsonl', 'The file to write.')
 
 
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f'unknown argument {argv[1]!r}')
-  lifecycle.start()
+def main():
   c = flags.FLAGS.config
   c.rounds = 1  # of all problems
   out = storage.path(_OUT.value)
   folder = out.parent / f'{out.name}.shards'
-  with inputs.owned(c, folder) as s:
-    corpus = measure.curated(c, s, 0, s.params, folder, step=0)
+  with workdir.owned(c, folder, inputs.make) as s:
+    with lifecycle.explained_errors(curation.NothingAccepted):
+      corpus = curation.corpus_of_round(c, s, 0, s.params, folder, step=0)
     rows = zip(corpus.responses, corpus.problems, strict=True)
     lines = [json.dumps(curate.to_chat(*row)) + '\n' for row in rows]
-    processes.from_first(lambda: storage.publish(out, ''.join(lines)))
+    processes.from_first(storage.publish, out, ''.join(lines))
   solved = corpus.summary.solved
   print(
       f'{out}: {len(corpus.responses)} of {corpus.summary.problems} problems;'
@@ -46,5 +44,5 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  config_flags.DEFINE_config_file('config', 'configs/idft.py')
-  app.run(main)
+  options.define_config('configs/idft.py')
+  lifecycle.launch(main)

@@ -13,7 +13,6 @@ import time
 from absl import app
 from absl import flags
 import jax
-from ml_collections import config_flags
 import optax
 from optax.contrib import MuonDimensionNumbers
 import tqdm
@@ -31,8 +30,9 @@ from ddt_jax.rounds import evaluate
 from ddt_jax.storage import typed_json
 from ddt_jax.training import optimizer
 from ddt_jax.training import train_step
+from experiments.run import options
 
-_CONFIG = config_flags.DEFINE_config_file('config', 'configs/student.py')
+_CONFIG = options.define_config('configs/student.py')
 _OUT = flags.DEFINE_string('out', None, 'Folder to write.', required=True)
 _TOKENIZER_TEXTS = 4000
 

@@ -1,37 +1,40 @@
-r"""What Hinted Decoding makes of the problems that a model fails.
+r"""Hinted Decoding of the problems that a model fails, at several strengths.
 
 python -m experiments.rewrite --config configs/idft.py [--problems=500]
 
 Rewrites the reference solutions of training problems whose greedy answer is
 wrong, at several strengths of the student's share (beta), and prints as Markdown
 how often the verifier accepts them and how natural they are to the model. Rows
-for the references themselves and for the model's own samples stand beside them.
+for the references and for the model's own samples stand beside them.
 """
 
 from collections.abc import Sequence
+import dataclasses
 
-from absl import app
 from absl import flags
 import jax
-from ml_collections import config_flags
 import numpy as np
 
 from ddt_jax import engine
-from ddt_jax import hinted_decode
 from ddt_jax import significance
-from ddt_jax import verify
 from ddt_jax.data import chat
-from ddt_jax.data import prompts
-from ddt_jax.rounds import curate
-from ddt_jax.rounds import evaluate
+from ddt_jax.data import records
+from ddt_jax.rounds import answers
+from ddt_jax.rounds import select
 from ddt_jax.scoring import forward
 from experiments.run import inputs
 from experiments.run import lifecycle
+from experiments.run import options
 
 _PROBLEMS = flags.DEFINE_integer('problems', 500, 'Failed problems, at most.')
 _BETAS = flags.DEFINE_list('betas', ['0', '1', '3', '6'], 'hint.beta of rows.')
 
-COPIED = 8  # tokens in a row that are the reference's
+COPIED = 8  # a run of so many tokens of the reference is a leak
+
+HEADER = (
+    '| text | accepted, % | mean phi | tokens | leaks, % | skipped, % |\n'
+    '|---|---:|---:|---:|---:|---:|'
+)
 
 
 def leaks(text: str, tokens: Sequence[int], reference: Sequence[int]) -> bool:
@@ -42,119 +45,102 @@ def leaks(text: str, tokens: Sequence[int], reference: Sequence[int]) -> bool:
       tuple(tokens[i: i + COPIED]) in runs
       for i in range(len(tokens) - COPIED + 1)
   )
-  return copied or bool(curate.MENTION.search(text))
+  return copied or bool(select.MENTION.search(text))
 
 
-class Table:
-  """Rows of texts for the same problems."""
+def table_row(
+    name: str,
+    s: inputs.Inputs,
+    problems: Sequence[records.Problem],
+    responses: Sequence[records.Response],
+    references: Sequence[Sequence[int]] | None,
+) -> str:
+  """A line of the table.
 
-  def __init__(self, s: inputs.Setup, problems, workers: int, timeout_s: float):
-    self.s, self.problems = s, problems
-    self.verifier = dict(workers=workers, timeout_s=timeout_s)
-    self.students = [
-        chat.encode_prompt(s.tokenizer, prompts.student_chat(p.problem))
-        for p in problems
-    ]
-    self.references = [
-        s.tokenizer.encode(p.solution, add_special_tokens=False) + [s.end.id]
-        for p in problems
-    ]
-    self.lines = [
-        '| text | accepted, % | mean phi | tokens | leaks, % | skipped, % |',
-        '|---|---:|---:|---:|---:|---:|',
-    ]
-
-  def add(
-      self, name: str, texts: Sequence[Sequence[int]], *, may_leak: bool = True
-  ) -> None:
-    """A row of response tokens for each problem, empty where it was skipped."""
-    words = [
-        self.s.tokenizer.decode(t, skip_special_tokens=True) for t in texts
-    ]
-    verdicts = verify.verify_all(
-        [(w, p.answer) for w, p in zip(words, self.problems, strict=True)],
-        kind=[p.kind for p in self.problems],
-        marker=[p.marker for p in self.problems], **self.verifier,
-    )
-    accepted = significance.wilson(
-        sum(v.correct is True for v in verdicts), len(verdicts)
-    )
-    there = [i for i, t in enumerate(texts) if len(t)]
-    examples = [
-        chat.Example(
-            np.array([*self.students[i], *texts[i]], np.int32),
-            np.arange(len(self.students[i]) + len(texts[i]))
-            >= len(self.students[i]),
-        ) for i in there
-    ]
-    stats = forward.token_stats(
-        self.s.params, self.s.config, examples, batch=32, mesh=self.s.mesh
-    )
-    phi = np.concatenate([x.phi for x in stats])
-    error = significance.normal_half_width(phi.std(), len(phi))
-    leaked = ''
-    if may_leak:
-      leaked = '{:.1f}'.format(100 * np.mean([
-          leaks(words[i], texts[i], self.references[i]) for i in there
-      ]))
-    shown = '{value:.1f} [{low:.1f}, {high:.1f}]'.format(
-        **{k: 100 * v for k, v in accepted._asdict().items()}
-    )
-    self.lines.append(
-        f'| {name} | {shown} | {phi.mean():+.4f} ± {error:.4f} |'
-        f' {np.mean([len(texts[i]) for i in there]):.1f} | {leaked} |'
-        f' {100 * (1 - len(there) / len(texts)):.1f} |'
-    )
-    print(self.lines[-1], flush=True)
+  Args:
+    name: of the texts.
+    s: whose model scores them.
+    problems, responses: aligned; no tokens where a problem was skipped.
+    references: token ids of the references, to look for leaks; None where the
+      texts are the references.
+  """
+  accepted = significance.wilson(
+      sum(r.correct is True for r in responses), len(responses))
+  written = [i for i, r in enumerate(responses) if r.tokens]
+  prompts = answers.prompt_ids(s.tokenizer, problems)
+  stats = forward.token_stats(
+      s.params, s.config,
+      [chat.answered(prompts[i], responses[i].tokens) for i in written],
+      batch=s.rows, mesh=s.mesh)
+  phi = np.concatenate([x.phi for x in stats])
+  error = significance.normal_half_width(phi.std(), len(phi))
+  leaked = '' if references is None else '{:.1f}'.format(100 * np.mean([
+      leaks(responses[i].text, responses[i].tokens, references[i])
+      for i in written
+  ]))
+  value, low, high = (100 * share for share in accepted)
+  return (
+      f'| {name} | {value:.1f} [{low:.1f}, {high:.1f}] |'
+      f' {phi.mean():+.4f} ± {error:.4f} |'
+      f' {np.mean([len(responses[i].tokens) for i in written]):.1f} | {leaked} |'
+      f' {100 * (1 - len(written) / len(responses)):.1f} |'
+  )
 
 
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f'unknown argument {argv[1]!r}')
-  lifecycle.start()
-  c = flags.FLAGS.config
-  with lifecycle.explained_errors(*lifecycle.INPUT_ERRORS):
-    hint = c.hint.to_dict()
-    hint.pop('enabled')
-    template = prompts.load(hint.pop('template'))
-    s = inputs.make(c)
-  e, key = c.evaluation, jax.random.key(c.seed)
-  shared = s.decoding | {'max_new_tokens': e.max_new_tokens}
-  verifier = dict(workers=e.workers, timeout_s=e.timeout_s)
+def failed_problems(c, s: inputs.Inputs, most: int) -> list[records.Problem]:
+  """Training problems whose greedy answer is wrong, at most so many."""
   candidates = [p for p in s.corpus.train if p.answer and not p.messages]
-  answers = evaluate.answer(
-      s.params, s.config, s.tokenizer, candidates[:4 * _PROBLEMS.value],
-      greedy=True, key=key, **verifier, **shared,
-  )
-  failed = [
-      p for p, (answer,) in zip(candidates, answers, strict=False)
+  candidates = candidates[:4 * most]
+  greedy = answers.answer(
+      s.params, s.config, s.tokenizer, candidates, greedy=True,
+      key=jax.random.key(c.seed), verifier=c.verifier,
+      max_new_tokens=c.evaluation.max_new_tokens, **s.decoding)
+  return [
+      p for p, (answer,) in zip(candidates, greedy, strict=True)
       if answer.correct is not True
-  ][:_PROBLEMS.value]
-  drawn = {k: hint[k] for k in ('temperature', 'top_p')}
-  print(f'{len(failed)} problems whose greedy answer is wrong; temperature'
-        ' {temperature:g}, top-p {top_p:g}'.format(**drawn))
+  ][:most]
 
-  table = Table(s, failed, **verifier)
-  print('\n'.join(table.lines))
-  table.add('reference solutions', table.references, may_leak=False)
-  own = engine.generate(
-      s.params, s.config, table.students, key=key, **drawn, **shared
-  )
-  table.add('own samples', [r.tokens for r in own])
-  requests = [
-      (student, chat.encode_prompt(
-          s.tokenizer, template.hinted_chat(p.problem, p.solution)
-      )) for student, p in zip(table.students, failed, strict=True)
+
+def main():
+  c = flags.FLAGS.config
+  with lifecycle.explained_errors():
+    rewriting = answers.Rewriting(**c.hint)
+    rewriting.prompt_template()
+    s = inputs.make(c)
+  key = jax.random.key(c.seed)
+  model = s.params, s.config, s.tokenizer
+  problems = failed_problems(c, s, _PROBLEMS.value)
+  print(
+      f'{len(problems)} problems whose greedy answer is wrong; temperature'
+      f' {rewriting.temperature:g}, top-p {rewriting.top_p:g}\n{HEADER}',
+      flush=True)
+
+  references = [
+      s.tokenizer.encode(p.solution, add_special_tokens=False) + [s.end.id]
+      for p in problems
   ]
+  given = answers.judge(
+      s.tokenizer, problems,
+      [engine.Generated(tokens, 'eos') for tokens in references], 'reference',
+      c.verifier)
+  print(table_row('reference solutions', s, problems, given, None), flush=True)
+  own = answers.answer(
+      *model, problems, key=key, temperature=rewriting.temperature,
+      top_p=rewriting.top_p, verifier=c.verifier,
+      max_new_tokens=c.evaluation.max_new_tokens, **s.decoding)
+  print(table_row(
+      'own samples', s, problems, [r for r, in own], references), flush=True)
   for beta in _BETAS.value:
-    found = hinted_decode.rewrite(
-        s.params, s.config, requests, tokenizer=s.tokenizer, key=key,
-        marker=template.marker, splitter=c.data.marker,
-        **hint | {'beta': float(beta)}, **shared,
-    )
-    table.add(f'rewritten, beta = {beta}', [r.tokens for r in found])
+    rewritten = answers.rewrite(
+        *model, problems, key=key,
+        rewriting=dataclasses.replace(rewriting, beta=float(beta)),
+        max_new_tokens=c.evaluation.max_new_tokens, decoding=s.decoding,
+        verifier=c.verifier)
+    print(table_row(
+        f'rewritten, beta = {beta}', s, problems, rewritten, references),
+        flush=True)
 
 
 if __name__ == '__main__':
-  config_flags.DEFINE_config_file('config', 'configs/idft.py')
-  app.run(main)
+  options.define_config('configs/idft.py')
+  lifecycle.launch(main)

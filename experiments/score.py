@@ -14,16 +14,16 @@ import sys
 
 from absl import app
 from absl import flags
-from ml_collections import config_flags
 
 from ddt_jax import processes
 from ddt_jax import report
 from ddt_jax import storage
 from ddt_jax.report import scores
 from ddt_jax.scoring import calibration
-from experiments.run import inputs
 from experiments.run import lifecycle
+from experiments.run import options
 from experiments.run import scoring
+from experiments.run import workdir
 
 _WORKDIR = flags.DEFINE_string(
     'workdir', '', 'The folder; default runs/<config.name>/<names of the inputs>.')
@@ -40,19 +40,19 @@ def main(argv):
     raise app.UsageError(f'unknown argument {argv[1]!r}')
   lifecycle.start()
   c = flags.FLAGS.config
-  workdir = storage.path(_WORKDIR.value or default_workdir(c))
-  with inputs.owned(c, workdir, scoring.make) as s:
+  folder = storage.path(_WORKDIR.value or default_workdir(c))
+  with workdir.owned(c, folder, scoring.make) as s:
     # What a row is found to be on the way, and what the model makes of it.
     with lifecycle.explained_errors(
         ValueError, FloatingPointError, processes.FirstFailed
     ):
-      run = scoring.Scoring(c, workdir, s)
+      run = scoring.Scoring(c, folder, s)
       sound = not c.calibrate or calibrate(run)
       corpora = {name: run.corpus(name) for name in s.files}
       if corpora:
         summary, examples = run.summary(corpora), run.examples(corpora)
         print(processes.from_first(
-            lambda: scores.write(workdir, summary, examples)))
+            lambda: scores.write(folder, summary, examples)))
   sys.exit(0 if sound else 1)
 
 
@@ -75,5 +75,5 @@ def calibrate(run: scoring.Scoring) -> bool:
 
 
 if __name__ == '__main__':
-  config_flags.DEFINE_config_file('config', 'configs/score.py')
+  options.define_config('configs/score.py')
   app.run(main)

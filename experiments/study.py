@@ -22,6 +22,7 @@ from ddt_jax.training import metrics
 from experiments import train
 from experiments.run import inputs
 from experiments.run import lifecycle
+from experiments.run import workdir
 
 _WORKDIR = flags.DEFINE_string(
     'workdir', '', 'Folder of the runs; default runs/compare/<base>.'
@@ -37,7 +38,7 @@ SPLITS = ('target', 'generalisation', 'retained')
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t, n - 1 degrees
 
 
-def folder():
+def study_folder():
   return storage.path(_WORKDIR.value or f'runs/compare/{_BASE.value}')
 
 
@@ -55,15 +56,15 @@ def finished(
   c.seed, c.optim.lr = seed, float(rate)
   if stage == 'grid':
     c.evaluation.problems = 0
-  workdir = folder() / stage / f'{objective}-{rate}-seed{seed}'
-  file = workdir / 'results.json'
+  folder = study_folder() / stage / f'{objective}-{rate}-seed{seed}'
+  file = folder / 'results.json'
   if not file.exists():
-    print(f'--- {stage}: {workdir.name}', flush=True)
-    with storage.lock(workdir):
-      lifecycle.keep_config(workdir, c)
-      train.run(c, workdir, inputs.make(c))
-      report.write(workdir)
-  lines = metrics.read(workdir, 'validation')
+    print(f'--- {stage}: {folder.name}', flush=True)
+    with storage.lock(folder):
+      workdir.keep_config(folder, c)
+      train.run(c, folder, inputs.make(c))
+      report.write(folder)
+  lines = metrics.read(folder, 'validation')
   found = results.RunResults.from_json(file.read_text(), file)
   return found, [x for x in lines if 'accuracy' in x][-1]['accuracy']
 
@@ -119,7 +120,7 @@ def main(argv):
       ' interval. NLL and phi of the reference solutions, nats per token.',
       'Validation accuracy by learning rate, first seed: ' + '; '.join(grid) + '.',
   ])
-  storage.publish(folder() / 'table.md', table + '\n')
+  storage.publish(study_folder() / 'table.md', table + '\n')
   print(table)
 
 

@@ -8,109 +8,225 @@ report.md, report.html and plots/ are in the workdir, the fine-tuned model in
 its folder `model`.
 """
 
+from collections.abc import Callable
 import functools
+import time
 from typing import Any
 
-from absl import app
 from absl import flags
-from ml_collections import config_flags
+from etils import epath
+import jax
 import tqdm
 
+from ddt_jax import objectives
 from ddt_jax import processes
 from ddt_jax import report
+from ddt_jax import sharding
 from ddt_jax import storage
 from ddt_jax import weights
 from ddt_jax.data import batches
 from ddt_jax.report import results
-from ddt_jax.training import metrics as metrics_lib
+from ddt_jax.training import checkpoint
+from ddt_jax.training import log
+from ddt_jax.training import metrics
+from ddt_jax.training import optimizer
+from ddt_jax.training import train_step
+from ddt_jax.training.progress import Progress
+from experiments.run import curation
 from experiments.run import inputs
 from experiments.run import lifecycle
 from experiments.run import measure
-from experiments.run import training as training_lib
+from experiments.run import options
+from experiments.run import workdir
 
 
-def _is_due(done: int, total: int, every: int) -> bool:
+def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
+  """Runs all rounds, or those that an interrupted call has left to do.
+
+  Args:
+    c: the config, see configs/idft.py.
+    folder: the run's.
+    s: the mesh, the model and the data of the config; the parameters are donated.
+  """
+  measurements = measure.Measurements(c, workdir.Workdir(folder), s)
+  saved = Saved(c, folder, s)
+  state, params, progress = saved.restore()
+
+  with metrics.Writer(
+      folder, start_step=progress.step, tensorboard=c.log.tensorboard,
+      wandb=c.log.wandb or None,
+  ) as writer:
+    for r in range(progress.round, c.rounds):
+      # Data. The model answers, rewrites what it failed, and is scored.
+      if not progress.done:
+        measurements.model(r, params)
+      corpus = curation.corpus_of_round(
+          c, s, r, params, folder / 'rounds' / str(r), progress.steps_before)
+      measurements.keep_summary(r, corpus.summary)
+      stream = batches.Stream(
+          corpus.examples, batch=c.train.batch, epochs=c.train.epochs,
+          seed=c.seed + r, mask_mode=c.data.mask_mode)
+      total = batches.steps(len(corpus.examples), c.train.batch, c.train.epochs)
+
+      # State and step.
+      if progress.done:
+        stream.set_state(progress.stream)
+      elif state is None or c.train.across_rounds == 'restart':
+        state = saved.create(params)
+      step, rate = make_step(c, s, saved.shardings, r, total, progress)
+
+      # Loop.
+      pending, since = [], time.monotonic()
+      bar = tqdm.tqdm(
+          range(progress.done + 1, total + 1), f'round {r + 1}, train',
+          initial=progress.done, total=total)
+      for done in bar:
+        state, sums = step(state, batches.place(next(stream), s.mesh))
+        pending.append(sums)
+        progress = progress.replace(done=done, step=progress.step + 1)
+        due = functools.partial(is_due, done, total)
+        saving = lifecycle.stop_requested() or due(c.checkpoint.every)
+        validating = s.validation.examples and due(c.validation.every)
+
+        if saving or validating or due(c.log.every):
+          progress, scalars, text = log.summarise(
+              pending, progress, since=since, lr=rate(done - 1),
+              patience=c.train.max_skipped_in_a_row)
+          writer.write(progress.step, 'train', scalars)
+          bar.set_postfix_str(text)
+          pending = []
+        if validating:
+          scalars = measurements.validation(
+              state.params, accuracy=due(c.validation.accuracy_every))
+          writer.write(progress.step, 'validation', scalars)
+          progress = saved.keep_best(state, progress, scalars['nll'])
+        if saving:
+          writer.flush()  # first, so that a checkpoint's steps have their lines
+          progress = saved.save(state, progress, stream, total)
+          lifecycle.check_stop()
+        if not pending:
+          since = time.monotonic()  # validation and saving are not training time
+      params = state.params
+
+  # Export.
+  params = saved.exported(params)
+  measurements.model(c.rounds, params)
+  weights.save(folder / 'model', s.config, params, tokenizer=s.tokenizer)
+  return measurements.results(progress, params)
+
+
+def is_due(done: int, total: int, every: int) -> bool:
+  """Whether something that is done every so many steps is due after a step."""
   return done == total or done % every == 0
 
 
-def run(c, workdir: Any, s: inputs.Setup) -> results.RunResults:
-  """The run, or what is left of it; returns what results.json holds."""
-  workdir = storage.path(workdir)
-  stages = measure.Stages(c, workdir, s)
-  training = training_lib.Training(c, workdir, s)
-  state, progress = training.restore()
-  params = state.params if state else s.params
+def make_step(
+    c, s: inputs.Inputs, shardings: Any, r: int, total: int, progress: Progress
+) -> tuple[Callable, Callable[[int], jax.Array]]:
+  """Compiles the step of round r, and its learning rate by step of the round.
 
-  with metrics_lib.Writer(
-      workdir, start_step=progress['step'], tensorboard=c.log.tensorboard,
-      wandb=c.log.wandb or None,
-  ) as writer:
-    for r in range(progress['round'], c.rounds):
-      began = progress['step'] - progress['done']
-      if not progress['done']:
-        stages.measure(r, params)
-      examples = stages.curate(r, params, began)
-      total = batches.steps(len(examples), training.rows, training.epochs)
-      stream = batches.Stream(
-          examples, batch=training.rows, epochs=training.epochs,
-          seed=c.seed + r, mask_mode=c.data.mask_mode,
-      )
-      if progress['done']:
-        stream.set_state(progress['stream'])
-      else:
-        state = training.begin(state, params)
-      step, rate = training.step(r, total, progress)
-      log = measure.Log(writer, progress, rate, patience=training.patience)
-      bar = tqdm.tqdm(
-          range(progress['done'] + 1, total + 1), f'round {r + 1}, train',
-          initial=progress['done'], total=total,
-      )
-      for done in bar:
-        state, metrics = step(state, batches.place(next(stream), s.mesh))
-        log.add(metrics)
-        progress |= {'done': done, 'step': began + done}
-        stopping = lifecycle.stop_requested()
-        due = functools.partial(_is_due, done, total)
-        if due(c.log.every) or due(c.checkpoint.every) or stopping:
-          bar.set_postfix_str(log.write())
-        if s.validation.examples and due(c.validation.every):
-          found = stages.validate(state.params, due(c.validation.accuracy_every))
-          writer.write(progress['step'], 'validation', found)
-          training.keep_best(state, progress, found['nll'])
-          log.restart_clock()
-        if due(c.checkpoint.every) or stopping:
-          writer.flush()  # before the checkpoint that covers these lines
-          progress['stream'] = stream.get_state()
-          if done == total:
-            updates = progress['step'] - progress['skipped']
-            progress |= {'round': r + 1, 'done': 0, 'updates': updates}
-          training.save(state, progress)
-          lifecycle.check_stop()
-          log.restart_clock()
-      params = state.params
+  With across_rounds='continue' all rounds share one schedule and one curriculum,
+  of which each has an equal part.
 
-  stages.measure(c.rounds, params)
-  weights.save(workdir / 'model', s.config, params, tokenizer=s.tokenizer)
-  return stages.write_results(progress, params)
+  Args:
+    c, s: the config, and the inputs made from it.
+    shardings: of the state.
+    r, total: the round, and its steps.
+    progress: at the beginning of the round, or where it was interrupted.
+  """
+  span, updates, steps_before = dict(total_steps=total), 0, 0
+  if c.train.across_rounds == 'continue':
+    span = dict(total_steps=c.rounds * total, first_step=r * total)
+    updates, steps_before = progress.updates, progress.steps_before
+  schedule, tx = optimizer.make(**span, updates=updates, **c.optim)
+  step = jax.jit(
+      train_step.make_train_step(
+          s.config, tx, mesh=s.mesh, micro_batches=c.train.micro_batches,
+          steps_before=steps_before, **span, **c.curriculum,
+          **objectives.pick(**c.loss)),
+      donate_argnums=0,
+      in_shardings=(shardings, sharding.batch_sharding(s.mesh)),
+      out_shardings=(shardings, sharding.replicated(s.mesh)),
+  )
+  return step, lambda done: schedule(updates + done)
 
 
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f'unknown argument {argv[1]!r}')
-  lifecycle.start()
+class Saved:
+  """The train state of a run on its mesh, and its checkpoints.
+
+  Attributes:
+    shardings: of the state: one table for parameters and moments.
+    create: parameters, which are donated -> a new state.
+  """
+
+  def __init__(self, c, folder: epath.Path, s: inputs.Inputs):
+    self._export, self._params = c.checkpoint.export, s.params
+    _, tx = optimizer.make(total_steps=1, **c.optim)
+    create = functools.partial(train_step.TrainState.create, tx=tx)
+    abstract = jax.eval_shape(create, s.params)
+    self.shardings = sharding.tree_shardings(abstract, s.mesh)
+    self.create = jax.jit(create, donate_argnums=0, out_shardings=self.shardings)
+    self._abstract = checkpoint.abstract(abstract, self.shardings)
+    self._latest = checkpoint.Checkpoints(folder, keep=c.checkpoint.keep)
+    self._best = checkpoint.Checkpoints(folder, 'best', keep=1)
+
+  def restore(self) -> tuple[train_step.TrainState | None, Any, Progress]:
+    """(state, parameters, progress) of the newest checkpoint, or of a new run."""
+    restored = self._latest.restore(self._abstract)
+    if restored is None:
+      return None, self._params, Progress()
+    # Free the initial parameters: two copies may not fit in memory.
+    jax.tree.map(lambda x: x.delete(), self._params)
+    state, progress = restored
+    return state, state.params, Progress.from_json(progress)
+
+  def save(
+      self, state: train_step.TrainState, progress: Progress,
+      stream: batches.Stream, total: int
+  ) -> Progress:
+    """Saves a checkpoint; returns the progress that it holds."""
+    progress = progress.replace(stream=stream.get_state())
+    if progress.done == total:
+      progress = progress.replace(
+          round=progress.round + 1, done=0,
+          updates=progress.step - progress.skipped)
+    self._latest.save(progress.step, state, progress.to_json())
+    return progress
+
+  def keep_best(
+      self, state: train_step.TrainState, progress: Progress, nll: float
+  ) -> Progress:
+    """Notes the lowest validation NLL, and saves parameters that are exported."""
+    if progress.best_nll is not None and nll >= progress.best_nll:
+      return progress
+    progress = progress.replace(best_step=progress.step, best_nll=nll)
+    if self._export == 'best':
+      self._best.save(
+          progress.step, {'params': state.params}, progress.to_json())
+    return progress
+
+  def exported(self, params: Any) -> Any:
+    """The parameters to export: the last ones, or those of the best checkpoint."""
+    if self._export == 'last':
+      return params
+    best = self._best.restore({'params': self._abstract.params})
+    return params if best is None else best[0]['params']
+
+
+def main():
   c = flags.FLAGS.config
-  workdir = storage.path(flags.FLAGS.workdir or f'runs/{c.name}')
-  with inputs.owned(c, workdir) as ready:
+  folder = storage.path(flags.FLAGS.workdir or f'runs/{c.name}')
+  with workdir.owned(c, folder, inputs.make) as s:
     with lifecycle.explained_errors(
-        FloatingPointError, measure.NothingAccepted
+        FloatingPointError, curation.NothingAccepted
     ):
-      run(c, workdir, ready)
-    print(processes.from_first(lambda: report.write(workdir)))
+      run(c, folder, s)
+    print(processes.from_first(report.write, folder))
 
 
 if __name__ == '__main__':  # other commands import this one and have their own
-  config_flags.DEFINE_config_file('config', 'configs/idft.py')
+  options.define_config('configs/idft.py')
   flags.DEFINE_string(
       'workdir', '', "The run's folder; default runs/<config.name>."
   )
-  app.run(main)
+  lifecycle.launch(main)

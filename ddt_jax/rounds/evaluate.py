@@ -1,19 +1,17 @@
 """Accuracy on held-out problems: pass@1 (greedy) and avg@k (sampled)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 from typing import Any
 
 import jax
 import numpy as np
+import tqdm
 
-from ddt_jax import engine
 from ddt_jax import model
 from ddt_jax import significance
-from ddt_jax import verify
-from ddt_jax.data import chat
-from ddt_jax.data import prompts
 from ddt_jax.data import records
+from ddt_jax.rounds import answers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,57 +38,6 @@ class SplitAccuracy:
   unfinished: int
 
 
-def answer(
-    params: Any,
-    config: model.ModelConfig,
-    tokenizer: Any,
-    problems: Sequence[records.Problem],
-    *,
-    turns_of: Callable[[records.Problem], prompts.Chat] | None = None,
-    samples: int = 1,
-    workers: int = 2,
-    timeout_s: float = 5.0,
-    **sampling: Any,
-) -> list[list[records.Response]]:
-  """Samples and verifies responses.
-
-  Args:
-    params, config, tokenizer: the model.
-    problems: with answers to verify against.
-    turns_of: the conversation to answer, default the problem alone.
-    samples: responses to each problem.
-    workers, timeout_s: of the verifier.
-    **sampling: of `engine.generate`.
-
-  Returns:
-    For each problem its responses, with verdicts.
-  """
-  turns_of = turns_of or (lambda p: p.conversation[:-1])
-  ids = [chat.encode_prompt(tokenizer, turns_of(p)) for p in problems]
-  generated = engine.generate(
-      params, config, [i for i in ids for _ in range(samples)], **sampling
-  )
-  texts = [
-      tokenizer.decode(g.tokens, skip_special_tokens=True) for g in generated
-  ]
-  asked = [p for p in problems for _ in range(samples)]
-  verdicts = verify.verify_all(
-      [(text, p.answer) for text, p in zip(texts, asked, strict=True)],
-      kind=[p.kind for p in asked], marker=[p.marker for p in asked],
-      workers=workers, timeout_s=timeout_s,
-  )
-  responses = [
-      records.Response(
-          p.id, tuple(g.tokens), text, g.finish, 'own', v.correct, v.extracted,
-          v.reason,
-      )
-      for p, g, text, v in zip(asked, generated, texts, verdicts, strict=True)
-  ]
-  return [
-      responses[i: i + samples] for i in range(0, len(responses), samples)
-  ]
-
-
 def accuracy(
     params: Any,
     config: model.ModelConfig,
@@ -108,14 +55,15 @@ def accuracy(
   An abstention of the verifier counts as not solved, and is counted.
 
   Args:
-    params, config, tokenizer, problems: see `answer`.
+    params, config, tokenizer, problems: see `answers.answer`.
     key: of the samples.
     samples: k; 0 leaves avg@k out.
     temperature, top_p: of the samples.
-    **options: of `answer`.
+    **options: of `answers.answer`, max_new_tokens and verifier among them.
   """
-  def solve(**how):
-    return answer(params, config, tokenizer, problems, key=key, **how, **options)
+  def solve(**sampling):
+    return answers.answer(
+        params, config, tokenizer, problems, key=key, **sampling, **options)
 
   greedy = [row[0] for row in solve(greedy=True)]
   n = len(greedy)
@@ -134,3 +82,34 @@ def accuracy(
       mean_tokens=sum(len(r.tokens) for r in greedy) / max(n, 1),
       unfinished=sum(r.finish == 'length' for r in greedy),
   )
+
+
+def by_split(
+    params: Any,
+    config: model.ModelConfig,
+    tokenizer: Any,
+    splits: Mapping[str, Sequence[records.Problem]],
+    *,
+    problems: int,
+    title: str = '',
+    check_stop: Callable[[], None] = lambda: None,
+    **options: Any,
+) -> dict[str, SplitAccuracy]:
+  """`accuracy` of each split; the config's section `evaluation` is its options.
+
+  Args:
+    params, config, tokenizer: the model.
+    splits: problems with answers, by the split's name.
+    problems: at most so many of each split; 0 measures nothing.
+    title: precedes "evaluate" in the progress bar.
+    check_stop: called after each split; may raise to end the call.
+    **options: of `accuracy`.
+  """
+  found = {}
+  for split, its_problems in tqdm.tqdm(
+      splits.items() if problems else (), f'{title}evaluate'
+  ):
+    found[split] = accuracy(
+        params, config, tokenizer, its_problems[:problems], **options)
+    check_stop()
+  return found

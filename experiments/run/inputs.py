@@ -1,158 +1,218 @@
-"""What commands start from: model and data of a config, checked before any work."""
+"""A command's inputs: model and data of a config, checked before any work."""
 
-from collections.abc import Callable, Iterator
-import contextlib
-from typing import Any, NamedTuple
+import dataclasses
+import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import transformers
 
 from ddt_jax import ddt
+from ddt_jax import embedded
 from ddt_jax import errors
 from ddt_jax import model
 from ddt_jax import objectives
-from ddt_jax import processes
 from ddt_jax import sharding
 from ddt_jax import stopping
-from ddt_jax import storage
 from ddt_jax import weights
 from ddt_jax.data import batches
 from ddt_jax.data import chat
-from ddt_jax.data import corpus as corpus_lib
+from ddt_jax.data import corpus
 from ddt_jax.data import lengths
-from ddt_jax.data import prompts
 from ddt_jax.embedded import word_problems
+from ddt_jax.rounds import answers
 from ddt_jax.rounds import curate
+from ddt_jax.rounds import select
 from ddt_jax.training import optimizer
-from experiments.run import lifecycle
 
-# Of config.optim, what is the training loop's and not the optimizer's.
-TRAINING = (
-    'batch', 'epochs', 'micro_batches', 'max_skipped_in_a_row', 'across_rounds'
-)
 ACROSS_ROUNDS = ('restart', 'continue')
-PROBLEMS = ('fresh', 'epochs')
+EXPORT = ('last', 'best')
 
 
-class Setup(NamedTuple):
-  """What a run starts from, checked before any work."""
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+  """Where a run begins.
+
+  Attributes:
+    mesh: of training and scoring.
+    tokenizer, config, params: the model.
+    end: the token that ends a turn.
+    corpus: problems by use.
+    train, validation: the tokenised references of `corpus`.
+    decoding: options of `engine.generate`: eos_ids, slots, cache_dtype, mesh.
+    rows: rows of a forward without a gradient.
+  """
 
   mesh: jax.sharding.Mesh
   tokenizer: Any
   config: model.ModelConfig
   params: Any
   end: chat.TurnEnd
-  decoding: dict[str, Any]  # options of `engine.generate`
-  corpus: corpus_lib.Corpus
+  corpus: corpus.Corpus
   train: lengths.Fitted
   validation: lengths.Fitted
+  decoding: dict[str, Any]
+  rows: int
+
+  def context(self, c, params: Any) -> curate.Context:
+    """What `curate.curate` needs besides the problems."""
+    return curate.Context(
+        params, self.config, self.tokenizer, self.end, self.decoding,
+        c.verifier.to_dict(), self.mesh, self.rows, c.data.max_tokens,
+        c.data.overlong)
+
+
+def make(c) -> Inputs:
+  """Reads model and data of a config.
+
+  Raises:
+    errors.InputError: an option, the model or the data cannot be used.
+  """
+  mesh = sharding.make_mesh(**c.mesh)
+  check_options(c, mesh)
+  tokenizer, config, params = load_model(mesh, **c.model)
+  end = chat.turn_end(tokenizer, config.eos_ids)
+  problems, train, validation = load_data(
+      tokenizer, end, evaluation_problems=c.evaluation.problems, **c.data)
+  print(problems.description)
+  print(
+      f'{train.truncated} of {len(problems.train)} training examples truncated to'
+      f' {c.data.max_tokens} tokens, {train.dropped} dropped,'
+      f' {problems.bad_rows} bad rows left out; every answer is trained up to and'
+      f' including its {end.text}', flush=True,
+  )
+  return Inputs(
+      mesh, tokenizer, config, params, end, problems, train, validation,
+      decoding_options(mesh, config, end, **c.decoding),
+      scoring_rows(mesh, c.data.max_tokens, **c.scoring))
 
 
 def check_options(c, mesh: jax.sharding.Mesh) -> None:
-  """Tries on one token what would otherwise fail in the first step."""
+  """Tries on one token what would otherwise fail in the first step.
+
+  Raises:
+    errors.InputError: naming the option.
+  """
   one = ddt.token_stats(jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32))
   objectives.token_loss(stats=one, mask=jnp.ones(1), **objectives.pick(**c.loss))
-  optim = c.optim.to_dict()
-  for name in TRAINING:
-    optim.pop(name)
-  optimizer.make(total_steps=1, **optim)
+  optimizer.make(total_steps=1, **c.optim)
   batches.collate([], 1, 1, mask_mode=c.data.mask_mode)
-  choices = (
-      ('optim.across_rounds', c.optim.across_rounds, ACROSS_ROUNDS),
-      ('curate.problems', c.curate.problems, PROBLEMS),
-  )
-  for name, value, known in choices:
+  select.Options(**c.curate)
+  if (rewriting := answers.Rewriting(**c.hint)).enabled:
+    rewriting.prompt_template()
+  for name, value, known in (
+      ('train.across_rounds', c.train.across_rounds, ACROSS_ROUNDS),
+      ('checkpoint.export', c.checkpoint.export, EXPORT),
+  ):
     if value not in known:
-      raise ValueError(f'{name} {value!r}: choose from {known}')
-  if c.rounds < 1:
-    raise ValueError(f'rounds={c.rounds}: at least one')
-  if c.curate.per_round < 0:
-    raise ValueError('curate.per_round must not be negative; 0 stands for all')
-  curate.check(**c.curate)
-  if c.hint.enabled:
-    prompts.load(c.hint.template)
-  if c.report.examples < 1:
-    raise ValueError('report.examples must be at least 1')
-  cut = c.optim.micro_batches * mesh.shape['data'] * mesh.shape['fsdp']
-  if c.optim.batch % cut:
-    raise ValueError(
-        f'optim.batch={c.optim.batch} is no multiple of {cut}, micro_batches'
+      raise errors.InputError(
+          f'{name} {value!r}: choose from {", ".join(known)}')
+  for name, value, least in (
+      ('rounds', c.rounds, 1), ('report.examples', c.report.examples, 1),
+      ('evaluation.samples', c.evaluation.samples, 0),
+      ('scoring.rows', c.scoring.rows, 1), ('train.epochs', c.train.epochs, 1),
+  ):
+    if value < least:
+      raise errors.InputError(f'{name}={value}: at least {least}')
+  parts = c.train.micro_batches * _row_devices(mesh)
+  if c.train.batch % parts:
+    raise errors.InputError(
+        f'train.batch={c.train.batch} is no multiple of {parts}, micro_batches'
         ' times the data and fsdp axes of the mesh'
     )
 
 
-def load_corpus(
-    *, name: str, path: str, evaluation_problems: int, **options: Any
-) -> corpus_lib.Corpus:
-  """The data set `name`, or a user's file where `path` is given.
+def load_model(
+    mesh: jax.sharding.Mesh, *, path: str, dtype: str, remat: str
+) -> tuple[Any, model.ModelConfig, Any]:
+  """Tokenizer, config and parameters of a Hugging Face folder or id."""
+  folder = model_folder(path)
+  tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+  config, params = weights.load(folder, mesh=mesh, dtype=dtype, remat=remat)
+  stopping.check_eos(tokenizer, config.vocab_size)
+  return tokenizer, config, params
+
+
+def model_folder(path: str) -> str:
+  """The folder of 'embedded', of a local path, or of a Hugging Face id.
+
+  Only an id uses the network; pickled weights are not fetched.
+
+  Raises:
+    errors.InputError: neither a folder nor an id.
+  """
+  if path == 'embedded':
+    return str(embedded.STUDENT)
+  folder = pathlib.Path(path).expanduser()
+  if path and folder.is_dir():
+    return str(folder)
+  if path.count('/') != 1 or path.startswith(('.', '/', '~')):
+    raise errors.InputError(
+        f'model.path={path!r} is no folder and no Hugging Face id'
+    )
+  import huggingface_hub
+  return huggingface_hub.snapshot_download(
+      path, allow_patterns=['*.json', '*.safetensors', '*.txt', '*.jinja']
+  )
+
+
+def load_data(
+    tokenizer: Any, end: chat.TurnEnd, *, evaluation_problems: int, name: str,
+    path: str, max_tokens: int, overlong: str, mask_mode: str, **options: Any
+) -> tuple[corpus.Corpus, lengths.Fitted, lengths.Fitted]:
+  """Problems, and the tokenised references of training and validation.
 
   Args:
-    name: word_problems.
-    path: see `corpus.from_file`; '' for none.
+    tokenizer, end: see `lengths.prepare`.
     evaluation_problems: at most so many of each split are evaluated.
+    name: of the data set; there is word_problems.
+    path: a user's file instead, see `corpus.from_file`; '' for none.
+    max_tokens, overlong: see `lengths.cut`.
+    mask_mode: not used here, see `batches.collate`.
     **options: of `corpus.from_file`.
   """
+  del mask_mode
   if path:
-    return corpus_lib.from_file(
+    problems = corpus.from_file(
         path, evaluation_problems=evaluation_problems, **options)
-  if name != 'word_problems':
+  elif name == 'word_problems':
+    problems = word_problems.world(evaluation_problems)
+  else:
     raise errors.InputError(
         f'data.name={name!r}: there is word_problems; for your own data,'
         ' --config.data.path=FILE'
     )
-  return word_problems.world(evaluation_problems)
+  train, validation = (
+      lengths.prepare(tokenizer, some, end, max_tokens, overlong=overlong)
+      for some in (problems.train, problems.validation))
+  return problems, train, validation
 
 
-def make(c) -> Setup:
-  """Reads model and data; whatever is wrong with either is said here."""
-  mesh = sharding.make_mesh(**c.mesh)
-  check_options(c, mesh)
-  folder = lifecycle.model_folder(c.model.path)
-  data = c.data.to_dict()
-  fit = {k: data.pop(k) for k in ('max_tokens', 'overlong')}
-  data.pop('mask_mode')
-  corpus = load_corpus(evaluation_problems=c.evaluation.problems, **data)
-  tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-  config, params = weights.load(
-      folder, mesh=mesh, dtype=c.model.dtype, remat=c.model.remat
-  )
-  stopping.check_eos(tokenizer, config.vocab_size)
-  end = chat.turn_end(tokenizer, config.eos_ids)
-  train = lengths.prepare(tokenizer, corpus.train, end, **fit)
-  validation = lengths.prepare(tokenizer, corpus.validation, end, **fit)
-  print(corpus.description)
-  print(
-      f'{train.truncated} of {len(corpus.train)} training examples truncated to'
-      f' {c.data.max_tokens} tokens, {train.dropped} dropped,'
-      f' {corpus.bad_rows} bad rows left out; every answer is trained up to and'
-      f' including its {end.text}', flush=True,
-  )
-  decoding = dict(
-      eos_ids=(*config.eos_ids, end.id), slots=c.decoding.slots,
-      mesh=sharding.decoding_mesh(mesh, c.decoding.tensor),
-  )
-  return Setup(
-      mesh, tokenizer, config, params, end, decoding, corpus, train, validation
-  )
+def decoding_options(
+    mesh: jax.sharding.Mesh, config: model.ModelConfig, end: chat.TurnEnd, *,
+    slots: int, tensor: int, cache_dtype: str
+) -> dict[str, Any]:
+  """Options of `engine.generate` that all calls of a run share."""
+  return dict(
+      eos_ids=(*config.eos_ids, end.id), slots=slots,
+      cache_dtype=cache_dtype or None,
+      mesh=sharding.decoding_mesh(mesh, tensor))
 
 
-@contextlib.contextmanager
-def owned(
-    c, workdir: Any, make: Callable[[Any], Any] = make
-) -> Iterator[Any]:
-  """A run's start as `make` has it, in a folder that is this process's while it works there.
+def scoring_rows(
+    mesh: jax.sharding.Mesh, max_tokens: int, *, rows: int, tokens: int
+) -> int:
+  """Rows of a forward without a gradient, over all devices of the mesh.
 
-  What is wrong with config, model or data ends the process in words, and so does
-  a folder that another run has; see `lifecycle.resumable` for what else does.
+  Args:
+    mesh: rows are spread over its data and fsdp axes.
+    max_tokens: longest row.
+    rows: at most so many on each of these devices.
+    tokens: at most so many on each, padding included; at least one row.
   """
-  with contextlib.ExitStack() as stack:
-    def own():
-      stack.enter_context(storage.lock(workdir))
-      lifecycle.keep_config(workdir, c)
+  return _row_devices(mesh) * max(1, min(rows, tokens // max_tokens))
 
-    with lifecycle.explained_errors(*lifecycle.INPUT_ERRORS):
-      ready = make(c)
-      processes.from_first(own)
-    stack.enter_context(lifecycle.resumable(workdir))
-    yield ready
+
+def _row_devices(mesh: jax.sharding.Mesh) -> int:
+  return mesh.shape['data'] * mesh.shape['fsdp']

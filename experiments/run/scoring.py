@@ -29,7 +29,9 @@ from ddt_jax.scoring import forward
 from ddt_jax.scoring import own_samples
 from ddt_jax.scoring import sources
 from ddt_jax.scoring import store
+from experiments.run import inputs
 from experiments.run import lifecycle
+from experiments.run import workdir
 
 OWN = 'own'
 _DRAWN = 500  # answers that a kill can cost
@@ -60,7 +62,7 @@ def make(c) -> Setup:
     raise ValueError('own.samples and calibration.samples must be at least 1')
   if len(set(names)) < len(names):
     raise ValueError(f'data.paths names an input twice: {", ".join(names)}')
-  folder = lifecycle.model_folder(c.model.path)
+  folder = inputs.model_folder(c.model.path)
   tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
   config, params = weights.load(
       folder, mesh=mesh, dtype=c.model.dtype, remat=c.model.remat)
@@ -107,8 +109,8 @@ def _file(c, path, sample, tokenizer, end, vocab_size, max_tokens):
 class Scoring:
   """The steps, over what is in the folder already."""
 
-  def __init__(self, c, workdir: Any, s: Setup):
-    self._c, self._workdir, self._s = c, workdir, s
+  def __init__(self, c, folder: Any, s: Setup):
+    self._c, self._workdir, self._s = c, folder, s
     ways = s.mesh.shape['data'] * s.mesh.shape['fsdp']
     self._score_by = functools.partial(
         forward.dispatch, config=s.config, mesh=s.mesh, batch=c.batch.rows * ways,
@@ -117,7 +119,7 @@ class Scoring:
     self._decoding = dict(
         slots=c.decoding.slots,
         mesh=sharding.decoding_mesh(s.mesh, c.decoding.tensor))
-    self._made_from = {'config': lifecycle.config_hash(c)}
+    self._made_from = {'config': workdir.config_hash(c)}
 
   def corpus(self, name: str) -> store.Shards:
     """The scores of an input."""

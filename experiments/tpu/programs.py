@@ -21,7 +21,6 @@ from ddt_jax.scoring import forward
 from ddt_jax.training import optimizer
 from ddt_jax.training import train_step
 from ddt_jax.vocab_head import tiles
-from experiments.run import inputs
 from experiments.tpu import hlo
 
 _STEPS = 1000  # of a schedule and of a curriculum; no program depends on them
@@ -59,7 +58,7 @@ def _params(config: model.ModelConfig, mesh) -> Any:
 
 
 def _batch(c, mesh) -> batches.Batch:
-  shape = c.optim.batch, c.data.max_tokens
+  shape = c.train.batch, c.data.max_tokens
   return batches.Batch(*(
       jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.batch_sharding(mesh))
       for dtype in (jnp.int32, jnp.int32, jnp.float32, jnp.int32)
@@ -79,7 +78,7 @@ def _tiles(rows: int, c, mesh, *, scored: bool = False) -> int:
 
 def head(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
   """The loss by hidden states and head, each way, and what it is without them."""
-  shape = micro_batch, _ = c.optim.batch // c.optim.micro_batches, c.data.max_tokens
+  shape = micro_batch, _ = c.train.batch // c.train.micro_batches, c.data.max_tokens
   loss = objectives.pick(**c.loss)
   name, denominator = loss.pop('name'), loss.pop('denominator')
 
@@ -125,17 +124,14 @@ def head(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
 
 def train(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
   """One step of the optimizer, as `experiments.train` jits it."""
-  optim = c.optim.to_dict()
-  for name in inputs.TRAINING:
-    optim.pop(name)
-  _, tx = optimizer.make(total_steps=_STEPS, **optim)
+  _, tx = optimizer.make(total_steps=_STEPS, **c.optim)
   state = jax.eval_shape(
       lambda p: train_step.TrainState.create(p, tx), _params(config, mesh))
   where = sharding.tree_shardings(state, mesh)
   state, batch = _placed(state, where), _batch(c, mesh)
   step = jax.jit(
       train_step.make_train_step(
-          config, tx, mesh=mesh, micro_batches=c.optim.micro_batches,
+          config, tx, mesh=mesh, micro_batches=c.train.micro_batches,
           total_steps=_STEPS, **c.curriculum,
           **objectives.pick(**c.loss),
       ),
@@ -146,7 +142,7 @@ def train(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
   yield Part(
       'training step', _compiled(mesh, step, state, batch),
       {'parameters': state.params, 'moments': state.opt_state, 'batch': batch},
-      _tiles(c.optim.batch // c.optim.micro_batches, c, mesh))
+      _tiles(c.train.batch // c.train.micro_batches, c, mesh))
 
 
 def scorer(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
@@ -155,7 +151,7 @@ def scorer(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
   compiled = _compiled(mesh, forward.batch_stats, params, config, mesh, batch)
   yield Part(
       'scorer', compiled, {'parameters': params, 'batch': batch},
-      _tiles(c.optim.batch, c, mesh, scored=True))
+      _tiles(c.train.batch, c, mesh, scored=True))
 
 
 def decode(c, mesh, config: model.ModelConfig, context: int) -> Iterator[Part]:

@@ -124,7 +124,7 @@ LONG = (
 @needs_compiler
 def test_the_streamed_head_holds_no_logits():
   found = compiled(
-      '--topology=v5e:1x1', '--parts=head', '--config.optim.batch=2',
+      '--topology=v5e:1x1', '--parts=head', '--config.train.batch=2',
       '--config.model.path=Qwen2.5-0.5B', *LONG)
   product = 2 * 8192 * 896 * 151936
   held, streamed, tiles = (
@@ -141,7 +141,7 @@ def test_the_streamed_head_holds_no_logits():
 @needs_compiler
 def test_a_head_over_eight_chips_is_gathered_once():
   found = compiled(
-      '--topology=v5e:2x4', '--parts=head', '--config.optim.batch=16',
+      '--topology=v5e:2x4', '--parts=head', '--config.train.batch=16',
       '--config.model.path=Qwen2.5-0.5B', *LONG)
   for way in ('streamed', 'tiles of tokens'):
     part = found[f'head, {way}']

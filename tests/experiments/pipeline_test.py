@@ -25,7 +25,7 @@ from ddt_jax.data import lengths
 from ddt_jax.data import readers
 from ddt_jax.embedded import problems
 from ddt_jax.embedded import word_problems
-from ddt_jax.rounds import evaluate
+from ddt_jax.rounds import answers
 from ddt_jax.training import metrics
 from ddt_jax.training import optimizer
 from ddt_jax.training import train_step
@@ -43,7 +43,7 @@ ROWS = [
 # A run of a few seconds that passes through every stage.
 SHORT = {
     'evaluation.problems': 8, 'evaluation.samples': 1,
-    'evaluation.max_new_tokens': 32, 'optim.batch': 8, 'report.examples': 16,
+    'evaluation.max_new_tokens': 32, 'train.batch': 8, 'report.examples': 16,
     'validation.every': 4, 'validation.accuracy_every': 8,
     'validation.problems': 8, 'checkpoint.every': 4, 'log.every': 2,
 }
@@ -68,7 +68,7 @@ def write_rows(path, rows=ROWS):
 
 def test_three_rows_by_hand_train_and_a_second_call_resumes(tmp_path):
   data = write_rows(tmp_path / 'mine.jsonl')
-  done = call(tmp_path / 'run', data, **{'optim.epochs': 3})
+  done = call(tmp_path / 'run', data, **{'train.epochs': 3})
   assert done.returncode == 0, done.stderr[-2000:]
   assert '3 problems: 3 train' in done.stdout
   assert '<|im_end|>' in done.stdout  # which token ends the turn is said
@@ -78,12 +78,12 @@ def test_three_rows_by_hand_train_and_a_second_call_resumes(tmp_path):
   lines = metrics.read(tmp_path / 'run', 'train')
   assert lines[-1]['step'] == 2  # 3 rows, 3 epochs, batches of 8
 
-  again = call(tmp_path / 'run', data, **{'optim.epochs': 3})
+  again = call(tmp_path / 'run', data, **{'train.epochs': 3})
   assert again.returncode == 0
   assert metrics.read(tmp_path / 'run', 'train') == lines
-  other = call(tmp_path / 'run', data, **{'optim.epochs': 4})
+  other = call(tmp_path / 'run', data, **{'train.epochs': 4})
   assert other.returncode == 2
-  assert 'config.optim.epochs: 3 -> 4' in other.stderr
+  assert 'config.train.epochs: 3 -> 4' in other.stderr
 
 
 @pytest.mark.parametrize('rows, options, said', [
@@ -127,9 +127,10 @@ def _ten_steps(devices, **mesh):
   some = list(problems.problems('train', 80))
   fitted = lengths.prepare(tokenizer, some, end, 256)
   _, tx = optimizer.make(total_steps=10, lr=1e-3)
-  answers = evaluate.answer(
+  found = answers.answer(
       params, config, tokenizer, some[:16], mesh=mesh, key=jax.random.key(0),
       max_new_tokens=48, eos_ids=config.eos_ids,
+      verifier=dict(workers=2, timeout_s=5.0),
   )
   step = jax.jit(
       train_step.make_train_step(config, tx, name='idft', mesh=mesh))
@@ -144,11 +145,11 @@ def _ten_steps(devices, **mesh):
       first = jax.device_get(grad(params, batch))
     state, m = step(state, batch)
     losses.append(float(m['loss'] / m['count']))
-  return np.array(losses), first, answers
+  return np.array(losses), first, found
 
 
 def test_1_2_and_8_devices_agree():
-  losses, gradient, answers = _ten_steps(1)
+  losses, gradient, found = _ten_steps(1)
   norm = np.sqrt(sum((g**2).sum() for g in jax.tree.leaves(gradient)))
   for devices, mesh in [(2, dict(data=2, fsdp=1)), (8, dict(data=2, fsdp=4))]:
     others, other, their_answers = _ten_steps(devices, **mesh)
@@ -156,7 +157,7 @@ def test_1_2_and_8_devices_agree():
     apart = jax.tree.map(lambda a, b: ((a - b)**2).sum(), gradient, other)
     assert np.sqrt(sum(jax.tree.leaves(apart))) <= 1e-5 * norm
     assert [[r.tokens for r in row] for row in their_answers] == [
-        [r.tokens for r in row] for row in answers
+        [r.tokens for r in row] for row in found
     ]
 
 
@@ -244,7 +245,7 @@ def test_two_rounds_killed_at_random_moments_end_the_same(tmp_path):
 def test_two_rounds_killed_thirty_times_end_the_same(tmp_path):
   check_killed(tmp_path, 30, TWO_ROUNDS | {
       'curate.per_round': 250, 'curate.shard': 50, 'curate.samples': 2,
-      'evaluation.problems': 50, 'optim.batch': 16,
+      'evaluation.problems': 50, 'train.batch': 16,
   })
 
 
@@ -255,12 +256,15 @@ def test_a_run_that_is_asked_to_stop_saves_and_resumes(tmp_path):
   assert whole.returncode == 0, whole.stderr[-2000:]
   workdir = tmp_path / 'stopped'
   stops = 0
-  for place in ('measured/0.json', 'rounds/0/summary.json'):
+  for place, how in (
+      ('measured/0.json', signal.SIGTERM),
+      ('rounds/0/summary.json', signal.SIGINT),
+  ):
     process = commands.start(*command(workdir, **options))
     while not (workdir / place).exists():
       assert process.poll() is None
       time.sleep(0.01)
-    process.terminate()
+    process.send_signal(how)
     asked = time.monotonic()
     _, said = process.communicate(timeout=60)
     assert time.monotonic() - asked < 30
@@ -383,7 +387,7 @@ def losses(workdir):
 @pytest.mark.slow
 def test_a_run_of_8_devices_resumes_on_2_and_on_1(tmp_path):
   options = {
-      'optim.batch': 8, 'curate.per_round': 160, 'curate.samples': 0,
+      'train.batch': 8, 'curate.per_round': 160, 'curate.samples': 0,
       'hint.enabled': False, 'rounds': 1, 'evaluation.problems': 0,
       'validation.every': 1000, 'checkpoint.every': 10, 'log.every': 1,
   }

@@ -14,9 +14,12 @@ from ddt_jax import sharding
 from ddt_jax import verify
 from ddt_jax import weights
 from ddt_jax.data import chat
+from ddt_jax.data import lengths
 from ddt_jax.data import records
 from ddt_jax.embedded import problems
+from ddt_jax.rounds import answers
 from ddt_jax.rounds import curate
+from ddt_jax.rounds import select
 from ddt_jax.scoring import forward
 
 HINT = dict(template='short', max_analysis_tokens=192, beta=3.0,
@@ -37,16 +40,27 @@ def some():
   return (*problems.problems('train', 40), SILENT)
 
 
-def run(folder, chosen=None, **options):
+OPTIONS = {field.name for field in dataclasses.fields(select.Options)}
+
+
+def run(folder, chosen=None, *, hint=True, check_stop=lambda: None,
+        made_from=None, overlong='truncate', **options):
   mesh, config, params, words, end = student()
-  options = dict(
-      folder=folder, made_from={'step': 0}, key=jax.random.key(0), end=end,
-      samples=2, temperature=1.0, top_p=1.0, max_new_tokens=96, hint=HINT,
+  problems_of_round = chosen or some()
+  assert options.keys() <= OPTIONS
+  context = curate.Context(
+      params, config, words, end,
       decoding=dict(eos_ids=config.eos_ids, slots=32, mesh=mesh),
-      verifier=dict(workers=1, timeout_s=5.0), mesh=mesh, max_tokens=256,
-      shard=16,
-  ) | options
-  return curate.curate(params, config, words, chosen or some(), **options)
+      verifier=dict(workers=1, timeout_s=5.0), mesh=mesh, rows=32,
+      max_tokens=256, overlong=overlong)
+  references = lengths.prepare(
+      words, problems_of_round, end, 256, overlong=overlong)
+  return curate.curate(
+      context, problems_of_round,
+      select.Options(**dict(max_new_tokens=96, shard=16) | options),
+      answers.Rewriting(enabled=hint, **HINT), references=references.by_id,
+      folder=folder, made_from=made_from or {'step': 0}, key=jax.random.key(0),
+      check_stop=check_stop)
 
 
 @pytest.fixture(scope='module')
@@ -58,7 +72,7 @@ def whole(tmp_path_factory):
 def test_every_problem_is_answered_by_somebody(whole):
   _, corpus = whole
   by_source = {source: {r.problem_id for r in corpus.responses
-                        if r.source == source} for source in curate.SOURCES}
+                        if r.source == source} for source in select.SOURCES}
   assert all(by_source.values())
   assert set.union(*by_source.values()) == {p.id for p in some()}
   assert sum(map(len, by_source.values())) == len(some())  # one source each
@@ -135,7 +149,7 @@ def test_nothing_is_made_from_other_parameters(whole):
 
 
 def test_nothing_sampled_nothing_hinted_are_the_references(tmp_path):
-  corpus = run(tmp_path, samples=0, hint=None, fallback='reference')
+  corpus = run(tmp_path, samples=0, hint=False, fallback='reference')
   _, _, _, words, end = student()
   for p, e in zip(some(), corpus.examples, strict=True):
     expected = chat.encode(words, p.conversation, end)
@@ -145,14 +159,14 @@ def test_nothing_sampled_nothing_hinted_are_the_references(tmp_path):
 
 
 def test_rejection_sampling_drops_what_is_not_solved(tmp_path):
-  corpus = run(tmp_path, hint=None, fallback='drop')
+  corpus = run(tmp_path, hint=False, fallback='drop')
   assert {r.source for r in corpus.responses} == {'own'}
   assert 0 < len(corpus.responses) < len(some())
   assert corpus.summary.own.responses == 2 * (len(some()) - 1)
 
 
 def test_references_below_a_bound_are_left_out(tmp_path):
-  options = dict(samples=0, hint=None)
+  options = dict(samples=0, hint=False)
   corpus = run(tmp_path / 'all', fallback='reference', **options)
   bound = float(np.median([r.phi for r in corpus.responses]))
   found = run(
@@ -178,14 +192,14 @@ def test_two_problems_with_the_same_words_are_trained_on_once(tmp_path):
   first = some()[0]
   twin = dataclasses.replace(first, id='twin')
   corpus = run(
-      tmp_path, [first, twin], samples=0, hint=None, fallback='reference')
+      tmp_path, [first, twin], samples=0, hint=False, fallback='reference')
   assert [r.problem_id for r in corpus.responses] == [first.id]
 
 
 def test_a_response_that_is_cut_off_wholly_is_left_out(tmp_path):
   long = records.Problem('long', 'word ' * 300, 'Yes.')
   corpus = run(
-      tmp_path, [long, some()[0]], samples=0, hint=None, fallback='reference')
+      tmp_path, [long, some()[0]], samples=0, hint=False, fallback='reference')
   assert [r.problem_id for r in corpus.responses] == [some()[0].id]
   assert corpus.summary.dropped['too long'] == 1
 
@@ -196,7 +210,7 @@ def test_a_response_that_is_cut_off_wholly_is_left_out(tmp_path):
     ({'keep': 0}, 'curate.keep'),
     ({'drop_lowest': 1.0}, 'curate.drop_lowest 1.0'),
 ])
-def test_options_that_cannot_be_meant(tmp_path, options, message):
+def test_invalid_options_are_named(tmp_path, options, message):
   with pytest.raises(ValueError, match=message):
     run(tmp_path, **options)
   assert not list(tmp_path.iterdir())
@@ -208,4 +222,4 @@ def test_rows_in_chat_format(whole):
   assert json.loads(json.dumps(row)) == row
   assert [turn['role'] for turn in row['messages']] == ['user', 'assistant']
   assert row['messages'][1]['content'] == corpus.responses[0].text
-  assert row['source'] in curate.SOURCES and np.isfinite(row['phi'])
+  assert row['source'] in select.SOURCES and np.isfinite(row['phi'])

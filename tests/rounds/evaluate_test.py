@@ -11,10 +11,12 @@ from ddt_jax import engine
 from ddt_jax import significance
 from ddt_jax import verify
 from ddt_jax.data import records
+from ddt_jax.rounds import answers
 from ddt_jax.rounds import evaluate
 
 KEY = jax.random.key(0)
 EOS = 0
+VERIFIER = dict(workers=1, timeout_s=5.0)
 
 
 class Characters:
@@ -72,7 +74,8 @@ PROBLEMS = [
 
 
 def accuracy(problems=PROBLEMS, **options):
-  options = dict(key=KEY, max_new_tokens=9, eos_ids=(EOS,)) | options
+  options = dict(
+      key=KEY, max_new_tokens=9, eos_ids=(EOS,), verifier=VERIFIER) | options
   return evaluate.accuracy('params', 'config', Characters(), problems, **options)
 
 
@@ -81,9 +84,9 @@ def test_answers_come_with_their_verdicts(model):
       '1 + 1': [r'\boxed{2}.', r'\boxed{3}.'],
       'say: up down': [r'\boxed{down up}.', r'\boxed{Up  down}'],
   }
-  (right, wrong), (swapped, cut) = evaluate.answer(
+  (right, wrong), (swapped, cut) = answers.answer(
       'params', 'config', Characters(), [PROBLEMS[0], PROBLEMS[2]], samples=2,
-      key=KEY, max_new_tokens=9, eos_ids=(EOS,), workers=1, timeout_s=1.0,
+      key=KEY, max_new_tokens=9, eos_ids=(EOS,), verifier=VERIFIER,
   )
   assert right == records.Response(
       'a', (*map(ord, r'\boxed{2}.'), EOS), r'\boxed{2}.', 'eos', 'own', True,
@@ -165,3 +168,18 @@ def test_accuracy_on_no_problems(model, samples):
   assert found.problems == 0
   assert found.pass_at_1 == significance.wilson(0, 0)
   assert found.mean_tokens == 0
+
+
+def test_splits_are_cut_to_so_many_problems(model):
+  model.greedy = {'1 + 1': r'\boxed{2}.', '2 + 2': r'\boxed{5}.'}
+  stops = []
+  found = evaluate.by_split(
+      'params', 'config', Characters(),
+      {'easy': PROBLEMS[:1], 'all': PROBLEMS}, problems=2, samples=0, key=KEY,
+      max_new_tokens=9, eos_ids=(EOS,), verifier=VERIFIER,
+      check_stop=lambda: stops.append(1))
+  assert {k: (v.problems, v.pass_at_1.value) for k, v in found.items()} == {
+      'easy': (1, 1.0), 'all': (2, 0.5)}
+  assert len(stops) == 2
+  assert evaluate.by_split(
+      'params', 'config', Characters(), {'all': PROBLEMS}, problems=0) == {}

@@ -1,0 +1,170 @@
+"""The model's responses to problems, sampled or rewritten, with verdicts."""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from typing import Any
+
+import jax
+
+from ddt_jax import engine
+from ddt_jax import errors
+from ddt_jax import hinted_decode
+from ddt_jax import model
+from ddt_jax import verify
+from ddt_jax.data import chat
+from ddt_jax.data import prompts
+from ddt_jax.data import records
+
+
+@dataclasses.dataclass(frozen=True)
+class Rewriting:
+  """How Hinted Decoding rewrites a reference: the config's section `hint`.
+
+  Attributes:
+    enabled: whether problems without a verified answer are rewritten at all.
+    template: a name or a TOML file, see `prompts.load`.
+    max_analysis_tokens: limit of the analysis that precedes the rewriting.
+    schedule, beta, center, bounds: of the mixture, see `hinting.hint_weight`.
+    temperature, top_p, order: of the draw, see `sampling.distribution`.
+  """
+
+  enabled: bool = True
+  template: str = 'worked_example'
+  max_analysis_tokens: int = 2048
+  schedule: str = 'linear'
+  beta: float = 3.0
+  center: float = 0.5
+  bounds: tuple[float, float] = (0.3, 0.7)
+  temperature: float = 0.3
+  top_p: float = 0.95
+  order: str = 'top_p_first'
+
+  def prompt_template(self) -> prompts.Template:
+    """The template's content; InputError where there is no such template."""
+    return prompts.load(self.template)
+
+  def decoding(self) -> dict[str, Any]:
+    """Keyword arguments of `hinted_decode.rewrite`."""
+    fields = dataclasses.asdict(self)
+    return {k: fields[k] for k in fields if k not in ('enabled', 'template')}
+
+
+def prompt_ids(
+    tokenizer: Any, problems: Sequence[records.Problem]
+) -> list[list[int]]:
+  """Token ids of problems as the model is asked them, without their solutions."""
+  return chat.encode_prompts(
+      tokenizer, [p.conversation[:-1] for p in problems])
+
+
+def judge(
+    tokenizer: Any,
+    problems: Sequence[records.Problem],
+    drawn: Sequence[engine.Generated | hinted_decode.Rewritten],
+    source: str,
+    verifier: Mapping[str, Any],
+) -> list[records.Response]:
+  """Responses out of drawn tokens: decoded, and verified in one call.
+
+  Args:
+    tokenizer: the model's.
+    problems: problems[i] is what drawn[i] answers.
+    drawn: token ids, and why they end.
+    source: 'own' or 'hinted', who wrote them.
+    verifier: options of `verify.verify_all`: workers, timeout_s.
+  """
+  texts = [tokenizer.decode(d.tokens, skip_special_tokens=True) for d in drawn]
+  verdicts = verify.verify_all(
+      [(text, p.answer) for text, p in zip(texts, problems, strict=True)],
+      kind=[p.kind for p in problems], marker=[p.marker for p in problems],
+      **verifier,
+  )
+  return [
+      records.Response(
+          p.id, tuple(d.tokens), text, d.finish, source, v.correct, v.extracted,
+          v.reason)
+      for p, d, text, v in zip(problems, drawn, texts, verdicts, strict=True)
+  ]
+
+
+def answer(
+    params: Any,
+    config: model.ModelConfig,
+    tokenizer: Any,
+    problems: Sequence[records.Problem],
+    *,
+    turns_of: Callable[[records.Problem], prompts.Chat] | None = None,
+    samples: int = 1,
+    verifier: Mapping[str, Any],
+    **sampling: Any,
+) -> list[list[records.Response]]:
+  """Samples responses to each problem and verifies them.
+
+  Args:
+    params, config, tokenizer: the model.
+    problems: with answers to verify against.
+    turns_of: the conversation to answer; default: the problem as it is.
+    samples: responses to each problem.
+    verifier: options of `verify.verify_all`: workers, timeout_s.
+    **sampling: options of `engine.generate`.
+
+  Returns:
+    For each problem its `samples` responses.
+  """
+  if turns_of is None:
+    ids = prompt_ids(tokenizer, problems)
+  else:
+    ids = chat.encode_prompts(tokenizer, [turns_of(p) for p in problems])
+  repeated = [p for p in problems for _ in range(samples)]
+  drawn = engine.generate(
+      params, config, [i for i in ids for _ in range(samples)], **sampling)
+  responses = judge(tokenizer, repeated, drawn, 'own', verifier)
+  return [
+      responses[i: i + samples] for i in range(0, len(responses), samples)
+  ]
+
+
+def rewrite(
+    params: Any,
+    config: model.ModelConfig,
+    tokenizer: Any,
+    problems: Sequence[records.Problem],
+    *,
+    rewriting: Rewriting,
+    key: jax.Array,
+    max_new_tokens: int,
+    decoding: Mapping[str, Any],
+    verifier: Mapping[str, Any],
+) -> list[records.Response]:
+  """Rewrites the references of problems in the model's own words; verified.
+
+  Args:
+    params, config, tokenizer: the model.
+    problems: at least one, each with an answer; all with the same marker, the
+      splitter after which the hint has no say.
+    rewriting: how.
+    key: random key.
+    max_new_tokens: limit of a rewritten solution.
+    decoding: options of `engine.generate`: eos_ids, slots, cache_dtype, mesh.
+    verifier: options of `verify.verify_all`: workers, timeout_s.
+  """
+  markers = {p.marker for p in problems}
+  if len(markers) > 1:
+    raise errors.InputError(
+        f'problems with several markers, {sorted(markers)}: one call of Hinted'
+        ' Decoding has one splitter')
+  template = rewriting.prompt_template()
+  hinted = chat.encode_prompts(
+      tokenizer, [template.hinted_chat(p.problem, p.solution) for p in problems])
+  requests = list(zip(prompt_ids(tokenizer, problems), hinted, strict=True))
+  drawn = hinted_decode.rewrite(
+      params, config, requests, tokenizer=tokenizer, key=key,
+      marker=template.marker, splitter=problems[0].marker,
+      max_new_tokens=max_new_tokens, **rewriting.decoding(), **decoding,
+  )
+  responses = judge(tokenizer, problems, drawn, 'hinted', verifier)
+  # A skipped request has no text: it is wrong, for the reason it was skipped.
+  return [
+      dataclasses.replace(r, correct=False, reason=d.reason) if d.reason else r
+      for r, d in zip(responses, drawn, strict=True)
+  ]

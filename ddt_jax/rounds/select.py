@@ -1,0 +1,163 @@
+"""Which responses a round trains on: the rules, and counts of what they do.
+
+A response is *good* where the verifier calls it right, it ends with the token
+that ends a turn, and it does not mention the solution that was given.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+import re
+
+import numpy as np
+
+from ddt_jax import errors
+from ddt_jax.data import chat
+from ddt_jax.data import records
+from ddt_jax.rounds import counts
+
+FALLBACKS = ('drop', 'reference', 'reference_if_phi_above')
+PROBLEMS = ('fresh', 'epochs')
+SOURCES = ('own', 'hinted', 'reference')
+# A rewriting that speaks of its hint would teach the model to expect one.
+MENTION = re.compile(
+    r'\b(given|provided|reference) (solution|answer)|\baccording to the (given|'
+    r'solution)', re.IGNORECASE,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """A round's data, the config's section `curate`.
+
+  Attributes:
+    problems: 'fresh', each round has a slice of the problems of its own;
+      'epochs', each round has all of them.
+    per_round: at most so many problems a round; 0 for all.
+    samples: own answers to each problem; 0 for none.
+    keep: right own answers of a problem that are kept, distinct ones.
+    temperature, top_p: of own answers, see `sampling.distribution`.
+    max_new_tokens: limit of own answers and of rewritten ones.
+    fallback: for problems without a good response: 'drop'; 'reference', its
+      solution is trained on; 'reference_if_phi_above', if its mean phi is at
+      least min_phi.
+    min_phi: nats per token; responses with a lower mean phi are dropped, but
+      references only under 'reference_if_phi_above'.
+    drop_lowest: share in [0, 1) of the model's own and rewritten responses that
+      is dropped for the lowest mean phi.
+    shard: problems that a kill can cost.
+  """
+
+  problems: str = 'fresh'
+  per_round: int = 0
+  samples: int = 2
+  keep: int = 1
+  temperature: float = 1.0
+  top_p: float = 1.0
+  max_new_tokens: int = 128
+  fallback: str = 'drop'
+  min_phi: float = -np.inf
+  drop_lowest: float = 0.0
+  shard: int = 250
+
+  def __post_init__(self):
+    for name, value, known in (
+        ('fallback', self.fallback, FALLBACKS),
+        ('problems', self.problems, PROBLEMS),
+    ):
+      if value not in known:
+        raise errors.InputError(
+            f'curate.{name} {value!r}: choose from {", ".join(known)}')
+    for name, least in (
+        ('per_round', 0), ('samples', 0), ('keep', 1), ('shard', 1),
+        ('max_new_tokens', 1),
+    ):
+      if getattr(self, name) < least:
+        raise errors.InputError(
+            f'curate.{name}={getattr(self, name)}: at least {least}')
+    if not 0 <= self.drop_lowest < 1:
+      raise errors.InputError(
+          f'curate.drop_lowest {self.drop_lowest} is not in [0, 1)')
+
+  def problems_of_round(
+      self, problems: Sequence[records.Problem], r: int, rounds: int
+  ) -> list[records.Problem]:
+    """The problems of round r, of so many rounds."""
+    slices = rounds if self.problems == 'fresh' else 1
+    return list(problems[r % slices::slices][:self.per_round or None])
+
+
+def is_good(response: records.Response, end: chat.TurnEnd) -> bool:
+  """Whether a response of the model may be trained on; see the module."""
+  return (
+      response.correct is True and response.tokens[-1:] == (end.id,)
+      and not MENTION.search(response.text)
+  )
+
+
+def first_distinct(
+    responses: Iterable[records.Response],
+    good: Callable[[records.Response], bool],
+    keep: int,
+) -> dict[str, list[records.Response]]:
+  """The first `keep` good responses of each problem that differ in tokens."""
+  chosen: dict[str, list[records.Response]] = {}
+  for response in responses:
+    mine = chosen.setdefault(response.problem_id, [])
+    if good(response) and len(mine) < keep and response.tokens not in [
+        other.tokens for other in mine
+    ]:
+      mine.append(response)
+  return chosen
+
+
+def by_phi(
+    scored: Sequence[records.Response], options: Options
+) -> tuple[list[int], dict[str, int]]:
+  """Applies min_phi and drop_lowest to scored responses.
+
+  Returns:
+    Indices of the responses that are kept, and how many each rule dropped.
+  """
+  of_model = sorted(r.phi for r in scored if r.source != 'reference')
+  lowest = -np.inf
+  if of_model:
+    lowest = of_model[int(options.drop_lowest * len(of_model))]
+  kept, dropped = [], {'phi below min_phi': 0, 'lowest phi': 0}
+  for i, r in enumerate(scored):
+    reference = r.source == 'reference'
+    bounded = (
+        not reference or options.fallback == 'reference_if_phi_above')
+    if bounded and r.phi < options.min_phi:
+      dropped['phi below min_phi'] += 1
+    elif not reference and r.phi < lowest:
+      dropped['lowest phi'] += 1
+    else:
+      kept.append(i)
+  return kept, dropped
+
+
+def count(
+    responses: Sequence[records.Response],
+    good: Callable[[records.Response], bool],
+) -> counts.StageCounts:
+  """How many responses a stage made, and how they were judged."""
+  return counts.StageCounts(
+      responses=len(responses),
+      accepted=sum(map(good, responses)),
+      correct=sum(r.correct is True for r in responses),
+      abstained=sum(r.correct is None for r in responses),
+      mentions=sum(bool(MENTION.search(r.text)) for r in responses),
+      tokens=sum(len(r.tokens) for r in responses),
+  )
+
+
+def describe(
+    kept: Sequence[records.Response], source: str
+) -> counts.SourceStats:
+  """Number, mean phi and mean length of the kept responses of one source."""
+  mine = [r for r in kept if r.source == source]
+  return counts.SourceStats(
+      examples=len(mine),
+      phi=float(np.mean([r.phi for r in mine])) if mine else None,
+      tokens=float(np.mean([len(r.tokens) for r in mine])) if mine else None,
+  )

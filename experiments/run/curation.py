@@ -1,0 +1,50 @@
+"""The corpus of one round, out of a config."""
+
+import os
+from typing import Any
+
+import jax
+
+from ddt_jax.rounds import answers
+from ddt_jax.rounds import curate
+from ddt_jax.rounds import select
+from experiments.run import inputs
+from experiments.run import lifecycle
+from experiments.run import workdir
+
+
+class NothingAccepted(RuntimeError):
+  """A round has no examples to train on."""
+
+
+def corpus_of_round(
+    c, s: inputs.Inputs, r: int, params: Any, folder: str | os.PathLike, step: int
+) -> curate.Corpus:
+  """Makes the corpus of round r, or reads what an earlier call has made.
+
+  Args:
+    c, s: the config, and the inputs made from it.
+    r: the round, from 0.
+    params: the model's parameters after `step` steps.
+    folder: of the round.
+    step: recorded with what is made.
+
+  Raises:
+    NothingAccepted: no response was accepted.
+  """
+  options = select.Options(**c.curate)
+  corpus = curate.curate(
+      s.context(c, params),
+      options.problems_of_round(s.corpus.train, r, c.rounds), options,
+      answers.Rewriting(**c.hint), references=s.train.by_id, folder=folder,
+      made_from={
+          'step': step, 'seed': c.seed, 'config': workdir.config_hash(c)},
+      key=jax.random.fold_in(jax.random.key(c.seed), r),
+      check_stop=lifecycle.check_stop, title=f'round {r + 1}, ',
+  )
+  if not corpus.examples:
+    raise NothingAccepted(
+        f'round {r + 1} has nothing to train on: no response was accepted. With'
+        ' curate.fallback=reference the given solutions are trained on'
+    )
+  return corpus

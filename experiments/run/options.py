@@ -1,0 +1,121 @@
+"""The command line: options that do not exist or do not fit end in one line."""
+
+import difflib
+import pathlib
+import re
+import runpy
+import sys
+from typing import Any
+
+from absl import flags
+import ml_collections
+from ml_collections import config_flags
+
+# Names of the same option in other trainers.
+ELSEWHERE = {
+    'learning_rate': 'optim.lr',
+    'lr_scheduler_type': 'optim.schedule',
+    'adam_beta1': 'optim.b1',
+    'adam_beta2': 'optim.b2',
+    'adam_epsilon': 'optim.eps',
+    'max_grad_norm': 'optim.clip',
+    'batch_size': 'train.batch',
+    'per_device_train_batch_size': 'train.batch',
+    'global_batch_size': 'train.batch',
+    'num_epochs': 'train.epochs',
+    'num_train_epochs': 'train.epochs',
+    'gradient_accumulation_steps': 'train.micro_batches',
+    'max_length': 'data.max_tokens',
+    'max_seq_length': 'data.max_tokens',
+    'dataset': 'data.path',
+    'eval_steps': 'validation.every',
+    'save_steps': 'checkpoint.every',
+    'logging_steps': 'log.every',
+    'model_name_or_path': 'model.path',
+    'torch_dtype': 'model.dtype',
+    'gradient_checkpointing': 'model.remat',
+}
+
+
+def define_config(default: str) -> None:
+  """Defines --config and its overrides; an unknown field ends the process.
+
+  Args:
+    default: the config file where none is given.
+  """
+  given = re.search(r'(?:^|\n)--?config[=\n]([^\n]+)', '\n'.join(sys.argv))
+  file, _, argument = (given[1] if given else default).partition(':')
+  if not pathlib.Path(file).is_file():
+    _fail(f'--config={file}: there is no such file')
+  get_config = runpy.run_path(file)['get_config']
+  config = get_config(argument) if argument else get_config()
+  for word in sys.argv[1:]:
+    override = re.match(r'--?config\.([\w.]+)', word)
+    if override and not _has(config, override[1]):
+      _fail(unknown(override[1], config))
+  config_flags.DEFINE_config_file('config', default)
+
+
+def parse(argv: list[str]) -> list[str]:
+  """Parses the flags; a mistake in them ends the process with status 2.
+
+  Args:
+    argv: of the process.
+
+  Returns:
+    The program's name alone.
+  """
+  try:
+    rest = flags.FLAGS(argv)
+  except flags.Error as e:
+    _fail(str(e).replace('flag --', '--'))
+  if len(rest) > 1:
+    _fail(f'unknown argument {rest[1]!r}; options begin with --')
+  return rest
+
+
+def unknown(name: str, config: ml_collections.ConfigDict) -> str:
+  """Says that a config has no such field, and which one may be meant.
+
+  Args:
+    name: dotted, without "config.".
+    config: it has the fields that there are.
+  """
+  fields = list(_flat(config))
+  section, _, last = name.rpartition('.')
+  siblings = [f for f in fields if section and f.startswith(f'{section}.')]
+  meant = [f for f in (ELSEWHERE.get(last),) if f in fields]
+  meant += [f for f in fields if f.rpartition('.')[2] == last]
+  meant += difflib.get_close_matches(name, siblings, 1, 0.7)
+  meant += difflib.get_close_matches(name, fields, 1)
+  message = f'there is no option config.{name}'
+  if meant:
+    message += f'; did you mean config.{meant[0]}?'
+  if siblings:
+    names = ', '.join(f.removeprefix(f'{section}.') for f in siblings)
+    message += f' (config.{section} has {names})'
+  elif not meant:
+    sections = dict.fromkeys(f.partition('.')[0] for f in fields)
+    message += f'; there are {", ".join(sections)}'
+  return message
+
+
+def _fail(message: str):
+  print(f'error: {message}', file=sys.stderr)
+  sys.exit(2)
+
+
+def _has(config: Any, name: str) -> bool:
+  for part in name.split('.'):
+    if not isinstance(config, ml_collections.ConfigDict) or part not in config:
+      return False
+    config = config[part]
+  return True
+
+
+def _flat(config: ml_collections.ConfigDict, prefix: str = ''):
+  for key, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      yield from _flat(value, f'{prefix}{key}.')
+    else:
+      yield f'{prefix}{key}'

@@ -1,0 +1,90 @@
+"""Where a model comes from, which options are refused, rows that fit in memory."""
+
+import huggingface_hub
+import jax
+import pytest
+
+from configs import idft
+from ddt_jax import embedded
+from ddt_jax import errors
+from ddt_jax import sharding
+from experiments.run import inputs
+
+
+def test_a_folder_is_taken_as_it_is(tmp_path, monkeypatch):
+  assert inputs.model_folder('embedded') == str(embedded.STUDENT)
+  assert inputs.model_folder(str(tmp_path)) == str(tmp_path)
+  # A folder goes before a hub's id of the same name.
+  (tmp_path / 'org' / 'model').mkdir(parents=True)
+  monkeypatch.chdir(tmp_path)
+  assert inputs.model_folder('org/model') == 'org/model'
+
+
+def test_a_folder_at_home_is_found(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  (tmp_path / 'model').mkdir()
+  # What reads the folder does not know of ~.
+  assert inputs.model_folder('~/model') == str(tmp_path / 'model')
+
+
+@pytest.mark.parametrize('path', [
+    'nowhere', './nowhere', '/no/where', '/nowhere', '~/nowhere', '../nowhere',
+    'a/b/c', '',
+])
+def test_what_is_neither_folder_nor_id_is_refused(path, monkeypatch):
+  def download(*args, **kwargs):
+    raise AssertionError('the network was asked')
+
+  monkeypatch.setattr(huggingface_hub, 'snapshot_download', download)
+  with pytest.raises(errors.InputError, match='model.path=') as error:
+    inputs.model_folder(path)
+  assert repr(path) in str(error.value)
+
+
+def test_an_id_is_fetched_without_pickles(monkeypatch):
+  asked = {}
+
+  def download(name, *, allow_patterns):
+    asked[name] = allow_patterns
+    return '/cache/snapshot'
+
+  monkeypatch.setattr(huggingface_hub, 'snapshot_download', download)
+  assert inputs.model_folder('org/model') == '/cache/snapshot'
+  assert '*.safetensors' in asked['org/model']
+  assert not any(p in ('*', '*.bin', '*.pt', '*.py') for p in asked['org/model'])
+
+
+def test_rows_are_bounded_by_tokens_on_each_device():
+  one = sharding.make_mesh(fsdp=1, devices=jax.devices()[:1])
+  rows = lambda longest, mesh=one: inputs.scoring_rows(
+      mesh, longest, rows=32, tokens=8192)
+  assert [rows(n) for n in (64, 256, 512, 4096, 8192, 9000)] == [
+      32, 32, 16, 2, 1, 1]
+  four = sharding.make_mesh(data=2, fsdp=2, devices=jax.devices()[:4])
+  assert rows(4096, four) == 4 * 2
+  split = sharding.make_mesh(fsdp=2, tensor=2, devices=jax.devices()[:4])
+  assert rows(4096, split) == 2 * 2
+
+
+@pytest.mark.parametrize('field, value, said', [
+    ('loss.name', 'idtf', 'idtf'),
+    ('loss.beta', 0.0, 'beta'),
+    ('optim.schedule', 'cosin', 'optim.schedule'),
+    ('data.mask_mode', 'off', 'data.mask_mode'),
+    ('curate.fallback', 'refrence', 'curate.fallback'),
+    ('hint.template', 'nowhere.toml', 'hint.template'),
+    ('train.across_rounds', 'go', 'train.across_rounds'),
+    ('train.batch', 33, 'train.batch=33'),
+    ('train.epochs', 0, 'train.epochs=0'),
+    ('checkpoint.export', 'newest', 'checkpoint.export'),
+    ('evaluation.samples', -1, 'evaluation.samples=-1'),
+    ('rounds', 0, 'rounds=0'),
+])
+def test_an_invalid_option_is_named_before_any_work(field, value, said):
+  c = idft.get_config()
+  c.train.micro_batches = 2
+  inputs.check_options(c, sharding.make_mesh(fsdp=1, devices=jax.devices()[:1]))
+  c.update_from_flattened_dict({field: value})
+  with pytest.raises((errors.InputError, FileNotFoundError), match=said):
+    inputs.check_options(
+        c, sharding.make_mesh(fsdp=1, devices=jax.devices()[:1]))

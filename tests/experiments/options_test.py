@@ -1,0 +1,67 @@
+"""Mistyped options: one line, and the nearest right one."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from experiments.run import options
+from tests.support import paths
+
+CONFIGS = ('idft', 'score')
+
+
+def fields(name):
+  config = importlib.import_module(f'configs.{name}').get_config()
+  return config, list(options._flat(config))
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_every_field_misspelt_once_is_named(name):
+  config, known = fields(name)
+  for field in known:
+    wrong = field + field[-1]
+    said = options.unknown(wrong, config)
+    assert f'config.{wrong};' in said
+    assert f'did you mean config.{field}?' in said, said
+
+
+@pytest.mark.parametrize('wrong, meant', [
+    ('optim.learning_rate', 'optim.lr'),
+    ('optim.batch', 'train.batch'),
+    ('train.batch_size', 'train.batch'),
+    ('curate.beta', 'hint.beta'),
+    ('opt.lr', 'optim.lr'),
+    ('rounds.x', 'rounds'),
+])
+def test_the_option_that_is_meant(wrong, meant):
+  config, _ = fields('idft')
+  assert f'did you mean config.{meant}?' in options.unknown(wrong, config)
+
+
+def test_names_of_other_trainers_lead_to_fields_that_exist():
+  _, known = fields('idft')
+  assert set(options.ELSEWHERE.values()) <= set(known)
+
+
+def test_what_nothing_resembles_lists_the_sections():
+  config, _ = fields('idft')
+  said = options.unknown('qqqq', config)
+  assert 'there are' in said and 'curate, ' in said
+
+
+@pytest.mark.parametrize('flags, said', [
+    (['--config.optim.learning_rate=1'], 'did you mean config.optim.lr?'),
+    (['--config.optim.lr=abc'], "--config.optim.lr=abc: could not convert"),
+    (['--workdri=x'], 'workdri'),
+    (['optim.lr=1'], "unknown argument 'optim.lr=1'"),
+    (['--config=configs/nowhere.py'], 'configs/nowhere.py'),
+])
+def test_a_mistake_ends_the_command_with_one_message(flags, said):
+  done = subprocess.run(
+      [sys.executable, '-m', 'experiments.train', *flags], cwd=paths.ROOT,
+      capture_output=True, text=True, timeout=120)
+  assert done.returncode == 2
+  assert said in done.stderr and done.stderr.startswith('error: ')
+  assert 'Traceback' not in done.stderr
