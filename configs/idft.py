@@ -27,7 +27,7 @@ def model():
       # experiments.run.inputs.load_model
       model=dict(
           path='embedded',    # or a Hugging Face folder or id
-          dtype='float32',    # of activations and products; or bfloat16
+          dtype='float32',    # of activations and products; or bfloat16 (bf16)
           remat='none',       # recomputed in the backward: none | dots | full
       ),
   )
@@ -131,7 +131,7 @@ def measuring():
   return dict(
       # read by experiments/train.py; in steps
       validation=dict(
-          every=25,              # NLL of the references held out
+          every=25,              # NLL of the references held out; 0: never
           accuracy_every=100,    # and greedy answers to so many problems
           problems=200,
       ),
@@ -139,7 +139,7 @@ def measuring():
       evaluation=dict(
           problems=300,          # of each split, at most; 0: none
           samples=4,             # k of avg@k; 0 leaves it out
-          temperature=1.0,       # of the samples
+          temperature=1.0,       # of the samples; 0: greedy
           top_p=1.0,
           max_new_tokens=128,
       ),
@@ -171,7 +171,7 @@ def machine():
           cache_dtype='',        # of keys and values; '': as model.dtype
       ),
       checkpoint=dict(
-          every=50,              # steps
+          every=50,              # steps; also at the end of a round
           keep=2,                # newest ones
           export='last',         # parameters in <workdir>/model; or best: lowest
                                  # validation NLL of the run

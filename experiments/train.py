@@ -85,7 +85,8 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
         pending.append(sums)
         progress = progress.replace(done=done, step=progress.step + 1)
         due = functools.partial(is_due, done, total)
-        saving = lifecycle.stop_requested() or due(c.checkpoint.every)
+        saving = (
+            lifecycle.stop_requested() or done == total or due(c.checkpoint.every))
         validating = s.validation.examples and due(c.validation.every)
 
         if saving or validating or due(c.log.every):
@@ -116,8 +117,8 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
 
 
 def is_due(done: int, total: int, every: int) -> bool:
-  """Whether something that is done every so many steps is due after a step."""
-  return done == total or done % every == 0
+  """Whether something that happens every so many steps is due; 0 is never."""
+  return every > 0 and (done == total or done % every == 0)
 
 
 def make_step(

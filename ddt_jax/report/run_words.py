@@ -147,7 +147,7 @@ def rounds_table(found: results.RunResults) -> Table:
     unsolved = r.problems - sum(r.solved.values())
     rows.append([str(i), *(f'{n:,}' for n in (
         r.problems, r.solved['own'], r.solved['hinted'], r.solved['reference'],
-        unsolved, r.skipped, r.own.abstained + r.hinted.abstained,
+        unsolved, r.own.skipped + r.hinted.skipped, r.own.abstained + r.hinted.abstained,
         r.own.tokens + r.hinted.tokens,
     ))])
   return Table(['round', 'problems', 'by itself', 'by hinting', 'references',

@@ -16,6 +16,28 @@ from ddt_jax.data import prompts
 from ddt_jax.data import records
 
 
+def check_sampling(section: str, temperature: float, top_p: float) -> None:
+  """Raises InputError where responses cannot be drawn with these options.
+
+  Args:
+    section: of the config, for the message.
+    temperature: 0 is greedy, see `sampling_options`.
+    top_p: in (0, 1].
+  """
+  if not temperature >= 0:
+    raise errors.InputError(
+        f'{section}.temperature={temperature}: 0 for greedy answers, or more')
+  if not 0 < top_p <= 1:
+    raise errors.InputError(f'{section}.top_p={top_p} is not in (0, 1]')
+
+
+def sampling_options(temperature: float, top_p: float) -> dict[str, Any]:
+  """Options of `engine.generate`; temperature 0 takes the likeliest token."""
+  if temperature == 0:
+    return dict(greedy=True)
+  return dict(temperature=temperature, top_p=top_p)
+
+
 @dataclasses.dataclass(frozen=True)
 class Rewriting:
   """How Hinted Decoding rewrites a reference: the config's section `hint`.
@@ -39,6 +61,9 @@ class Rewriting:
   top_p: float = 0.95
   order: str = 'top_p_first'
 
+  def __post_init__(self):
+    check_sampling('hint', self.temperature, self.top_p)
+
   def prompt_template(self) -> prompts.Template:
     """The template's content; InputError where there is no such template."""
     return prompts.load(self.template)
@@ -46,7 +71,11 @@ class Rewriting:
   def decoding(self) -> dict[str, Any]:
     """Keyword arguments of `hinted_decode.rewrite`."""
     fields = dataclasses.asdict(self)
-    return {k: fields[k] for k in fields if k not in ('enabled', 'template')}
+    for name in ('enabled', 'template'):
+      del fields[name]
+    if self.temperature == 0:
+      fields |= dict(temperature=1.0, greedy=True)
+    return fields
 
 
 def prompt_ids(
@@ -95,18 +124,24 @@ def answer(
     *,
     turns_of: Callable[[records.Problem], prompts.Chat] | None = None,
     samples: int = 1,
+    max_new_tokens: int,
     verifier: Mapping[str, Any],
     **sampling: Any,
 ) -> list[list[records.Response]]:
   """Samples responses to each problem and verifies them.
+
+  A prompt that fills the model's context is not answered: its responses have no
+  tokens, finish 'skipped' and a reason. One that leaves little room gets a lower
+  limit.
 
   Args:
     params, config, tokenizer: the model.
     problems: with answers to verify against.
     turns_of: the conversation to answer; default: the problem as it is.
     samples: responses to each problem.
+    max_new_tokens: limit of a response.
     verifier: options of `verify.verify_all`: workers, timeout_s.
-    **sampling: options of `engine.generate`.
+    **sampling: further options of `engine.generate`.
 
   Returns:
     For each problem its `samples` responses.
@@ -115,13 +150,29 @@ def answer(
     ids = prompt_ids(tokenizer, problems)
   else:
     ids = chat.encode_prompts(tokenizer, [turns_of(p) for p in problems])
-  repeated = [p for p in problems for _ in range(samples)]
+  room = [config.max_positions - len(prompt) for prompt in ids]
+  asked = [i for i, n in enumerate(room) if n > 0 for _ in range(samples)]
+  if any(room[i] < max_new_tokens for i in asked):
+    sampling['max_tokens'] = [min(room[i], max_new_tokens) for i in asked]
   drawn = engine.generate(
-      params, config, [i for i in ids for _ in range(samples)], **sampling)
-  responses = judge(tokenizer, repeated, drawn, 'own', verifier)
-  return [
-      responses[i: i + samples] for i in range(0, len(responses), samples)
-  ]
+      params, config, [ids[i] for i in asked], max_new_tokens=max_new_tokens,
+      **sampling)
+  responses = iter(judge(
+      tokenizer, [problems[i] for i in asked], drawn, 'own', verifier))
+  rows = []
+  for p, prompt, n in zip(problems, ids, room, strict=True):
+    if n > 0:
+      rows.append([next(responses) for _ in range(samples)])
+    else:
+      rows.append([_skipped(p, prompt, config)] * samples)
+  return rows
+
+
+def _skipped(problem, prompt, config) -> records.Response:
+  return records.Response(
+      problem.id, (), '', 'skipped', 'own', False, None,
+      f'the prompt has {len(prompt)} tokens, the model {config.max_positions}'
+      ' positions')
 
 
 def rewrite(

@@ -12,6 +12,8 @@ class StageCounts:
     accepted: right, complete, and without a word about a given solution.
     correct: right by the verifier.
     abstained: not judged by the verifier.
+    skipped: problems without a response, for want of room in the model's
+      context or of an analysis to rewrite from.
     mentions: texts that speak of a given solution, see `curate.MENTION`.
     tokens: total length, in tokens.
   """
@@ -20,6 +22,7 @@ class StageCounts:
   accepted: int
   correct: int
   abstained: int
+  skipped: int
   mentions: int
   tokens: int
 
@@ -49,8 +52,6 @@ class RoundSummary:
     unanswerable: problems without an answer, which nobody can verify.
     own: the model's own answers.
     hinted: rewritten references.
-    skipped: references that were not rewritten, since the model wrote no
-      analysis to rewrite from.
     solved: source -> problems that got a training example from it.
     dropped: reason -> examples that were left out.
     sources: source -> what was trained on.
@@ -61,7 +62,6 @@ class RoundSummary:
   unanswerable: int
   own: StageCounts
   hinted: StageCounts
-  skipped: int
   solved: dict[str, int]
   dropped: dict[str, int]
   sources: dict[str, SourceStats]

@@ -58,7 +58,8 @@ class Context:
     verifier: options of `verify.verify_all`: workers, timeout_s.
     mesh: the rows that are scored are spread over it.
     rows: responses that are scored together.
-    max_tokens, overlong: the rule for long examples, see `lengths.cut`.
+    max_tokens: the longest example that is trained on; longer responses of the
+      model are dropped.
   """
 
   params: Any
@@ -70,7 +71,6 @@ class Context:
   mesh: jax.sharding.Mesh
   rows: int
   max_tokens: int
-  overlong: str = 'truncate'
 
   @property
   def model(self) -> tuple[Any, model.ModelConfig, Any]:
@@ -153,7 +153,6 @@ def curate(
       [examples[i] for i in kept], counts.RoundSummary(
           problems=len(problems), unanswerable=len(problems) - len(answerable),
           own=select.count(own, good), hinted=select.count(hinted, good),
-          skipped=sum(r.finish == 'skipped' for r in hinted),
           solved={
               source: len({r.problem_id for r in scored if r.source == source})
               for source in select.SOURCES
@@ -201,9 +200,10 @@ def _sample_stage(context: Context, options: select.Options, key: jax.Array):
     # Blocks draw from keys of their own: 2 i here, 2 i + 1 when rewriting.
     rows = answers.answer(
         *context.model, problems, samples=options.samples,
-        key=jax.random.fold_in(key, 2 * first), temperature=options.temperature,
-        top_p=options.top_p, max_new_tokens=options.max_new_tokens,
-        verifier=context.verifier, **context.decoding)
+        key=jax.random.fold_in(key, 2 * first),
+        max_new_tokens=options.max_new_tokens, verifier=context.verifier,
+        **answers.sampling_options(options.temperature, options.top_p),
+        **context.decoding)
     return [response for row in rows for response in row]
 
   return sample
@@ -264,9 +264,9 @@ def _candidates(
 
   for p in problems:
     for r in chosen.get(p.id, ()):
+      # Cut off, it would lack the end of its turn: a long answer is dropped.
       add(r, lengths.cut(
-          chat.answered(prompt[p.id], r.tokens), context.max_tokens,
-          context.overlong, f'{p.source or p.id}: {r.source} response'))
+          chat.answered(prompt[p.id], r.tokens), context.max_tokens, 'drop', p.id))
     if not chosen.get(p.id) and fallback != 'drop':
       example = references.get(p.id)
       tokens = () if example is None else tuple(

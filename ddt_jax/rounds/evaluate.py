@@ -27,6 +27,7 @@ class SplitAccuracy:
     abstained: greedy answers that the verifier did not judge.
     mean_tokens: mean length of a greedy answer, in tokens.
     unfinished: greedy answers cut off by the length limit.
+    skipped: problems whose prompt leaves no room for an answer; not solved.
   """
 
   problems: int
@@ -36,6 +37,7 @@ class SplitAccuracy:
   abstained: int
   mean_tokens: float
   unfinished: int
+  skipped: int
 
 
 def accuracy(
@@ -58,7 +60,7 @@ def accuracy(
     params, config, tokenizer, problems: see `answers.answer`.
     key: of the samples.
     samples: k; 0 leaves avg@k out.
-    temperature, top_p: of the samples.
+    temperature, top_p: of the samples; temperature 0 is greedy.
     **options: of `answers.answer`, max_new_tokens and verifier among them.
   """
   def solve(**sampling):
@@ -69,7 +71,8 @@ def accuracy(
   n = len(greedy)
   averaged = None
   if samples:
-    rows = solve(samples=samples, temperature=temperature, top_p=top_p)
+    rows = solve(
+        samples=samples, **answers.sampling_options(temperature, top_p))
     averaged = significance.clustered_mean(np.array(
         [np.mean([r.correct is True for r in row]) for row in rows]
     ))
@@ -81,6 +84,7 @@ def accuracy(
       abstained=sum(r.correct is None for r in greedy),
       mean_tokens=sum(len(r.tokens) for r in greedy) / max(n, 1),
       unfinished=sum(r.finish == 'length' for r in greedy),
+      skipped=sum(r.finish == 'skipped' for r in greedy),
   )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from ddt_jax import errors
 from ddt_jax.data import chat
 from ddt_jax.data import records
+from ddt_jax.rounds import answers
 from ddt_jax.rounds import counts
 
 FALLBACKS = ('drop', 'reference', 'reference_if_phi_above')
@@ -35,7 +36,8 @@ class Options:
     per_round: at most so many problems a round; 0 for all.
     samples: own answers to each problem; 0 for none.
     keep: right own answers of a problem that are kept, distinct ones.
-    temperature, top_p: of own answers, see `sampling.distribution`.
+    temperature, top_p: of own answers, see `sampling.distribution`; temperature
+      0 is greedy.
     max_new_tokens: limit of own answers and of rewritten ones.
     fallback: for problems without a good response: 'drop'; 'reference', its
       solution is trained on; 'reference_if_phi_above', if its mean phi is at
@@ -74,6 +76,7 @@ class Options:
       if getattr(self, name) < least:
         raise errors.InputError(
             f'curate.{name}={getattr(self, name)}: at least {least}')
+    answers.check_sampling('curate', self.temperature, self.top_p)
     if not 0 <= self.drop_lowest < 1:
       raise errors.InputError(
           f'curate.drop_lowest {self.drop_lowest} is not in [0, 1)')
@@ -146,6 +149,7 @@ def count(
       accepted=sum(map(good, responses)),
       correct=sum(r.correct is True for r in responses),
       abstained=sum(r.correct is None for r in responses),
+      skipped=len({r.problem_id for r in responses if r.finish == 'skipped'}),
       mentions=sum(bool(MENTION.search(r.text)) for r in responses),
       tokens=sum(len(r.tokens) for r in responses),
   )

@@ -28,6 +28,11 @@ from ddt_jax.training import optimizer
 
 ACROSS_ROUNDS = ('restart', 'continue')
 EXPORT = ('last', 'best')
+DTYPES = {  # by their usual names
+    'float32': 'float32', 'fp32': 'float32', 'f32': 'float32',
+    'bfloat16': 'bfloat16', 'bf16': 'bfloat16',
+    'float16': 'float16', 'fp16': 'float16', 'half': 'float16',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +64,7 @@ class Inputs:
     """What `curate.curate` needs besides the problems."""
     return curate.Context(
         params, self.config, self.tokenizer, self.end, self.decoding,
-        c.verifier.to_dict(), self.mesh, self.rows, c.data.max_tokens,
-        c.data.overlong)
+        c.verifier.to_dict(), self.mesh, self.rows, c.data.max_tokens)
 
 
 def make(c) -> Inputs:
@@ -99,6 +103,8 @@ def check_options(c, mesh: jax.sharding.Mesh) -> None:
   optimizer.make(total_steps=1, **c.optim)
   batches.collate([], 1, 1, mask_mode=c.data.mask_mode)
   select.Options(**c.curate)
+  answers.check_sampling(
+      'evaluation', c.evaluation.temperature, c.evaluation.top_p)
   if (rewriting := answers.Rewriting(**c.hint)).enabled:
     rewriting.prompt_template()
   for name, value, known in (
@@ -111,7 +117,18 @@ def check_options(c, mesh: jax.sharding.Mesh) -> None:
   for name, value, least in (
       ('rounds', c.rounds, 1), ('report.examples', c.report.examples, 1),
       ('evaluation.samples', c.evaluation.samples, 0),
+      ('evaluation.problems', c.evaluation.problems, 0),
+      ('evaluation.max_new_tokens', c.evaluation.max_new_tokens, 1),
       ('scoring.rows', c.scoring.rows, 1), ('train.epochs', c.train.epochs, 1),
+      ('train.batch', c.train.batch, 1),
+      ('train.micro_batches', c.train.micro_batches, 1),
+      ('checkpoint.every', c.checkpoint.every, 0),
+      ('checkpoint.keep', c.checkpoint.keep, 1),
+      ('validation.every', c.validation.every, 0),
+      ('validation.accuracy_every', c.validation.accuracy_every, 0),
+      ('log.every', c.log.every, 0), ('data.max_tokens', c.data.max_tokens, 2),
+      ('verifier.workers', c.verifier.workers, 1),
+      ('decoding.slots', c.decoding.slots, 1),
   ):
     if value < least:
       raise errors.InputError(f'{name}={value}: at least {least}')
@@ -127,9 +144,13 @@ def load_model(
     mesh: jax.sharding.Mesh, *, path: str, dtype: str, remat: str
 ) -> tuple[Any, model.ModelConfig, Any]:
   """Tokenizer, config and parameters of a Hugging Face folder or id."""
+  if dtype not in DTYPES:
+    raise errors.InputError(
+        f'model.dtype={dtype!r}: choose from {", ".join(DTYPES)}')
   folder = model_folder(path)
   tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-  config, params = weights.load(folder, mesh=mesh, dtype=dtype, remat=remat)
+  config, params = weights.load(
+      folder, mesh=mesh, dtype=DTYPES[dtype], remat=remat)
   stopping.check_eos(tokenizer, config.vocab_size)
   return tokenizer, config, params
 

@@ -79,6 +79,10 @@ def test_rows_are_bounded_by_tokens_on_each_device():
     ('checkpoint.export', 'newest', 'checkpoint.export'),
     ('evaluation.samples', -1, 'evaluation.samples=-1'),
     ('rounds', 0, 'rounds=0'),
+    ('curate.temperature', -1.0, 'curate.temperature=-1.0'),
+    ('hint.top_p', 0.0, 'hint.top_p=0.0'),
+    ('evaluation.top_p', 1.5, 'evaluation.top_p=1.5'),
+    ('validation.every', -1, 'validation.every=-1'),
 ])
 def test_an_invalid_option_is_named_before_any_work(field, value, said):
   c = idft.get_config()
@@ -88,3 +92,13 @@ def test_an_invalid_option_is_named_before_any_work(field, value, said):
   with pytest.raises((errors.InputError, FileNotFoundError), match=said):
     inputs.check_options(
         c, sharding.make_mesh(fsdp=1, devices=jax.devices()[:1]))
+
+
+def test_data_types_go_by_their_usual_names():
+  mesh = sharding.make_mesh(fsdp=1, devices=jax.devices()[:1])
+  for name, dtype in (('bf16', 'bfloat16'), ('fp32', 'float32')):
+    _, config, _ = inputs.load_model(
+        mesh, path='embedded', dtype=name, remat='none')
+    assert config.dtype == dtype
+  with pytest.raises(errors.InputError, match="model.dtype='int8'.*bf16"):
+    inputs.load_model(mesh, path='embedded', dtype='int8', remat='none')

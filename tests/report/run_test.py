@@ -32,18 +32,19 @@ def _measures(n, k, greedy, sampled):
   return evaluate.SplitAccuracy(
       problems=n, samples=k, pass_at_1=_interval(greedy, n),
       avg_at_k=_interval(sampled, 2 * n), abstained=1, mean_tokens=41.5,
-      unfinished=3)
+      unfinished=3, skipped=0)
 
 
 def _round(own, hinted):
-  def count(n):
+  def count(n, skipped):
     return counts.StageCounts(
-        responses=n, accepted=n, correct=n, abstained=1, mentions=0,
+        responses=n, accepted=n, correct=n, abstained=1,
+        skipped=skipped, mentions=0,
         tokens=57 * n)
 
   return counts.RoundSummary(
-      problems=2000, unanswerable=0, own=count(own), hinted=count(hinted),
-      skipped=13, dropped={},
+      problems=2000, unanswerable=0, own=count(own, 0),
+      hinted=count(hinted, 13), dropped={},
       solved={'own': own, 'hinted': hinted, 'reference': 0},
       sources={'own': counts.SourceStats(own, 0.0034, 57.25),
                'hinted': counts.SourceStats(hinted, -0.0411, 58.5),

@@ -52,7 +52,7 @@ def run(folder, chosen=None, *, hint=True, check_stop=lambda: None,
       params, config, words, end,
       decoding=dict(eos_ids=config.eos_ids, slots=32, mesh=mesh),
       verifier=dict(workers=1, timeout_s=5.0), mesh=mesh, rows=32,
-      max_tokens=256, overlong=overlong)
+      max_tokens=256)
   references = lengths.prepare(
       words, problems_of_round, end, 256, overlong=overlong)
   return curate.curate(

@@ -16,6 +16,7 @@ from ddt_jax.rounds import evaluate
 
 KEY = jax.random.key(0)
 EOS = 0
+CONFIG = types.SimpleNamespace(max_positions=1000)
 VERIFIER = dict(workers=1, timeout_s=5.0)
 
 
@@ -76,7 +77,7 @@ PROBLEMS = [
 def accuracy(problems=PROBLEMS, **options):
   options = dict(
       key=KEY, max_new_tokens=9, eos_ids=(EOS,), verifier=VERIFIER) | options
-  return evaluate.accuracy('params', 'config', Characters(), problems, **options)
+  return evaluate.accuracy('params', CONFIG, Characters(), problems, **options)
 
 
 def test_answers_come_with_their_verdicts(model):
@@ -85,7 +86,7 @@ def test_answers_come_with_their_verdicts(model):
       'say: up down': [r'\boxed{down up}.', r'\boxed{Up  down}'],
   }
   (right, wrong), (swapped, cut) = answers.answer(
-      'params', 'config', Characters(), [PROBLEMS[0], PROBLEMS[2]], samples=2,
+      'params', CONFIG, Characters(), [PROBLEMS[0], PROBLEMS[2]], samples=2,
       key=KEY, max_new_tokens=9, eos_ids=(EOS,), verifier=VERIFIER,
   )
   assert right == records.Response(
@@ -98,7 +99,7 @@ def test_answers_come_with_their_verdicts(model):
   assert (cut.problem_id, cut.correct, cut.finish) == ('c', True, 'length')
   (asked, params, config, options), = model.calls
   assert asked == ['user: 1 + 1'] * 2 + ['user: say: up down'] * 2
-  assert (params, config) == ('params', 'config')
+  assert (params, config) == ('params', CONFIG)
   # What is the verifier's does not reach the engine.
   assert options == dict(key=KEY, max_new_tokens=9, eos_ids=(EOS,))
 
@@ -115,6 +116,7 @@ def test_accuracy_counts(model, monkeypatch):
   assert found == evaluate.SplitAccuracy(
       problems=4, samples=0, pass_at_1=significance.wilson(1, 4), avg_at_k=None,
       abstained=1, mean_tokens=(11 + 42 + 9 + 11) / 4, unfinished=1,
+      skipped=0,
   )
   (_, _, _, options), = model.calls
   assert options['greedy'] and options['max_new_tokens'] == 9
@@ -174,7 +176,7 @@ def test_splits_are_cut_to_so_many_problems(model):
   model.greedy = {'1 + 1': r'\boxed{2}.', '2 + 2': r'\boxed{5}.'}
   stops = []
   found = evaluate.by_split(
-      'params', 'config', Characters(),
+      'params', CONFIG, Characters(),
       {'easy': PROBLEMS[:1], 'all': PROBLEMS}, problems=2, samples=0, key=KEY,
       max_new_tokens=9, eos_ids=(EOS,), verifier=VERIFIER,
       check_stop=lambda: stops.append(1))
@@ -182,4 +184,31 @@ def test_splits_are_cut_to_so_many_problems(model):
       'easy': (1, 1.0), 'all': (2, 0.5)}
   assert len(stops) == 2
   assert evaluate.by_split(
-      'params', 'config', Characters(), {'all': PROBLEMS}, problems=0) == {}
+      'params', CONFIG, Characters(), {'all': PROBLEMS}, problems=0) == {}
+
+
+def test_a_prompt_without_room_is_left_out_and_counted(model):
+  long = records.Problem('long', 'x' * 40, answer='1')
+  model.greedy = {'1 + 1': r'\boxed{2}.'}
+  config = types.SimpleNamespace(max_positions=22)
+  (right,), (skipped,) = answers.answer(
+      'params', config, Characters(), [PROBLEMS[0], long], greedy=True,
+      max_new_tokens=14, eos_ids=(EOS,), verifier=VERIFIER)
+  assert right.correct and skipped.correct is False
+  assert (skipped.tokens, skipped.finish) == ((), 'skipped')
+  assert skipped.reason == 'the prompt has 46 tokens, the model 22 positions'
+  (asked, _, _, options), = model.calls
+  assert asked == ['user: 1 + 1']
+  assert options['max_tokens'] == [22 - 11]  # what its prompt leaves
+  found = evaluate.accuracy(
+      'params', config, Characters(), [PROBLEMS[0], long], samples=0, key=KEY,
+      max_new_tokens=14, eos_ids=(EOS,), verifier=VERIFIER)
+  assert (found.problems, found.skipped, found.pass_at_1.value) == (2, 1, 0.5)
+
+
+def test_temperature_zero_is_greedy(model):
+  model.greedy = {'1 + 1': r'\boxed{2}.'}
+  found = accuracy(PROBLEMS[:1], samples=1, temperature=0.0, top_p=0.5)
+  assert found.avg_at_k.value == 1
+  assert all(call[3]['greedy'] and 'temperature' not in call[3]
+             for call in model.calls)
