@@ -1,8 +1,8 @@
-"""Orbax checkpoints: the state, and how far the run has come.
+"""Orbax checkpoints: a tree of arrays, and the run's progress beside it.
 
-A checkpoint is complete when its digests stand beside it; one that was cut off
-does not count, and one that was damaged since is named and passed over for the
-one before.
+A checkpoint is complete once its seal exists; an interrupted save leaves none. A
+checkpoint that was damaged later is named in a warning, and the one before it is
+restored.
 """
 
 import errno
@@ -12,6 +12,7 @@ import shutil
 from typing import Any
 
 from absl import logging
+from etils import epath
 import jax
 import orbax.checkpoint as ocp
 
@@ -20,78 +21,101 @@ from ddt_jax import storage
 
 
 class Checkpoints:
-  """The newest checkpoints of a run in `<workdir>/checkpoints`, or the best.
+  """The newest checkpoints in a folder of a run.
 
-  Saving is synchronous: the digests need the committed files.
+  A run keeps two such folders: `checkpoints` with the train state, to resume
+  from, and `best` with {'params': ...} of the lowest validation loss, to export.
+  All processes must call `save` and `restore`, in the same order. Saving is
+  synchronous, because the seal needs the committed files.
+
+  Example: the best parameters of a run, on any mesh:
+
+    shapes = jax.eval_shape(lambda: model.init(config, jax.random.key(0)))
+    target = abstract(shapes, sharding.tree_shardings(shapes, mesh))
+    restored = Checkpoints(workdir, 'best').restore({'params': target})
   """
 
-  def __init__(self, workdir: Any, name: str = 'checkpoints', *, keep: int = 2):
-    """Args: the run's folder, the folder in it, and how many to keep."""
+  def __init__(
+      self, workdir: str | os.PathLike[str], name: str = 'checkpoints', *,
+      keep: int = 2,
+  ):
+    """Creates nothing before the first `save`.
+
+    Args:
+      workdir: the run's folder, local or gs://.
+      name: the folder in it.
+      keep: number of checkpoints to keep.
+    """
     folder = storage.path(workdir)
     if '://' not in str(folder):
-      folder = folder.resolve()  # Orbax insists
+      folder = folder.resolve()  # Orbax refuses relative paths
     self._folder = folder / name
-    self._folder.mkdir(parents=True, exist_ok=True)
     self._keep = keep
     self._orbax = ocp.StandardCheckpointer()
 
-  def _step_folder(self, step: int):
-    return self._folder / f'{step:08d}'
-
   def steps(self) -> list[int]:
-    """Steps with a finished checkpoint, oldest first."""
+    """Returns the steps with a complete checkpoint, oldest first."""
     return sorted(
         int(f.parent.name) for f in self._folder.glob(f'*/{storage.SEAL}')
         if f.parent.name.isdigit()
     )
 
   def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
-    """Writes a checkpoint, then removes those that are too old.
+    """Writes a checkpoint, then removes the oldest beyond `keep`.
 
     Args:
-      step: its name; one that stands already is replaced.
-      state: pytree of (sharded) arrays.
-      progress: JSON-able; data-iterator state and what else the run needs.
+      step: its name; an existing checkpoint of that step is replaced.
+      state: pytree of arrays, sharded or not.
+      progress: JSON-serialisable, e.g. `Progress.to_json()`.
 
     Raises:
-      OSError: (ENOSPC) the disk has no room for it.
+      OSError: the disk is full (ENOSPC).
     """
     folder = self._step_folder(step)
-
-    def make_room():
-      if folder.exists():
-        folder.rmtree()
-      # Orbax would find out as well, in several threads and their tracebacks.
-      needed = sum(x.nbytes for x in jax.tree.leaves(state))
-      if '://' not in str(folder) and shutil.disk_usage(self._folder).free < needed:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
-
-    def finish():
-      storage.publish(folder / 'progress.json', json.dumps(progress))
-      storage.seal(folder)
-      for old in self.steps()[:-self._keep]:
-        self._step_folder(old).rmtree()
-
-    processes.from_first(make_room)
+    nbytes = sum(x.nbytes for x in jax.tree.leaves(state))
+    processes.from_first(self._make_room, folder, nbytes)
     self._orbax.save(folder / 'state', state)
     self._orbax.wait_until_finished()
-    processes.from_first(finish)
+    processes.from_first(self._finish, folder, progress)
 
   def restore(self, abstract_state: Any) -> tuple[Any, dict[str, Any]] | None:
-    """The newest good checkpoint as (state, progress); None if there is none.
+    """Restores the newest undamaged checkpoint.
 
     Args:
-      abstract_state: ShapeDtypeStructs with the shardings to restore to.
+      abstract_state: ShapeDtypeStructs with the shardings to restore to; see
+        `abstract`. The mesh may differ from the one at saving.
+
+    Returns:
+      (state, progress), or None if there is no undamaged checkpoint.
     """
-    found = processes.from_first(self._newest)
-    if found is None:
+    newest = processes.from_first(self._newest)
+    if newest is None:
       return None
-    step, progress = found
+    step, progress = newest
     folder = self._step_folder(step)
     return self._orbax.restore(folder / 'state', abstract_state), progress
 
+  def _step_folder(self, step: int) -> epath.Path:
+    return self._folder / f'{step:08d}'
+
+  def _make_room(self, folder: epath.Path, nbytes: int) -> None:
+    """Removes an older checkpoint of this name and checks for free space."""
+    self._folder.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+      folder.rmtree()
+    # Orbax reports a full disk as tracebacks from several threads.
+    if '://' not in str(folder) and shutil.disk_usage(self._folder).free < nbytes:
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+  def _finish(self, folder: epath.Path, progress: dict[str, Any]) -> None:
+    storage.publish(folder / 'progress.json', json.dumps(progress))
+    storage.seal(folder)
+    # Last: a kill before this line leaves one checkpoint too many, never too few.
+    for old in self.steps()[:-self._keep]:
+      self._step_folder(old).rmtree()
+
   def _newest(self) -> tuple[int, dict[str, Any]] | None:
-    """Step and progress of the newest checkpoint that is as it was sealed."""
+    """Step and progress of the newest checkpoint that matches its seal."""
     for step in reversed(self.steps()):
       folder = self._step_folder(step)
       try:
@@ -104,7 +128,15 @@ class Checkpoints:
 
 
 def abstract(state: Any, shardings: Any) -> Any:
-  """Shapes and dtypes of a state together with where it is to lie."""
+  """Returns the shapes and dtypes of a tree together with its shardings.
+
+  Args:
+    state: pytree of arrays or ShapeDtypeStructs.
+    shardings: a `jax.sharding.Sharding` for each leaf.
+
+  Returns:
+    ShapeDtypeStructs, as `Checkpoints.restore` takes them.
+  """
   return jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
       state, shardings,

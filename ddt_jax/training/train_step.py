@@ -1,4 +1,4 @@
-"""One optimizer step: pure; the caller jits, shards and donates."""
+"""One optimizer step, as a pure function; the caller jits, shards and donates."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,13 +19,13 @@ Metrics = dict[str, jax.Array]
 
 @struct.dataclass
 class TrainState:
-  """All that a step reads and writes.
+  """Everything that a step reads and writes.
 
   Attributes:
-    step: steps taken, skipped ones included; drives the curriculum.
-    params: see `model`.
-    opt_state: optax's, with its own count of applied updates.
-    skipped: updates left out because the gradient was not finite.
+    step: int32 scalar, steps taken, skipped ones included; drives the curriculum.
+    params: the parameter tree of `model`, float32.
+    opt_state: state of the optax optimizer, which counts applied updates itself.
+    skipped: int32 scalar, updates not applied because the gradient was not finite.
   """
 
   step: jax.Array
@@ -37,7 +37,8 @@ class TrainState:
   def create(
       cls, params: Any, tx: optax.GradientTransformation
   ) -> 'TrainState':
-    # Two buffers, not one: a donated buffer may appear only once.
+    """Returns the state before the first step; `params` are not copied."""
+    # Two buffers, because XLA refuses to donate the same buffer twice.
     step, skipped = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
     return cls(step, params, tx.init(params), skipped)
 
@@ -104,31 +105,31 @@ def make_train_step(
     transition_ratio: float = 0.0,
     **loss: Any,
 ) -> Callable[[TrainState, batches.Batch], tuple[TrainState, Metrics]]:
-  """The pure `step(state, batch) -> (state, metrics)`.
+  r"""Builds the pure function `step(state, batch) -> (state, metrics)`.
 
-  Gradients of the *sum* are added over micro-batches and divided once by the
-  global count, so the cut does not matter. A step whose gradient is not finite
-  changes nothing but the counters.
+  .. math:: g = \frac{\sum_m \nabla L_m}{\max(\sum_m n_m, 1)}
+
+  L_m and n_m are the loss sum and the token count of micro-batch m. Gradients of
+  sums are added and divided once, so the number of micro-batches does not change
+  the result. A step whose gradient is not finite changes only the counters.
 
   Args:
     config: the model.
-    tx: optimizer.
-    name: objective.
-    mesh: that the state and the batch lie on; None for one device.
-    micro_batches: must divide the batch.
-    total_steps, warmup_ratio, transition_ratio: of the curriculum.
-    first_step: of the curriculum, for a state that has taken `steps_before`
-      steps already.
-    steps_before: see first_step.
+    tx: the optimizer.
+    name: objective, a key of `objectives.WEIGHTS`.
+    mesh: mesh of the state and the batch; None for one device.
+    micro_batches: number of parts of a batch; must divide its rows.
+    total_steps, warmup_ratio, transition_ratio: see `objectives.curriculum`.
+    first_step: step of the curriculum at which this function starts.
+    steps_before: steps that the state has taken before that; with first_step it
+      continues a curriculum, or starts a new one, after earlier rounds.
     **loss: options of `objectives.token_loss`.
-  """
 
-  def gradient(params, batch, extras):
-    grad = jax.value_and_grad(loss_sums, has_aux=True)
-    (total, (count, sums)), grads = grad(
-        params, config, batch, name, extras, mesh=mesh, **loss
-    )
-    return grads, {'loss': total, 'count': count, **sums}
+  Returns:
+    step(state, batch). Its metrics are scalars: the sums of `loss_sums` as loss,
+    count and by name, curriculum, grad_norm (before clipping) and finite.
+  """
+  grad = jax.value_and_grad(loss_sums, has_aux=True)
 
   def step(state, batch):
     strength = objectives.curriculum(
@@ -136,29 +137,14 @@ def make_train_step(
         warmup_ratio=warmup_ratio, transition_ratio=transition_ratio,
     )
     extras = objectives.traced_options(name, curriculum=strength)
-    if micro_batches == 1:
-      grads, sums = gradient(state.params, batch, extras)
-    else:
-      # Micro-batch i takes rows i, i + m, ...: each device keeps its own rows.
-      cut = jax.tree.map(
-          lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1),
-          batch,
+
+    def gradient(batch):
+      (total, (count, sums)), grads = grad(
+          state.params, config, batch, name, extras, mesh=mesh, **loss
       )
-      zeros = jax.tree.map(
-          lambda x: jnp.zeros(x.shape, x.dtype),
-          jax.eval_shape(
-              lambda b: gradient(state.params, b, extras),
-              jax.tree.map(lambda x: x[0], cut),
-          ),
-      )
-      grads, sums = jax.lax.scan(
-          lambda acc, b: (
-              jax.tree.map(jnp.add, acc, gradient(state.params, b, extras)),
-              None,
-          ),
-          zeros,
-          cut,
-      )[0]
+      return grads, {'loss': total, 'count': count, **sums}
+
+    grads, sums = _sum_over_parts(gradient, batch, micro_batches)
     count = jnp.maximum(sums['count'], 1.0)
     grads = jax.tree.map(lambda g: g / count, grads)
     norm = optax.tree.norm(grads)
@@ -169,11 +155,39 @@ def make_train_step(
   return step
 
 
+def _sum_over_parts(
+    function: Callable[[batches.Batch], Any], batch: batches.Batch, parts: int
+) -> Any:
+  """Sum of `function` over parts of a batch, one after another in a scan."""
+  if parts == 1:
+    return function(batch)
+  # Part i takes rows i, i + parts, ...: each device keeps its own rows. Contiguous
+  # parts would move rows between devices.
+  split = jax.tree.map(
+      lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+  first = jax.tree.map(lambda x: x[0], split)
+  zeros = jax.tree.map(
+      lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, first))
+
+  def add_part(total, part):
+    return jax.tree.map(jnp.add, total, function(part)), None
+
+  return jax.lax.scan(add_part, zeros, split)[0]
+
+
 def make_eval_step(
     config: model.ModelConfig, *, name: str,
     mesh: jax.sharding.Mesh | None = None, **loss: Any
 ) -> Callable[[Any, batches.Batch], Metrics]:
-  """The pure `step(params, batch) -> metric sums`; options as in training."""
+  """Builds the pure function `step(params, batch) -> metric sums`.
+
+  Args:
+    config, name, mesh, **loss: as in `make_train_step`.
+
+  Returns:
+    step(params, batch), whose sums `add` adds up and `objectives.summarise` reads.
+  """
+
   def step(params, batch):
     total, (count, sums) = loss_sums(
         params, config, batch, name, mesh=mesh, **loss)
@@ -183,17 +197,36 @@ def make_eval_step(
 
 
 def add(metrics: Iterable[Metrics]) -> dict[str, Any]:
-  """Sums of steps or batches, on the host."""
-  return jax.tree.map(lambda *x: sum(map(np.float64, x)), *jax.device_get(
-      list(metrics)
-  ))
+  """Adds up the metrics of steps or batches, on the host in float64.
+
+  Args:
+    metrics: one dict of scalars per step or batch; at least one.
+
+  Returns:
+    Sum by name.
+
+  Example:
+    >>> {k: float(v) for k, v in add([{'nll': 1.0}, {'nll': 0.5}]).items()}
+    {'nll': 1.5}
+  """
+  # One transfer for all: fetching each scalar would sync with the device each time.
+  fetched = jax.device_get(list(metrics))
+  return jax.tree.map(lambda *x: sum(map(np.float64, x)), *fetched)
 
 
 def check_finite(metrics: Iterable[Metrics], in_a_row: int, limit: int) -> int:
-  """Counts skipped updates in a row over these steps, after `in_a_row`.
+  """Counts the updates skipped in a row, up to and including these steps.
+
+  Args:
+    metrics: of the steps, in order; reads `finite`.
+    in_a_row: the count before these steps.
+    limit: the count that ends the run.
+
+  Returns:
+    The count after these steps.
 
   Raises:
-    FloatingPointError: at `limit` of them.
+    FloatingPointError: the count reached `limit`.
   """
   for m in jax.device_get([m['finite'] for m in metrics]):
     in_a_row = 0 if m else in_a_row + 1
@@ -207,6 +240,7 @@ def check_finite(metrics: Iterable[Metrics], in_a_row: int, limit: int) -> int:
 
 
 def _apply(tx, state, grads, norm) -> tuple[TrainState, jax.Array]:
+  """(state after the update, whether the update was applied)."""
   finite = jnp.isfinite(norm)
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)

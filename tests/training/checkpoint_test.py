@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ddt_jax import model
 from ddt_jax import sharding
 from ddt_jax import storage
 from ddt_jax import weights
@@ -101,10 +102,32 @@ def save(checkpoints, *values):
     checkpoints.save(value, small(value), {'value': value})
 
 
+def test_the_best_parameters_are_restored_without_the_optimizer(tmp_path):
+  # The export knows the model's config and its own mesh, and nothing of the run's.
+  config, params = weights.load(MODEL)
+  saved = train_state()
+  mesh = make_mesh(8, data=2, fsdp=4)
+  saved = jax.device_put(saved, sharding.tree_shardings(saved, mesh))
+  best = checkpoint.Checkpoints(tmp_path, 'best', keep=1)
+  best.save(3, {'params': params}, {'best_step': 3})
+  best.save(7, {'params': saved.params}, {'best_step': 7})
+
+  shapes = jax.eval_shape(lambda: model.init(config, jax.random.key(0)))
+  places = sharding.tree_shardings(shapes, make_mesh(2, tensor=2))
+  restored, progress = checkpoint.Checkpoints(tmp_path, 'best').restore(
+      {'params': checkpoint.abstract(shapes, places)})
+  assert progress == {'best_step': 7}
+  assert bits(restored['params']) == bits(saved.params)
+  assert jax.tree.map(lambda x: x.sharding, restored['params']) == places
+  weights.save(tmp_path / 'model', config, restored['params'])
+  assert bits(weights.load(tmp_path / 'model')[1]) == bits(saved.params)
+
+
 def test_a_run_without_a_checkpoint_restores_none(tmp_path):
-  checkpoints = checkpoint.Checkpoints(tmp_path)
+  checkpoints = checkpoint.Checkpoints(tmp_path / 'run')
   assert checkpoints.steps() == []
   assert checkpoints.restore(abstract(small(0))) is None
+  assert not list(tmp_path.iterdir())  # reading creates nothing
 
 
 def test_the_newest_are_kept(tmp_path):

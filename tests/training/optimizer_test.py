@@ -5,6 +5,7 @@ import numpy as np
 import optax
 import pytest
 
+from ddt_jax import errors
 from ddt_jax.training import optimizer
 
 
@@ -47,10 +48,56 @@ def test_a_run_shorter_than_its_warmup_share_has_no_warmup():
     ({'schedule': 'wsd', 'warmup_ratio': 0.5, 'decay_ratio': 0.6},
      'decay_ratio 0.6'),
     ({'schedule': 'wsd', 'decay_ratio': -0.1}, 'decay_ratio'),
+    ({'lr': -1e-5}, 'optim.lr -1e-05'),
+    ({'b1': 1.0}, 'optim.b1 1.0'),
+    ({'b2': -0.1}, 'optim.b2 -0.1'),
+    ({'eps': 0.0}, 'optim.eps 0.0'),
+    ({'weight_decay': -1.0}, 'optim.weight_decay -1.0'),
+    ({'clip': -1.0}, 'optim.clip -1.0'),
+    ({'clip': float('nan')}, 'optim.clip nan'),
 ])
 def test_options_that_do_not_fit_are_refused(options, message):
-  with pytest.raises(ValueError, match=message):
-    rates(**options)
+  with pytest.raises(errors.InputError, match=message):
+    optimizer.make(total_steps=100, **{'lr': 1.0} | options)
+
+
+def test_every_option_reaches_adam():
+  # One section of the config is the whole wiring, and each option matters.
+  section = dict(
+      lr=0.1, schedule='wsd', warmup_ratio=0.2, decay_ratio=0.4, b1=0.5, b2=0.6,
+      eps=1e-3, weight_decay=0.1, clip=0.5,
+  )
+  others = dict(
+      lr=0.2, schedule='constant', warmup_ratio=0.0, decay_ratio=0.8, b1=0.6,
+      b2=0.7, eps=1e-2, weight_decay=0.2, clip=0.25,
+  )
+  assert section.keys() == others.keys()
+
+  def after_ten(options):
+    _, tx = optimizer.make(total_steps=10, **options)
+    params = {'w': jnp.array([1.0, -2.0])}
+    state = tx.init(params)
+    for i in range(10):
+      updates, state = tx.update({'w': jnp.array([1.0, i - 3.0])}, state, params)
+      params = optax.apply_updates(params, updates)
+    return params['w']
+
+  same = after_ten(section)
+  for name, value in others.items():
+    assert not np.allclose(after_ten(section | {name: value}), same), name
+
+
+def test_a_misspelt_option_is_refused():
+  with pytest.raises(TypeError, match='beta1'):
+    optimizer.make(total_steps=10, lr=1.0, beta1=0.9)
+
+
+def test_a_continued_optimizer_takes_its_share_of_the_schedule():
+  # Round 2 of 2, with 5 steps each; the first round has applied 4 updates.
+  whole = optimizer.make_schedule(total_steps=10, lr=1.0)
+  rate, _ = optimizer.make(total_steps=10, lr=1.0, first_step=5, updates=4)
+  np.testing.assert_array_equal(
+      [rate(4 + i) for i in range(5)], [whole(5 + i) for i in range(5)])
 
 
 def one_update(tx, grads, params):
