@@ -1,22 +1,29 @@
 r"""Does a response give the right final answer? True, False, or abstained.
 
-The content of the last complete ``\boxed{...}``, or what follows another marker,
-is compared with a reference: as text where only exact words count, otherwise as
-mathematics, by `verify_math` where that is quick and by math-verify, through
-`verify_algebra`, where it is not.
+The final answer is the content of the last ``\boxed{...}``, or what follows another
+marker (`answer`). The grammar reads it, or it is abstained from (`tokens`, `grammar`,
+`terms`, `relations`: text -> `tree`). What was read is compared with the reference
+(`compare`): plain numbers and words here, exactly; expressions by sympy (`algebra`).
 
-Model output is hostile: `verify_all` gives what needs algebra to subprocesses
-(``python -m ddt_jax.verify``) and kills those that take too long.
+Model output is hostile: `verify_all` gives what needs sympy to subprocesses
+(``python -m ddt_jax.verify``) and kills those that take too long (`worker`).
 """
-from collections.abc import Sequence
-import re
+from collections.abc import Callable, Sequence
+import importlib
 from typing import NamedTuple
-import unicodedata
 
-from ddt_jax.verify import numbers
+from ddt_jax import errors
+from ddt_jax.verify import judge
+from ddt_jax.verify import plain
 from ddt_jax.verify import worker
+from ddt_jax.verify.answer import BOX
+from ddt_jax.verify.answer import extract
+from ddt_jax.verify.answer import extract_boxed
 
-BOX = '\\boxed{'
+__all__ = ['BOX', 'KINDS', 'MAX_RESPONSE', 'Verdict', 'check_kind', 'extract',
+           'extract_boxed', 'verify', 'verify_all']
+
+KINDS = ('math', 'text', 'choice')
 MAX_RESPONSE = 500_000  # characters
 
 
@@ -42,20 +49,29 @@ def verify(
   Args:
     response: the whole text; see `extract` for what counts.
     answer: the reference, bare or marked.
-    kind: "math", where a bare list is unordered, or "text": exact match after
-      Unicode, case and space normalisation, for words and ordered lists.
+    kind: "math", where a bare list is unordered; "text", exact match after
+      Unicode, case, space and markup normalisation, for words and ordered lists;
+      "choice", a multiple-choice letter with or without its option; or
+      "package.module:function", a verifier of your own: (response, answer) ->
+      True, False or None for abstained.
     marker: where a final answer begins, see `extract`.
   Returns:
     A Verdict; a response without the marker is wrong, not abstained from.
+  Raises:
+    InputError: there is no such kind.
   Example:
     >>> verify(r'so \boxed{\frac{2}{4}}', '0.5').correct
     True
+    >>> verify(r'so \boxed{2\text{ dozen}}', '2')
+    Verdict(correct=None, extracted='2\\text{ dozen}', reason="not understood: ...")
   """
+  check_kind(kind)
   verdict = _verify_quickly(response, answer, kind, marker)
   if verdict is None:
-    got = extract(response, marker)
-    correct, reason = judge_in_worker(got, _bare(answer, marker))
-    verdict = Verdict(correct, got, reason)
+    job = _job(response, answer, kind, marker)
+    verdict = Verdict(None, extract(response, marker), '')
+    correct, reason = judge_in_worker(*job)
+    verdict = verdict._replace(correct=correct, reason=reason)
   return verdict
 
 
@@ -63,7 +79,7 @@ def verify_all(pairs: Sequence[tuple[str, str]], *,
                kind: str | Sequence[str] = 'math',
                marker: str | Sequence[str] = BOX, workers: int = 2,
                timeout_s: float = 5.0) -> list[Verdict]:
-  """`verify` for many pairs, in killable subprocesses where algebra is needed.
+  """`verify` for many pairs, in killable subprocesses where it may take long.
 
   Args:
     pairs: [(response, answer), ...].
@@ -74,6 +90,7 @@ def verify_all(pairs: Sequence[tuple[str, str]], *,
   Returns:
     One Verdict per pair, in the order of `pairs`.
   Raises:
+    InputError: there is no such kind.
     RuntimeError: workers cannot be started.
   """
   kinds, markers = (
@@ -85,65 +102,54 @@ def verify_all(pairs: Sequence[tuple[str, str]], *,
     )
   if workers < 1:
     raise ValueError(f'workers must be at least 1, not {workers}.')
+  for one in dict.fromkeys(kinds):
+    check_kind(one)
   verdicts = [_verify_quickly(*pair, k, m)
               for pair, k, m in zip(pairs, kinds, markers, strict=True)]
   hard = [i for i, verdict in enumerate(verdicts) if verdict is None]
-  boxes = [
-      (extract(pairs[i][0], markers[i]), _bare(pairs[i][1], markers[i]))
-      for i in hard
-  ]
-  judged = worker.judge_all(boxes, workers, timeout_s)
-  for i, (got, _), (correct, reason) in zip(hard, boxes, judged, strict=True):
-    verdicts[i] = Verdict(correct, got, reason)
+  jobs = [_job(*pairs[i], kinds[i], markers[i]) for i in hard]
+  judged = worker.judge_all(jobs, workers, timeout_s)
+  for i, (correct, reason) in zip(hard, judged, strict=True):
+    verdicts[i] = Verdict(correct, extract(pairs[i][0], markers[i]), reason)
   return verdicts
 
 
-def extract(text: str, marker: str = BOX) -> str | None:
-  r"""A text's final answer, or None.
+def check_kind(kind: str) -> None:
+  """Refuses a kind of verification that does not exist.
 
-  With `BOX` the content of the last complete box; with another marker, such as
-  'Answer:', the rest of the line after it, where it occurs for the last time.
+  Raises:
+    InputError: it is none of `KINDS` and names no function that can be imported.
   """
-  if marker == BOX:
-    return extract_boxed(text)
-  _, found, rest = text.rpartition(marker)
-  return rest.partition('\n')[0].strip() if found else None
+  if kind in KINDS:
+    return
+  known = ', '.join(f'"{x}"' for x in KINDS)
+  if ':' not in kind:
+    raise errors.InputError(
+        f'kind must be {known} or "package.module:function", not {kind!r}.')
+  _own_verifier(kind)
 
 
-def extract_boxed(text: str) -> str | None:
-  r"""The content of the last complete ``\boxed{}`` or ``\fbox{}``, or None."""
-  first = _BOX.search(text)
-  if first is None:
-    return None
-  found, opened = None, []  # where each open brace's content starts
-  for token in _BOX_TOKEN.finditer(text, first.start()):
-    if token[0] == '{' or token['box']:
-      opened.append((token.end(), token['box']))
-    elif token[0] == '}' and opened:
-      start, is_box = opened.pop()
-      if is_box:
-        found = text[start:token.start()]
-  return found if found is None else found.strip()
-
-
-_BOX = re.compile(r'\\(?:boxed|fbox)\s*\{')
-# An escaped character is one token, so that \{ opens nothing.
-_BOX_TOKEN = re.compile(r'(?P<box>\\(?:boxed|fbox)\s*\{)|\\.|[{}]', re.DOTALL)
-
-
-def _bare(answer: str, marker: str) -> str:
-  marked = extract(answer, marker)
-  return answer.strip() if marked is None else marked
+def _own_verifier(kind: str) -> Callable[[str, str], bool | None]:
+  module, _, name = kind.partition(':')
+  try:
+    function = getattr(importlib.import_module(module), name)
+  except (ImportError, AttributeError, ValueError) as e:
+    raise errors.InputError(
+        f'the verifier {kind!r} cannot be imported: {e}. It is read as '
+        '"package.module:function"; is its folder in PYTHONPATH?') from e
+  if not callable(function):
+    raise errors.InputError(f'the verifier {kind!r} is no function.')
+  return function
 
 
 def _verify_quickly(
     response: str, answer: str, kind: str, marker: str
 ) -> Verdict | None:
-  """The verdict, or None if it takes algebra."""
-  if kind not in ('math', 'text'):
-    raise ValueError(f'kind must be "math" or "text", not {kind!r}.')
+  """The verdict, or None if it may take long."""
   if max(len(response), len(answer)) > MAX_RESPONSE:
     return Verdict(None, None, f'more than {MAX_RESPONSE} characters')
+  if kind not in KINDS:
+    return None
   got = extract(response, marker)
   if got is None:
     missing = 'boxed answer' if marker == BOX else repr(marker)
@@ -151,25 +157,42 @@ def _verify_quickly(
   if not got:
     return Verdict(False, got, 'empty box' if marker == BOX else 'empty answer')
   want = _bare(answer, marker)
-  if kind == 'text':
-    correct = _plain(got) == _plain(want)
-    return Verdict(correct, got, 'the same text' if correct else 'another text')
-  decision = numbers.judge(got, want)
+  if kind == 'math':
+    decision = judge.judge(got, want)
+  else:
+    decision = (plain.same_choice if kind == 'choice' else plain.same_text)(got, want)
   return decision and Verdict(decision[0], got, decision[1])
 
 
-def _plain(text: str) -> str:
-  """Normal form of words: the only notion of equality that `text` has."""
-  text = unicodedata.normalize('NFKC', text)
-  text = re.sub(r'\\text\s*\{([^{}]*)\}', r'\1', text)
-  return re.sub(r'\s*,\s*', ', ', ' '.join(text.split())).strip().casefold()
+def _job(response: str, answer: str, kind: str, marker: str) -> tuple[str, str, str]:
+  """What a worker gets: (kind, answer in the response, reference); see `verify`."""
+  if kind in KINDS:
+    return kind, extract(response, marker), _bare(answer, marker)
+  return kind, response, answer
 
 
-def judge_in_worker(got: str, want: str) -> tuple[bool | None, str]:
-  return numbers.judge(got, want, _algebra)
+def _bare(answer: str, marker: str) -> str:
+  """The reference, which may be bare, marked, or end as in GSM8K: `#### 72`."""
+  for sign in (marker, BOX, '####'):
+    marked = extract(answer, sign)
+    if marked:
+      return marked
+  return answer.strip()
 
 
-def _algebra(got: str, want: str) -> bool:
+def judge_in_worker(kind: str, got: str, want: str) -> tuple[bool | None, str]:
+  """(correct, reason) by sympy, or by a verifier of the user's."""
+  if kind not in KINDS:
+    return _by_own(kind, got, want)
   from ddt_jax.verify import algebra  # sympy: slow, and most answers need none
-  return algebra.same(got, want)
+  return judge.judge(got, want, algebra)
 
+
+def _by_own(kind: str, response: str, answer: str) -> tuple[bool | None, str]:
+  try:
+    correct = _own_verifier(kind)(response, answer)
+  except Exception as e:  # the user's code on a model's text: one pair, not the run
+    return None, f'{kind} failed: {type(e).__name__}: {e}'
+  if correct is not None and not isinstance(correct, bool):
+    return None, f'{kind} returned {correct!r}, not True, False or None'
+  return correct, f'by {kind}'

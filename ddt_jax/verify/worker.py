@@ -2,7 +2,7 @@
 
 Each is ``python -m ddt_jax.verify``: a fresh interpreter, which works from
 notebooks and from scripts without a guard, and which does not inherit what JAX
-holds. It speaks JSON, a pair per line in, (correct, reason) per line out.
+holds. It speaks JSON lines: a job in, `judge`'s arguments; (correct, reason) out.
 """
 from collections.abc import Callable, Sequence
 from concurrent import futures
@@ -26,22 +26,22 @@ _BYTES = 4 << 30  # address space of one worker
 _READY = 'ready'
 
 
-def judge_all(pairs: Sequence[tuple[str, str]], workers: int,
+def judge_all(jobs: Sequence[tuple[str, str, str]], workers: int,
               timeout_s: float) -> list[tuple[bool | None, str]]:
-  """(correct, reason) of each pair; a worker is started when one is needed.
+  """(correct, reason) of each job; a worker is started when one is needed.
 
   Raises:
     RuntimeError: workers cannot be started.
   """
   idle: list[Worker] = []  # shared by the threads; pop and append are atomic
 
-  def judge(pair):
+  def judge(job):
     try:
       worker = idle.pop()
     except IndexError:
       worker = _start()
     try:
-      reply = worker.ask(pair, timeout_s)
+      reply = worker.ask(job, timeout_s)
     except TimeoutError:
       worker.kill()
       return None, f'timeout after {timeout_s} s'
@@ -53,7 +53,7 @@ def judge_all(pairs: Sequence[tuple[str, str]], workers: int,
 
   pool = futures.ThreadPoolExecutor(workers)
   try:
-    return list(pool.map(judge, pairs))
+    return list(pool.map(judge, jobs))
   finally:
     pool.shutdown(cancel_futures=True)
     for worker in idle:
@@ -79,15 +79,16 @@ class Worker:
 
   def __init__(self):
     root = str(pathlib.Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, (root, os.environ.get('PYTHONPATH'))))
+    # A verifier of the user's is imported from where this process finds it.
+    path = os.pathsep.join([root, *map(os.path.abspath, sys.path)])
     # The hash seed orders sympy's terms: the same verdict in every run.
     env = os.environ | {'PYTHONPATH': path, 'PYTHONHASHSEED': '0'}
     self.process = subprocess.Popen(
         COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env,
         start_new_session=True)  # its own group, to be killed as a whole
 
-  def ask(self, pair: tuple[str, str], timeout_s: float):
-    self.process.stdin.write(json.dumps(pair).encode() + b'\n')
+  def ask(self, job: tuple[str, str, str], timeout_s: float):
+    self.process.stdin.write(json.dumps(job).encode() + b'\n')
     self.process.stdin.flush()
     return self.reply(timeout_s)
 
@@ -114,7 +115,7 @@ class Worker:
     self.process.stdout.close()
 
 
-def serve(judge: Callable[[str, str], tuple[bool | None, str]]) -> None:
+def serve(judge: Callable[[str, str, str], tuple[bool | None, str]]) -> None:
   """The worker: answers until its parent closes the pipe or is gone."""
   _, hard = resource.getrlimit(resource.RLIMIT_AS)
   soft = _BYTES if hard < 0 else min(_BYTES, hard)  # < 0: none
@@ -132,7 +133,7 @@ def serve(judge: Callable[[str, str], tuple[bool | None, str]]) -> None:
   def reply(value):
     print(json.dumps(value), file=replies, flush=True)
 
-  judge('2x', 'x+x')  # imports, and the parser's tables
+  judge('math', '2x', 'x+x')  # imports, and the parser's tables
   reply(_READY)
   threading.Thread(target=read, daemon=True).start()
   while True:

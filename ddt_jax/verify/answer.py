@@ -1,0 +1,90 @@
+r"""Finds the final answer in a response: the last box, or what a marker announces."""
+
+import re
+
+BOX = '\\boxed{'
+
+_THOUGHTS = re.compile(r'</?think(?:ing)?>')
+# `\boxed{`, or without braces `\boxed 5`, `\boxed\pi`. An escaped character is one
+# token, so that \{ opens nothing.
+_BOX_TOKEN = re.compile(
+    r'(?P<slashes>\\+)(?:boxed|fbox)(?:\s*(?P<open>\{)|'
+    r'(?![A-Za-z])\s*(?P<bare>[-+]?\d+(?:\.\d+)?|[A-Za-z]\b|\\pi\b))'
+    r'|\\.|[{}]', re.DOTALL)
+_FIRST_BOX = re.compile(r'\\+(?:boxed|fbox)')
+_BLANK = re.compile(r'(?:\\[ld]dots|\\cdots|[\s.…?_$])*')
+_PERCENT = re.compile(r'\s*\$?\s*\\?%')
+_LINE = re.compile(r'[^\n\r\u2028\u2029\x85]+')
+_MARKUP = '*_` \t'
+_QUOTED = re.compile(r'["“‘\'](.*)["”’\']')
+
+
+def extract(text: str, marker: str = BOX) -> str | None:
+  r"""A text's final answer, or None.
+
+  With `BOX` the content of the last complete box that is not empty; with another
+  marker, such as 'Answer:', the rest of the line after it, or the next line, where
+  it occurs for the last time with an answer. Markup, quotes and a closing full stop
+  are left out. Thoughts (<think>...</think>) hold no answer.
+  """
+  *_, text = _THOUGHTS.split(text) if '</think' in text else (text,)
+  if '<think' in text:  # a thought that did not end
+    return None
+  return extract_boxed(text) if marker == BOX else _after(text, marker)
+
+
+def extract_boxed(text: str) -> str | None:
+  r"""The content of the last complete ``\boxed{}`` or ``\fbox{}``, or None.
+
+  '' if all of them are empty, or hold nothing but dots.
+  """
+  first = _FIRST_BOX.search(text)
+  if first is None:
+    return None
+  found, opened = None, []  # opened: (content's start, box or None) of each brace
+  for token in _BOX_TOKEN.finditer(text, first.start()):
+    content = box = None
+    if token['bare']:
+      content, box = token['bare'], token
+    elif token['open'] or token[0] == '{':
+      opened.append((token.end(), token if token['open'] else None))
+    elif token[0] == '}' and opened:
+      begin, box = opened.pop()
+      content = text[begin:token.start()]
+    if box is None:
+      continue
+    if _BLANK.fullmatch(content):
+      found = found or ''
+    else:
+      found = _whole(text, content, box, token.end())
+  return found
+
+
+def _whole(text: str, content: str, box: re.Match, end: int) -> str:
+  """The content with what stands outside although it belongs to the answer."""
+  slashes = len(box['slashes'])
+  while slashes % 2 == 0:  # escaped twice; an odd one ends in a line break and \
+    content, slashes = content.replace('\\\\', '\\'), slashes // 2
+  content = content.strip()
+  if percent := _PERCENT.match(text, end):
+    content += percent[0].strip(' $')
+  if re.search(r'(?<![\w)}\]-])-$', text[max(0, box.start() - 2):box.start()]):
+    content = f'-{content}'
+  return content
+
+
+def _after(text: str, marker: str) -> str | None:
+  """The rest of the line after the last marker that has one, or the next line."""
+  name = marker.rstrip(': ')
+  colon = r'[\s*_]*:' if name != marker.rstrip() else r'[\s*_]*:?'
+  found = None
+  for match in re.finditer(re.escape(name) + colon, text):
+    found = found or ''
+    line = _LINE.search(text, match.end())
+    while line and not line[0].strip(_MARKUP):
+      line = _LINE.search(text, line.end())
+    if line:
+      found = line[0].strip(_MARKUP).rstrip(f'{_MARKUP}.')
+      quoted = _QUOTED.fullmatch(found)
+      found = quoted[1].strip(_MARKUP).rstrip('.') if quoted else found
+  return found

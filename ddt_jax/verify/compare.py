@@ -1,0 +1,231 @@
+"""Compares what two answers say. Numbers are compared exactly.
+
+`Comparison.same` raises `Abstain` where neither equality nor its opposite can be
+established, and `NeedsAlgebra` where it takes more than rational numbers and there
+is no `algebra`.
+"""
+import itertools
+
+from ddt_jax.verify import forms
+from ddt_jax.verify import quantities
+from ddt_jax.verify import tree
+from ddt_jax.verify import values
+from ddt_jax.verify.tokens import Abstain
+
+
+class NeedsAlgebra(Exception):
+  """The values are not rational numbers."""
+
+
+class Comparison:
+  """Equality of answers; `algebra` has `same` and `same_set`, or is None."""
+
+  def __init__(self, algebra=None):
+    self.algebra = algebra
+
+  def same(self, a, b) -> bool:
+    """Whether two answers say the same."""
+    a, b = forms.reduce(a), forms.reduce(b)
+    if isinstance(a, tree.Named) or isinstance(b, tree.Named):
+      return self._same_named(a, b)
+    for x, y in ((a, b), (b, a)):
+      if isinstance(x, tree.Computed):
+        return self._computed(x, y)
+      if isinstance(x, tree.Choice):
+        return self._same_choice(x, y)
+    if forms.is_set(a) or forms.is_set(b):
+      return self._same_set(a, b)
+    if isinstance(a, tree.Group) or isinstance(b, tree.Group):
+      return self._same_groups(a, b)
+    if isinstance(a, tree.Words) or isinstance(b, tree.Words):
+      return _same_words(a, b)
+    for kind, compare in (
+        (tree.Based, _same_based), (tree.Ratio, self._same_ratio),
+        (tree.Matrix, self._same_matrix), (tree.Relation, self._same_relation)):
+      if isinstance(a, kind) and isinstance(b, kind):
+        return compare(a, b)
+      if isinstance(a, kind) or isinstance(b, kind):
+        longer = [x for x in (a, b) if isinstance(x, tree.Ratio) and len(x.items) > 2]
+        if longer and tree.is_expr(b if longer == [a] else a):
+          return False
+        raise Abstain('answers of different kinds')
+    if isinstance(a, tree.Quantity) or isinstance(b, tree.Quantity):
+      return quantities.same(a, b, self.same_value)
+    return self.same_value(a, b)
+
+  def same_value(self, a: tree.Expr, b: tree.Expr) -> bool:
+    x, y = values.rational(a), values.rational(b)
+    if x is not None and y is not None:
+      return x == y
+    if a == b:
+      return True
+    if a in ('oo', forms.MINUS_INFINITY) or b in ('oo', forms.MINUS_INFINITY):
+      if tree.contains(a, '+') or tree.contains(b, '+'):
+        raise Abstain('a sum with infinity')
+      return False
+    if tree.contains(a, 'call') or tree.contains(b, 'call'):
+      raise Abstain('a function that is not known')
+    return self._algebra().same(a, b)
+
+  def _algebra(self):
+    if self.algebra is None:
+      raise NeedsAlgebra
+    return self.algebra
+
+  def _computed(self, a: tree.Computed, b) -> bool:
+    *before, last = a.values
+    equal = self.same(last, b)
+    if not all(self.same(x, last) for x in before):
+      raise Abstain('a computation that does not hold')
+    return equal
+
+  def _same_named(self, a, b) -> bool:
+    for x, y in ((a, b), (b, a)):
+      if isinstance(x, tree.Named) and isinstance(y, tree.Group) and any(
+          isinstance(item, tree.Named) for item in y.items):
+        return False  # x = 5 and a system
+      if isinstance(x, tree.Named) and isinstance(y, tree.Relation):
+        if not tree.is_expr(x.value):
+          raise Abstain('answers of different kinds')
+        return self._same_relation(tree.Relation('=', x.name, x.value), y)
+    if isinstance(a, tree.Named) and isinstance(b, tree.Named):
+      if a.name == b.name:
+        return self.same(a.value, b.value)
+      if not all(tree.is_expr(x.value) and tree.symbols(x.value) for x in (a, b)):
+        raise Abstain('different names')
+      return self._same_relation(*(
+          tree.Relation('=', x.name, x.value) for x in (a, b)))
+    return self.same(*(x.value if isinstance(x, tree.Named) else x for x in (a, b)))
+
+  def _same_choice(self, a: tree.Choice, b) -> bool:
+    if isinstance(b, tree.Choice):
+      letters, values = a.letter == b.letter, self.same(a.value, b.value)
+      if letters != values:
+        raise Abstain('the letter or the value of a choice differs')
+      return letters
+    if isinstance(b, str) and len(b) == 1 and b.isupper():
+      return a.letter == b
+    return self.same(a.value, b)
+
+  def _same_groups(self, a, b) -> bool:
+    if not (isinstance(a, tree.Group) and isinstance(b, tree.Group)):
+      group, other = (a, b) if isinstance(a, tree.Group) else (b, a)
+      return self._same_group_and_other(group, other)
+    if any(isinstance(x, tree.Named) for x in a.items + b.items):
+      return self._same_systems(a, b)
+    loose = {a.opened, b.opened} <= {'', r'\{'}
+    if loose:
+      return self._same_items(a.items, b.items)
+    equal = len(a.items) == len(b.items) and all(
+        map(self.same, a.items, b.items))
+    if (a.opened, a.closed) == (b.opened, b.closed):
+      return equal
+    if '' in (a.opened, b.opened) or r'\{' in (a.opened, b.opened):
+      if len(a.items) != len(b.items) or not self._same_items(a.items, b.items):
+        return False
+    elif not equal or forms.is_interval(a) and forms.is_interval(b):
+      return False
+    raise Abstain('different brackets')
+
+  def _same_group_and_other(self, group: tree.Group, other) -> bool:
+    if isinstance(other, tree.Op) and other.head == 'call':
+      if group.opened == '(' and other.args[0].isupper() and self.same(
+          group, tree.Group('(', ')', other.args[1:])):
+        return True  # P(3, 4) and (3, 4)
+      raise Abstain('a function that is not known')
+    if not (tree.is_expr(other) or isinstance(other, tree.Quantity)):
+      raise Abstain('answers of different kinds')
+    if group.opened == r'\{' and len(group.items) == 1:
+      return self.same(group.items[0], other)
+    if isinstance(other, str) and other in 'ℤℕℚℂ':
+      raise Abstain('a set of numbers and a list')
+    return False
+
+  def _same_items(self, a: tuple, b: tuple) -> bool:
+    """Equality of lists in any order; abstains if only repetitions differ."""
+    pairs = [[self._known_same(x, y) for y in b] for x in a]
+    lines = [*pairs, *zip(*pairs, strict=True)] if a and b else [*a, *b]
+    if not (a and b):
+      return not lines
+    if all(line.count(True) == 1 for line in lines) and len(a) == len(b):
+      return True
+    if any(True not in line and None not in line for line in lines):
+      return False
+    if any(None in line for line in lines):
+      raise Abstain('items that cannot be compared')
+    if len(a) != len(b) or any(
+        row.count(True) != sum(self.same(x, y) for y in a)
+        for x, row in zip(a, pairs, strict=True)):
+      raise Abstain('an item twice in a list')
+    return True
+
+  def _known_same(self, a, b) -> bool | None:
+    try:
+      return self.same(a, b)
+    except Abstain:
+      return None
+
+  def _same_systems(self, a: tree.Group, b: tree.Group) -> bool:
+    """x = 2, y = 3: value by value; names x_1, x_2 only number the values."""
+    systems = [all(isinstance(x, tree.Named) for x in g.items) for g in (a, b)]
+    if all(systems):
+      if len(a.items) != len(b.items):
+        return False
+      ours, theirs = ({x.name: x.value for x in g.items} for g in (a, b))
+      if ours.keys() != theirs.keys() or len(ours) < len(a.items):
+        raise Abstain('different names')
+      return all(self.same(ours[name], theirs[name]) for name in ours)
+    for system, other in ((a, b), (b, a)):
+      if all(isinstance(x, tree.Named) for x in system.items) and (
+          len({x.name.partition('_')[0] for x in system.items}) == 1):
+        values = tuple(x.value for x in system.items)
+        return self.same(tree.Group('', '', values), other)
+    raise Abstain('a system and a list')
+
+  def _same_set(self, a, b) -> bool:
+    for x, y in ((a, b), (b, a)):
+      if not (tree.is_expr(y) or isinstance(y, tree.Group | tree.SetOp)):
+        raise Abstain('answers of different kinds')
+      if x == 'ℝ' and isinstance(y, tree.Group) and forms.is_interval(y):
+        return y.items == (forms.MINUS_INFINITY, 'oo')
+    if a == b:
+      return True
+    if all(tree.is_expr(x) for x in (a, b)):
+      return False
+    return self._algebra().same_set(a, b)
+
+  def _same_ratio(self, a: tree.Ratio, b: tree.Ratio) -> bool:
+    if len(a.items) != len(b.items) or not all(
+        self.same_value(tree.Op('*', (x, v)), tree.Op('*', (y, u)))
+        for (x, y), (u, v) in itertools.combinations(
+            zip(a.items, b.items, strict=True), 2)):
+      return False
+    if (a.clock or b.clock) and a.items != b.items:
+      raise Abstain('a ratio or a time')
+    return True
+
+  def _same_matrix(self, a: tree.Matrix, b: tree.Matrix) -> bool:
+    shapes = [(len(m.rows), len(m.rows[0])) for m in (a, b)]
+    return shapes[0] == shapes[1] and all(map(
+        self.same_value, itertools.chain(*a.rows), itertools.chain(*b.rows)))
+
+  def _same_relation(self, a: tree.Relation, b: tree.Relation) -> bool:
+    if a == b:
+      return True
+    return self._algebra().same_relation(a, b)
+
+
+def _same_words(a, b) -> bool:
+  if not (isinstance(a, tree.Words) and isinstance(b, tree.Words)):
+    raise Abstain('words against mathematics')
+  if a.text == b.text:
+    return True
+  if ' ' in a.text + b.text or sorted(a.text) == sorted(b.text) and a.text.isupper():
+    raise Abstain('similar words')
+  return False
+
+
+def _same_based(a: tree.Based, b: tree.Based) -> bool:
+  if a.base == b.base:
+    return a.digits.lstrip('0') == b.digits.lstrip('0')
+  raise Abstain('numbers in different bases')

@@ -1,0 +1,75 @@
+"""Are two mathematical answers equal? True, False, or None for abstained.
+
+What is too large or ambiguous is abstained from, for a reason that depends on the
+text alone and never on the speed of the machine.
+"""
+import re
+
+from ddt_jax.verify import compare
+from ddt_jax.verify import grammar
+from ddt_jax.verify import values
+from ddt_jax.verify.tokens import Abstain
+
+MAX_ANSWER = 1_000  # characters, inside the box
+_INTEGER = re.compile(r'-?\d{1,400}')
+_COMMA = re.compile(r'(?<=\d),(?=\d)')
+
+
+def judge(got: str, want: str, algebra=None) -> tuple[bool | None, str] | None:
+  """(correct, reason) for the content of a box and the reference.
+
+  `algebra`, the module, decides what is no rational number. Without it the result
+  is None where it would be needed.
+  """
+  if _INTEGER.fullmatch(got) and _INTEGER.fullmatch(want):
+    equal = int(got) == int(want)  # most answers
+  else:
+    try:
+      equal = _same_texts(got.strip(), want.strip(), compare.Comparison(algebra))
+    except compare.NeedsAlgebra:
+      return None
+    except RecursionError:
+      return None, 'an answer with too many parts'
+    except Abstain as e:
+      return None, str(e)
+  return equal, 'equal to the answer' if equal else 'differs from the answer'
+
+
+def _same_texts(got: str, want: str, comparison: compare.Comparison) -> bool:
+  if max(len(got), len(want)) > MAX_ANSWER:
+    raise Abstain(f'more than {MAX_ANSWER} characters in the answer')
+  if not want:
+    raise Abstain('empty reference answer')
+  if got == want:
+    return True
+  a, b = grammar.parse(got), grammar.parse(want)
+  values.check_size(a)
+  values.check_size(b)
+  if comparison.same(a, b):
+    return True
+  if {c.swapcase() for c in _single_letters(got)} & _single_letters(want):
+    raise Abstain('a letter in both cases')
+  for text, other in ((got, b), (want, a)):
+    for variant in _other_commas(text):
+      if _reads_as(variant, other, comparison):
+        raise Abstain('a comma that can be read in two ways')
+  return False
+
+
+def _single_letters(text: str) -> set[str]:
+  return set(re.findall(r'(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])', text))
+
+
+def _other_commas(text: str) -> set[str]:
+  """A text whose commas between digits separate, group, or mark decimals."""
+  if not _COMMA.search(text):
+    return set()
+  swapped = text.translate(str.maketrans(',.', '.,'))
+  return {_COMMA.sub(', ', text), _COMMA.sub('', text), swapped} - {text}
+
+
+def _reads_as(text: str, other, comparison: compare.Comparison) -> bool:
+  try:
+    return comparison.same(grammar.parse(text), other)
+  except Abstain:
+    return False

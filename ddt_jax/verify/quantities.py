@@ -1,0 +1,61 @@
+"""Equality of numbers with units. A unit that is missing is taken for the same."""
+
+from collections.abc import Callable
+from fractions import Fraction
+
+from ddt_jax.verify import tree
+from ddt_jax.verify import units
+from ddt_jax.verify.tokens import Abstain
+
+
+def same(a, b, same_value: Callable[[tree.Expr, tree.Expr], bool]) -> bool:
+  """Equality of two numbers of which at least one has a unit.
+
+  Units in other words than the reference's may not answer the question, which can
+  ask for one of them: then a conversion refutes, but does not confirm.
+  """
+  if not isinstance(a, tree.Quantity):
+    a, b = b, a
+  if isinstance(b, tree.Quantity):
+    return _same_units(a, b, same_value)
+  if tree.symbols(b):  # 7 m and 7m, where m is a letter
+    return same_value(_product(a), b)
+  equal = same_value(a.value, b)
+  dimension, factor = units.measure(a.unit)
+  if not dimension and factor is None:
+    raise Abstain('a unit, or a letter for thousands or millions')
+  if not dimension:
+    if same_value(tree.Op('*', (a.value, factor)), b):
+      return True
+    if equal:
+      raise Abstain('a percent sign on one side only')
+    return False
+  if equal and a.tight:
+    raise Abstain('a unit or a letter beside a number')
+  if not equal and (
+      a.unit == (('degree', 1),) and not isinstance(b, Fraction)  # radians?
+      or any(same_value(tree.Op('*', (a.value, scale)), b)
+             for scale in units.scales(a.unit))):
+    raise Abstain('a unit on one side only')  # 100 cm and 1, which can be in metres
+  return equal
+
+
+def _same_units(a: tree.Quantity, b: tree.Quantity, same_value) -> bool:
+  if a.unit == b.unit:
+    return same_value(a.value, b.value)
+  (ours, x), (theirs, y) = units.measure(a.unit), units.measure(b.unit)
+  if ours != theirs or None in (x, y):
+    raise Abstain('different units')
+  if same_value(tree.Op('*', (a.value, x)), tree.Op('*', (b.value, y))):
+    raise Abstain('the same in other units')
+  return False
+
+
+def _product(a: tree.Quantity) -> tree.Expr:
+  """A quantity whose units are letters, as an expression."""
+  node = a.value
+  for name, power in a.unit:
+    if len(name) > 1:
+      raise Abstain('a unit beside letters')
+    node = tree.Op('*', (node, tree.Op('^', (name, Fraction(power)))))
+  return node

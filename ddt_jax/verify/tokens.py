@@ -1,0 +1,217 @@
+r"""Splits an answer into tokens. Spellings of the same thing become one token.
+
+TeX and plain text write differently what means the same: ``\frac12``, ``½``;
+``\geqslant``, ``>=``; ``1{,}234``, ``1,234``. The grammar sees one of them.
+"""
+from fractions import Fraction
+import re
+from typing import NamedTuple
+import unicodedata
+
+MAX_DEPTH = 20  # nested brackets
+MAX_TOWER = 2  # exponents within exponents
+MAX_DIGITS = 400  # in one number
+MAX_EXPONENT = 400  # of 1e400
+
+
+class Abstain(Exception):
+  """Neither True nor False can be established; the message says why."""
+
+
+class Token(NamedTuple):
+  r"""One token.
+
+  kind: 'number', 'word', 'currency', 'end'; of all others the token itself,
+    such as '+', '<=' or r'\frac'.
+  value: of a number its exact value, of a word its letters.
+  text: as written.
+  space: whether a space stands before it.
+  upright: whether it stands in \text{} or the like.
+  """
+  kind: str
+  value: Fraction | str
+  text: str
+  space: bool
+  upright: bool
+
+
+# NFKC is not for mathematics: it turns 5² into 52.
+_SUPERSCRIPTS = dict(zip('⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ', '0123456789+-n', strict=True))
+_SUBSCRIPTS = dict(zip('₀₁₂₃₄₅₆₇₈₉', '0123456789', strict=True))
+_GREEK = ('alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu '
+          'xi omicron pi rho varsigma sigma tau upsilon phi chi psi omega').split()
+_CHARACTERS = str.maketrans({
+    **dict.fromkeys('−–‒﹣－', '-'), **dict.fromkeys('×·⋅∙', '*'),
+    **dict.fromkeys('÷⁄∕', '/'), '∶': ':', '′': "'", '’': "'",
+    '∞': r'\infty ', '≤': '<=', '≥': '>=', '⩽': '<=', '⩾': '>=', '≠': '!=',
+    '∪': r'\cup ', '∩': r'\cap ', '∖': r'\setminus ', '∈': r'\in ',
+    '°': r'\degree ', '±': r'\pm ', '∓': r'\mp ', '√': r'\surd ',
+    '∅': r'\emptyset ', '∠': r'\angle ', '¢': r'\text{ cents}', '…': r'\ldots ',
+    '⟨': r'\langle ', '⟩': r'\rangle ', '∑': r'\sum ', '∏': r'\prod ',
+    **{c: rf'\mathbb{{{unicodedata.normalize("NFKC", c)}}}' for c in 'ℝℤℕℚℂ'},
+    **{chr(0x3b1 + i): f'\\{name} ' for i, name in enumerate(_GREEK)},
+    'ϕ': r'\phi ', 'ϵ': r'\epsilon ',
+    **dict.fromkeys('\xa0\u2007\u2009\u202f', r'\,'),  # group digits, as \, does
+    **dict.fromkeys('\u200b\u200c\u200d\u2060\u2061\u2062\ufeff', ''),
+    **{c: r'\frac{{{}}}{{{}}}'.format(*unicodedata.normalize('NFKC', c).split('⁄'))
+       for c in '½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞'},
+    **{chr(0xff01 + i): chr(0x21 + i) for i in range(94)}})  # full width
+_SCRIPTS = [
+    (re.compile(f'[{"".join(table)}]+'), prefix, str.maketrans(table))
+    for prefix, table in (('^', _SUPERSCRIPTS), ('_', _SUBSCRIPTS))]
+
+_TOKEN = re.compile(r"""
+    (?P<space>(?:\s|~|\\[,;:!>\ ]|\\q?quad(?![A-Za-z]))+)
+  | (?P<skip>\\(?:left|right|middle|[bB]igg?[lrm]?|boxed|fbox|limits
+      |(?:display|text|script)style)(?![A-Za-z])\.?
+      |\\(?:text)?color\s*\{\w+\})
+  | (?P<wrap>\\(?:text(?:bf|it|rm|sf|tt|sc|md|up|normal)?|math(?:rm|bf|it|sf|tt
+      |normal)|mbox|hbox|operatorname\*?|bm|boldsymbol)\s*\{)
+  | (?P<degree>\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|\\degree(?![A-Za-z])
+      |\\textdegree(?![A-Za-z]))
+  | (?P<repeat>\d*\.\d*(?:\(\d+\)|\\(?:overline|bar|dot)\s*(?:\{\d+\}|\d)))
+  | (?P<number>(?:\d+(?:(?:,|\{,\}|\\[,;:!\ ])\d+)*(?:\.\d+)?|\.\d+)
+      (?:[eE][-+]?\d+(?![A-Za-z\d.]))?)
+  | (?P<env>\\(?:begin|end)\s*\{\w+\*?\}(?:\{[clr|\s]+\})?)
+  | (?P<command>\\[A-Za-z]+|\\[{}%$|\\])
+  | (?P<sign>\+/-|\.\.\.|<=|>=|!=|==|\*\*)
+  | (?P<word>[A-Za-z]+)
+  | (?P<currency>[€£₹¥₩])
+  | (?P<char>[-+*/^_=<>(){}\[\],;:|!&.%$'?])""", re.VERBOSE)
+_SAME = {
+    '==': '=', '**': '^', r'\ast': '*', r'\cdot': '*', r'\times': '*', r'\div': '/',
+    r'\ge': '>=', r'\geq': '>=', r'\geqslant': '>=', r'\le': '<=', r'\leq': '<=',
+    r'\leqslant': '<=', r'\lt': '<', r'\gt': '>', r'\ne': '!=', r'\neq': '!=',
+    '+/-': r'\pm', r'\dfrac': r'\frac', r'\tfrac': r'\frac', r'\cfrac': r'\frac',
+    r'\sfrac': r'\frac', r'\nicefrac': r'\frac', r'\dbinom': r'\binom',
+    r'\tbinom': r'\binom', r'\varnothing': r'\emptyset', r'\%': '%',
+    r'\lvert': '|', r'\rvert': '|', r'\vert': '|', r'\colon': ':',
+    r'\lbrace': r'\{', r'\rbrace': r'\}', r'\lparen': '(', r'\rparen': ')',
+    r'\lbrack': '[', r'\rbrack': ']', r'\backslash': r'\setminus',
+    r'\varphi': r'\phi', r'\varepsilon': r'\epsilon', '...': r'\ldots',
+    r'\dots': r'\ldots', r'\measuredangle': r'\angle',
+}
+_LETTERS = ('mathit', 'mathbf', 'mathnormal', 'bm', 'boldsymbol')  # are no units
+_GROUPED = re.compile(r'[1-9]\d{0,2}(,\d{3})+|[1-9]\d{0,2}(\{,\}\d{3})+'
+                      r'|[1-9]\d{0,2}((?:\\[,;:! ])\d{3})+')
+_SEPARATOR = re.compile(r',|\{,\}|\\[,;:! ]')
+# Paired dollars delimit mathematics; one that stands alone is money.
+_DELIMITED = re.compile(r'(?<!\\)\$\$?([^$]*?)(?<!\\)\$\$?|\\[(\[](.*?)\\[)\]]',
+                        re.DOTALL)
+
+
+def tokenize(text: str) -> list[Token]:
+  """The tokens of an answer, the last of kind 'end'.
+
+  Raises:
+    Abstain: at a character that nothing here begins with, or if it is too large.
+  """
+  if not text.isascii():
+    for pattern, prefix, table in _SCRIPTS:
+      text = pattern.sub(
+          lambda m, p=prefix, t=table: f'{p}{{{m[0].translate(t)}}}', text)
+    text = text.translate(_CHARACTERS)
+  if '$' in text or '\\' in text:
+    text = _DELIMITED.sub(lambda m: m[1] or m[2] or '', text)
+  check_size(text)
+  tokens, braces = [], []  # braces: of each open one (is written, upright before)
+  space = upright = False
+  lists = at = 0
+  while at < len(text):
+    match = _TOKEN.match(text, at)
+    if match is None:
+      raise Abstain(f'{text[at]!r} is not understood')
+    group, written, at = match.lastgroup, match[0], match.end()
+    kind, value = _SAME.get(written, written), ''
+    if group == 'space':
+      space = True
+      continue
+    if group == 'skip':
+      continue
+    if group == 'wrap' or kind == '{':
+      # A wrapped argument stays one argument.
+      shown = kind == '{' or bool(tokens) and tokens[-1].kind in _TAKES_ONE
+      braces.append((shown, upright))
+      if group == 'wrap':
+        upright = written[1:].rstrip('{ \n') not in _LETTERS
+      kind = '{'
+      if not shown:
+        continue
+    elif kind == '}' and braces:
+      shown, upright = braces.pop()
+      if not shown:
+        continue
+    elif group == 'degree':
+      kind = r'\degree'
+    elif group == 'repeat':
+      kind, value = 'number', _repeating(written)
+    elif group == 'number':
+      kind = 'number'
+      written, value = _number(written, in_list=lists > 0)
+      at = match.start() + len(written)
+      if '.' in written and re.match(r'\(\d+\)', text[at:]):
+        raise Abstain('a product or a repeating decimal')
+    elif group in ('word', 'currency'):
+      kind, value = group, written
+    elif group == 'env':
+      kind, value = written[:written.index('{')].strip(), re.search(
+          r'\{(\w+)', written)[1]
+    elif kind in ('$', r'\$'):
+      kind, value = 'currency', '$'
+    lists += (kind in _OPEN_LISTS) - (kind in _CLOSE_LISTS)
+    tokens.append(Token(kind, value, written, space, upright))
+    space = False
+  tokens.append(Token('end', '', '', space, False))
+  return tokens
+
+
+_TAKES_ONE = ('^', '_', r'\frac', r'\sqrt', r'\binom')
+_OPEN_LISTS, _CLOSE_LISTS = ('(', '[', r'\{'), (')', ']', r'\}')
+
+
+def _number(text: str, in_list: bool) -> tuple[str, Fraction]:
+  r"""(part of `text` that is one number, value): 1,234.5, 12{,}5, 1\,000, 2e-3.
+
+  In a list a comma separates: (1,234) has two items.
+  """
+  digits, e, exponent = text.replace('E', 'e').partition('e')
+  if exponent and abs(int(exponent)) > MAX_EXPONENT:
+    raise Abstain(f'an exponent beyond {MAX_EXPONENT}')
+  whole, dot, decimals = digits.partition('.')
+  separators = _SEPARATOR.findall(whole)
+  if separators:
+    if _GROUPED.fullmatch(whole) and not (in_list and ',' in separators):
+      whole = _SEPARATOR.sub('', whole)
+    elif separators == ['{,}'] and not dot:
+      whole, dot, decimals = whole.replace('{,}', '.'), '', ''
+    else:
+      text = whole = _SEPARATOR.split(whole)[0]
+      dot = e = ''
+  if not (dot or e or '.' in whole):
+    return text, Fraction(int(whole))
+  decimals = f'.{decimals}' if dot else ''
+  return text, Fraction(f'{whole}{decimals}{e}{exponent if e else ""}')
+
+
+def _repeating(text: str) -> Fraction:
+  r"""0.1(6), 0.1\overline{6}: the last digits without end."""
+  start, *_, block = re.findall(r'\d*\.\d*|\d+', text)
+  decimals = len(start) - start.index('.') - 1
+  tail = Fraction(int(block), (10**len(block) - 1) * 10**decimals)
+  return Fraction(f'{start}0') + tail
+
+
+def check_size(text: str) -> None:
+  """Abstains from what would be expensive even to parse, from the text alone."""
+  opened = []  # of each open bracket, whether it holds an exponent
+  for token in re.finditer(r'\^?\\?[{(\[]|\\?[})\]]|\^|\d+', text):
+    if len(token[0]) > MAX_DIGITS:
+      raise Abstain(f'more than {MAX_DIGITS} digits')
+    if token[0][-1] in '{([':
+      opened.append(token[0][0] == '^')
+    elif token[0] != '^' and opened:
+      opened.pop()
+    if len(opened) > MAX_DEPTH:
+      raise Abstain(f'more than {MAX_DEPTH} nested brackets')
+    if sum(opened) + (token[0] == '^') > MAX_TOWER:
+      raise Abstain(f'more than {MAX_TOWER} exponents within exponents')

@@ -1,0 +1,124 @@
+"""Units that the verifier knows. A word that is not here is no unit."""
+
+from fractions import Fraction
+import functools
+
+# A unit expression: the (name, power) of each factor, such as m/s.
+Unit = tuple[tuple[str, int], ...]
+
+# Of each dimension: names of a unit = how many of the first unit it is. Names are
+# in the singular; of several the first is the usual one.
+_MEASURES = {
+    'm': """m meter metre = 1; km kilometer kilometre = 1000; dm decimeter = 1/10
+        cm centimeter centimetre = 1/100; mm millimeter millimetre = 1/1000
+        μm micrometer micron = 1/1000000; nm nanometer = 1/1000000000
+        in inch = 0.0254; ft foot feet = 0.3048; yd yard = 0.9144
+        mi mile = 1609.344""",
+    'kg': """kg kilogram kilo = 1; g gram gm = 1/1000; mg milligram = 1/1000000
+        tonne ton = 1000; lb pound = 0.45359237; oz ounce = 0.028349523125""",
+    's': """s second sec = 1; ms millisecond = 1/1000; min minute = 60
+        h hour hr = 3600; day = 86400; week wk = 604800; month; year yr
+        decade; century""",
+    'm^3': """L liter litre l = 1/1000; mL ml milliliter millilitre = 1/1000000
+        cL cl centiliter = 1/100000; gallon gal; quart qt; pint; cup
+        tablespoon tbsp; teaspoon tsp; cc = 1/1000000""",
+    'm^2': 'ha hectare = 10000; acre = 4046.8564224',
+    'm s^-1': """mph = 0.44704; kph kmh kmph = 5/18; knot = 463/900""",
+    'kg m s^-2': 'N newton = 1; kN kilonewton = 1000',
+    'kg m^2 s^-2': """J joule = 1; kJ kilojoule = 1000; kWh = 3600000
+        cal calorie = 4.184; kcal kilocalorie = 4184; eV""",
+    'kg m^2 s^-3': 'W watt = 1; kW kilowatt = 1000; MW megawatt = 1000000',
+    'kg m^-1 s^-2': 'Pa pascal = 1; kPa kilopascal = 1000; atm = 101325',
+    's^-1': 'Hz hertz = 1; kHz kilohertz = 1000; MHz megahertz = 1000000; rpm = 1/60',
+    'mol': 'mol mole = 1; mmol = 1/1000',
+    'V': 'V volt = 1; kV kilovolt = 1000', 'A': 'ampere amp = 1; mA = 1/1000',
+    'ohm': 'ohm = 1', 'coulomb': 'coulomb = 1',
+    'degree': 'degree deg = 1; arcminute = 1/60', 'radian': 'radian rad = 1',
+    'celsius': 'celsius = 1', 'fahrenheit': 'fahrenheit = 1', 'kelvin': 'kelvin = 1',
+    'dollar': 'dollar buck USD $ = 1; cent = 1/100', 'euro': 'euro EUR € = 1',
+    'sterling': '£ GBP = 1', 'rupee': 'rupee Rs INR ₹ = 1',
+    'yen': 'yen yuan JPY RMB ¥ = 1', 'won': 'won ₩ = 1', 'byte': 'byte = 1; bit = 1/8',
+    '': '% percent pct = 1/100; permille = 1/1000; ppm = 1/1000000; k; K; M',
+}
+# Things that are counted; nothing converts one into another.
+_COUNTED = """
+    unit apple orange banana cookie cake candy egg pie pizza slice piece sandwich
+    muffin cupcake donut doughnut lemon peach pear grape cherry strawberry berry
+    mango carrot potato tomato onion nut peanut bean seed lollipop chocolate bar
+    book page word letter pencil pen crayon marker eraser notebook sheet card
+    stamp sticker photo picture poster ticket coin bill marble bead ball balloon
+    block toy doll brick tile stone rock shell stick button box bag basket jar
+    bottle can carton crate bucket barrel package pack tray shelf table chair desk
+    room house apartment building floor door window wall fence step stair car bus
+    truck train plane boat bike bicycle wheel tire trip ride lap flight mile
+    person people man men woman women child children kid boy girl student pupil
+    teacher worker employee customer guest player member friend adult passenger
+    team class group family row column table seat dog cat cow horse sheep pig goat
+    chicken hen duck bird fish rabbit mouse mice frog ant bee spider insect animal
+    tree flower rose tulip plant leaf leaves branch acre shirt sock shoe hat coat
+    dress glove game point goal win loss match vote problem question answer test
+    exam quiz lesson song movie show song minute time way path solution root
+    integer number digit term factor divisor prime element subset function triangle
+    square rectangle circle cube side edge vertex vertices face diagonal angle
+    line segment region arrangement permutation combination outcome possibility
+    choice handshake subset item object thing part share job task meal serving
+    glass spoon fork plate bowl pot left remaining each total altogether more
+    """.split()
+_PLURALS = {'inches': 'inch', 'boxes': 'box', 'feet': 'foot', 'hertz': 'hertz',
+            'classes': 'class', 'buses': 'bus', 'dresses': 'dress',
+            'glasses': 'glass', 'matches': 'match', 'branches': 'branch',
+            'peaches': 'peach', 'sandwiches': 'sandwich', 'losses': 'loss',
+            'potatoes': 'potato', 'tomatoes': 'tomato', 'quizzes': 'quiz',
+            'shelves': 'shelf', 'mangoes': 'mango', 'percents': 'percent',
+            'centuries': 'century', 'radii': 'radius'}
+
+
+@functools.cache
+def _table() -> dict[str, tuple[tuple[tuple[str, int], ...], Fraction | None]]:
+  """From name to (dimension, factor); no factor where it is not exact."""
+  table = {name: (((name, 1),), Fraction(1)) for name in _COUNTED}
+  for dimension, measures in _MEASURES.items():
+    base = tuple((x.partition('^')[0], int(x.partition('^')[2] or 1))
+                 for x in dimension.split())
+    for measure in measures.replace('\n', ';').split(';'):
+      names, _, factor = measure.partition('=')
+      for name in names.split():
+        table[name] = base, Fraction(factor.strip()) if factor else None
+  return table
+
+
+def lookup(word: str) -> str | None:
+  """The name of a unit: a symbol as it is written, a word in any case and number."""
+  table = _table()
+  if word in table:
+    return word
+  word = word.lower()
+  if len(word) < 3:
+    return None
+  for name in (_PLURALS.get(word), word, word.removesuffix('s'),
+               word.removesuffix('ies') + 'y'):
+    if name in table and len(name) > 1:
+      return name
+  return None
+
+
+def measure(unit: Unit) -> tuple[tuple[tuple[str, int], ...], Fraction | None]:
+  """(dimension, factor to the dimension's base unit)."""
+  powers, factor = {}, Fraction(1)
+  for name, power in unit:
+    base, scale = _table()[name]
+    for x, p in base:
+      powers[x] = powers.get(x, 0) + p * power
+    factor = None if None in (factor, scale) else factor * scale**power
+  return tuple(sorted((x, p) for x, p in powers.items() if p)), factor
+
+
+def scales(unit: Unit) -> set[Fraction]:
+  """By how much the number changes if one factor is written in another unit."""
+  found = set()
+  for name, power in unit:
+    base, scale = _table()[name]
+    for other, other_scale in _table().values():
+      if other == base and None not in (scale, other_scale):
+        found.add((scale / other_scale)**power)
+  return found - {1}
