@@ -47,7 +47,7 @@ def data():
           ),
           question='{problem}',  # how a problem of your file is asked
           marker='\\boxed{',     # the final answer follows it; or e.g. 'Answer:'
-          kind='math',           # how answers are compared: math | text
+          kind='math',           # math | text | choice | package.module:function, see verify
           bad_rows='error',      # or skip
           max_tokens=256,        # longest example, prompt and response together
           overlong='truncate',   # rule for longer ones: truncate | drop | error

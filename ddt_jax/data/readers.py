@@ -72,7 +72,7 @@ def read(
     columns: {one of `NAMES`: the file's own name for that column}. The name ''
       makes the reader ignore a column.
     bad_rows: 'error' raises if there is any; 'skip' leaves them out.
-    kind: how answers are verified, 'math' or 'text'.
+    kind: how answers are verified, see `verify.verify`.
     question: template of the user turn of a `problem`, for example
       '{problem}\nEnd with the line "Answer: ..."'. Conversations are not changed.
     marker: the text before a final answer, see `verify.extract`.
@@ -130,7 +130,7 @@ def stream(
     errors.InputError: there is no such file, it is broken as a whole, or an
       option has no such value.
   """
-  _check_choice('kind', kind, ('math', 'text'))
+  verify.check_kind(kind)
   if '{problem}' not in question:
     raise errors.InputError(
         f'data.question={question!r} has no place for a {{problem}}')

@@ -22,7 +22,7 @@ class Problem:
     problem: the question. In a conversation, the last user turn.
     solution: the reference. In a conversation, the last assistant turn.
     answer: the right answer, for the verifier; '' if it is not known.
-    kind: how answers are compared, 'math' or 'text'.
+    kind: how answers are compared, see `verify.verify`.
     marker: the text before a final answer, see `verify.extract`.
     source: where it comes from, e.g. 'data.jsonl:17' or the skill's name.
     messages: turns {'role', 'content'}, if the data are conversations.
