@@ -2,7 +2,7 @@ r"""Does a response give the right final answer? True, False, or abstained.
 
 The final answer is the content of the last ``\boxed{...}``, or what follows another
 marker (`answer`). The grammar reads it, or it is abstained from (`tokens`, `grammar`,
-`terms`, `relations`: text -> `tree`). What was read is compared with the reference
+`terms`, `atoms`, `relations`: text -> `tree`). What was read is compared with the reference
 (`compare`): plain numbers and words here, exactly; expressions by sympy (`algebra`).
 
 Model output is hostile: `verify_all` gives what needs sympy to subprocesses
@@ -122,10 +122,10 @@ def check_kind(kind: str) -> None:
   """
   if kind in KINDS:
     return
-  known = ', '.join(f'"{x}"' for x in KINDS)
   if ':' not in kind:
     raise errors.InputError(
-        f'kind must be {known} or "package.module:function", not {kind!r}.')
+        f'kind is {kind!r}; choose from {", ".join(KINDS)}, or name a function of '
+        'your own as package.module:function')
   _own_verifier(kind)
 
 
@@ -174,8 +174,7 @@ def _job(response: str, answer: str, kind: str, marker: str) -> tuple[str, str, 
 def _bare(answer: str, marker: str) -> str:
   """The reference, which may be bare, marked, or end as in GSM8K: `#### 72`."""
   for sign in (marker, BOX, '####'):
-    marked = extract(answer, sign)
-    if marked:
+    if sign[1:4] in answer and (marked := extract(answer, sign)):
       return marked
   return answer.strip()
 

@@ -12,18 +12,21 @@ r"""The grammar of answers. What it does not consume whole is not understood.
   atom     = number | mixed number | letters | function argument | brackets
              | fraction | root | binomial | finite sum | matrix | |sum|
 
-A method parses the rule of its name. `_Parser` has what stands above `sum`; `terms`
-has the rest.
+A method parses the rule of its name: down to `quantity` here, down to `power` in
+`terms`, the rest in `atoms`.
 """
 from fractions import Fraction
 import re
 
+from ddt_jax.verify import atoms
 from ddt_jax.verify import relations
 from ddt_jax.verify import terms
 from ddt_jax.verify import tokens
 from ddt_jax.verify import tree
 from ddt_jax.verify import units
 from ddt_jax.verify.tokens import Abstain
+
+_PLAIN = re.compile(r'-?\d{1,400}(?:\.\d{1,400})?')
 
 MAX_ITEMS = 16  # of a list: comparisons grow with the square
 
@@ -59,6 +62,8 @@ def parse(text: str):
   Raises:
     Abstain: it is not understood, or too large; the message says why.
   """
+  if _PLAIN.fullmatch(text):
+    return Fraction(text)  # as the grammar reads it, but at once
   found = tokens.tokenize(text)
   while len(found) > 1 and found[-2].kind in ('.', ',', ';', 'currency'):
     del found[-2]  # punctuation after the answer, and half a pair of $
@@ -153,7 +158,7 @@ class _Parser(terms.Parser):
     start, first, text = self.at, self.next, self.words()
     ended = self.word or self.kind in ('end', ',', ';', ')', r'\}', '}', '=')
     if text and ended and not (
-        self.at == start + 1 and terms.is_factor(first)):
+        self.at == start + 1 and atoms.is_factor(first)):
       plain = text.casefold().replace('-', ' ')
       if plain in _NUMERALS:
         return Fraction(_NUMERALS[plain])

@@ -83,7 +83,7 @@ class Matrix(NamedTuple):
 
 
 def is_expr(node) -> bool:
-  return isinstance(node, Fraction | str | Op)
+  return type(node) in (Fraction, str, Op)  # isinstance of Fraction is slow
 
 
 def symbols(node) -> set[str]:

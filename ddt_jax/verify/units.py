@@ -113,6 +113,7 @@ def measure(unit: Unit) -> tuple[tuple[tuple[str, int], ...], Fraction | None]:
   return tuple(sorted((x, p) for x, p in powers.items() if p)), factor
 
 
+@functools.cache
 def scales(unit: Unit) -> set[Fraction]:
   """By how much the number changes if one factor is written in another unit."""
   found = set()

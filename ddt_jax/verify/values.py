@@ -48,9 +48,9 @@ def rational(node: tree.Expr) -> Fraction | None:
   Raises:
     Abstain: it is undefined, or has more than `MAX_BITS` bits.
   """
-  if isinstance(node, Fraction):
+  if type(node) is Fraction:
     return node
-  if not isinstance(node, tree.Op):
+  if type(node) is not tree.Op:
     return None
   args = [rational(x) for x in node.args]
   if None in args:
