@@ -1,11 +1,12 @@
 r"""Rounds of on-policy fine-tuning: curate, train, measure; again with the new model.
 
 python -m experiments.train --config configs/idft.py [--workdir DIR] \
-    [--config.optim.lr=1e-4 ...]
+    [--config.optim.lr=1e-4 ...] [--check]
 
 A second call with the same workdir resumes. The run ends with tables;
 report.md, report.html and plots/ are in the workdir, the fine-tuned model in
-its folder `model`.
+its folder `model`. --check loads and checks everything, shows one example as the
+model will see it, and ends.
 """
 
 from collections.abc import Callable
@@ -37,6 +38,7 @@ from experiments.run import inputs
 from experiments.run import lifecycle
 from experiments.run import measure
 from experiments.run import options
+from experiments.run import preview
 from experiments.run import workdir
 
 
@@ -216,6 +218,10 @@ class Saved:
 
 def main():
   c = flags.FLAGS.config
+  if flags.FLAGS.check:
+    with lifecycle.explained_errors():
+      print(preview.text(c, inputs.make(c)))
+    return
   folder = storage.path(flags.FLAGS.workdir or f'runs/{c.name}')
   with workdir.owned(c, folder, inputs.make) as s:
     with lifecycle.explained_errors(
@@ -230,4 +236,6 @@ if __name__ == '__main__':  # other commands import this one and have their own
   flags.DEFINE_string(
       'workdir', '', "The run's folder; default runs/<config.name>."
   )
+  flags.DEFINE_bool(
+      'check', False, 'Only check the input: print counts, memory and one example.')
   lifecycle.launch(main)

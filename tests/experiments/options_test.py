@@ -1,13 +1,11 @@
 """Mistyped options: one line, and the nearest right one."""
 
 import importlib
-import subprocess
-import sys
 
 import pytest
 
 from experiments.run import options
-from tests.support import paths
+from tests.support import commands
 
 CONFIGS = ('idft', 'score')
 
@@ -59,9 +57,7 @@ def test_what_nothing_resembles_lists_the_sections():
     (['--config=configs/nowhere.py'], 'configs/nowhere.py'),
 ])
 def test_a_mistake_ends_the_command_with_one_message(flags, said):
-  done = subprocess.run(
-      [sys.executable, '-m', 'experiments.train', *flags], cwd=paths.ROOT,
-      capture_output=True, text=True, timeout=120)
+  done = commands.run('experiments.train', *flags, check=False)
   assert done.returncode == 2
   assert said in done.stderr and done.stderr.startswith('error: ')
   assert 'Traceback' not in done.stderr

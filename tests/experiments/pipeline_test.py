@@ -86,6 +86,28 @@ def test_three_rows_by_hand_train_and_a_second_call_resumes(tmp_path):
   assert 'config.train.epochs: 3 -> 4' in other.stderr
 
 
+def test_check_shows_counts_and_one_example_and_trains_nothing(tmp_path):
+  data = write_rows(tmp_path / 'mine.jsonl')
+  done = commands.run(*command(tmp_path / 'run', data), '--check')
+  assert '3 problems to train on, 3 with an answer to verify' in done.stdout
+  assert r'»2+3=5. Answer: \boxed{5}.<|im_end|>«' in done.stdout
+  assert 'GiB a device' in done.stdout
+  assert not (tmp_path / 'run').exists()
+
+
+def test_periods_of_0_and_no_samples_are_off(tmp_path):
+  data = write_rows(tmp_path / 'mine.jsonl', ROWS * 4)
+  done = call(tmp_path / 'run', data, **{
+      'validation.every': 0, 'checkpoint.every': 0, 'log.every': 0,
+      'evaluation.samples': 0, 'data.evaluation': 0.3, 'data.validation': 0.3,
+      'rounds': 1,
+  })
+  assert done.returncode == 0, done.stderr[-2000:]
+  assert 'avg@' not in done.stdout.partition('pass@1: share')[0]
+  lines = metrics.read(tmp_path / 'run')
+  assert [line['kind'] for line in lines] == ['train']  # at the end
+
+
 @pytest.mark.parametrize('rows, options, said', [
     (['{"problem": "x", "solution": '], {}, 'mine.jsonl:4: '),
     ([json.dumps(ROWS[0] | {'answer': ''})], {}, 'mine.jsonl:4: '),

@@ -1,0 +1,68 @@
+"""What a run would do: counts, memory, and one example as the model sees it."""
+
+import textwrap
+from typing import Any
+
+import jax
+import numpy as np
+
+from ddt_jax import sharding
+from ddt_jax.data import chat
+from ddt_jax.training import optimizer
+from ddt_jax.training import train_step
+from experiments.run import inputs
+
+
+def text(c, s: inputs.Inputs) -> str:
+  """Describes a run before it begins.
+
+  Args:
+    c, s: the config, and the inputs made from it.
+  """
+  examples = s.train.examples
+  lengths = np.array([len(e.tokens) for e in examples])
+  trained = sum(int(e.supervised.sum()) for e in examples)
+  size = sum(x.size for x in jax.tree.leaves(s.params))
+  answers = sum(bool(p.answer) for p in s.corpus.train)
+  return '\n'.join([
+      f'model     {c.model.path}: {size:,} parameters, computed in'
+      f' {s.config.dtype}, {s.config.max_positions:,} positions',
+      f'data      {len(s.corpus.train):,} problems to train on, {answers:,} with an'
+      f' answer to verify; {len(s.corpus.validation):,} for validation;'
+      f' {sum(map(len, s.corpus.evaluation.values())):,} for evaluation',
+      f'tokens    {lengths.sum():,} in {len(examples):,} references, {trained:,}'
+      f' of them trained on; longest {lengths.max():,}, median'
+      f' {int(np.median(lengths)):,}',
+      f'devices   {s.mesh.size} {s.mesh.devices.flat[0].device_kind}'
+      f' ({", ".join(f"{a}={n}" for a, n in s.mesh.shape.items())})',
+      f'memory    {state_bytes(c, s) / 2**30:.2f} GiB a device for parameters,'
+      ' gradients and Adam\'s moments, without activations and caches',
+      '', 'The first reference. Training is on the text between » and «:', '',
+      textwrap.indent(marked(s.tokenizer, examples[0]), '  '), '',
+  ])
+
+
+def state_bytes(c, s: inputs.Inputs) -> int:
+  """Bytes of the train state and the gradients on one device."""
+  _, tx = optimizer.make(total_steps=1, **c.optim)
+  state = jax.eval_shape(
+      lambda p: train_step.TrainState.create(p, tx), s.params)
+
+  def on_one(tree: Any) -> int:
+    places = sharding.tree_shardings(tree, s.mesh)
+    return sum(
+        int(np.prod(place.shard_shape(x.shape))) * x.dtype.itemsize
+        for x, place in zip(
+            jax.tree.leaves(tree), jax.tree.leaves(places), strict=True))
+
+  return on_one(state) + on_one(state.params)
+
+
+def marked(tokenizer: Any, example: chat.Example) -> str:
+  """The example's text, special tokens included, with the trained parts marked."""
+  edges = np.flatnonzero(np.diff(example.supervised.astype(int))) + 1
+  parts = []
+  for part in np.split(np.arange(len(example.tokens)), edges):
+    piece = tokenizer.decode(example.tokens[part])
+    parts.append(f'»{piece}«' if example.supervised[part[0]] else piece)
+  return ''.join(parts)
