@@ -1,17 +1,32 @@
-"""Distribution Discriminant Theory: how natural is a text to a model?
+r"""Distribution Discriminant Theory: how natural is a text to a model?
 
 Everything here is a function of the next-token distribution p_t and of the
-token x_t that was realised. Natural logarithms; results are float32, and of numpy
-arrays, which sums and tests take too, numpy's own in their width: what lies on the
-host does not wait for what the device is at.
+realised token x_t, in natural logarithms. With log p(x) the log-likelihood,
+H = -E[log p] the entropy and V = Var[log p] the varentropy of p_t:
 
-Source: arXiv:2602.12222, section 3 (centred log-likelihood); the calibrated
-test follows from E[phi] = 0 and V[phi] = V[log p] under x ~ p. The probability
-integral transform (PIT) beside it is exact for texts of any length.
+  phi = log p(x) + H
+  E[phi] = E[log p] + H = -H + H = 0               for x drawn from p_t
+  Var[phi] = Var[log p] = V                        since H is a constant
+
+So for a text drawn from the model, S_n = phi_1 + ... + phi_n is a martingale:
+given the text before it, each term has mean 0 and variance V_t. The martingale
+central limit theorem gives
+
+  z = sum_t phi_t / sqrt(sum_t V_t) -> N(0, 1),    p-value = erfc(|z| / sqrt 2).
+
+For a text from another distribution q, E_q[phi] = H(p) - H(q) - KL(q || p). That
+is negative unless q is more deterministic than p by more than KL(q || p).
+
+Results are float32. The functions of sums and the tests also accept NumPy arrays,
+in any float type; they then run on the host, without blocking on the device.
+
+Source: arXiv:2602.12222, section 3 (phi, there the centred log-likelihood, CLL).
+The test z and the probability integral transform (PIT) beside it, which is exact
+at any length, are this project's.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import struct
 import jax
@@ -19,25 +34,28 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
-# Below this summed varentropy a text was all but forced: there is no evidence.
+from ddt_jax import errors
+
+# Below this summed varentropy (nats^2) every token was nearly certain, and z
+# carries no information.
 MIN_VARENTROPY = 1e-6
-# 1 - u is the difference of float32 sums, in which less than this is rounding.
+# 1 - u is a difference of float32 sums; below this it is rounding.
 MIN_COMPLEMENT = 1e-6
 
 
 @struct.dataclass
 class TokenStats:
-  """What the objectives and the test need to know of each token, all [...].
+  """Statistics of realised tokens, all [...] float32 unless stated.
 
   Attributes:
     log_p: log p(x), nats.
     entropy: H = -sum_v p_v log p_v, nats.
-    varentropy: V = sum_v p_v (log p_v + H)^2, nats^2; the variance of phi. None
-      where only what training needs was computed.
-    collision: sum_v p_v^2, the probability that two draws agree; likewise.
+    varentropy: V = sum_v p_v (log p_v + H)^2, nats^2: the variance of phi. None
+      where only log_p and entropy were computed, as in training.
+    collision: sum_v p_v^2, the probability that two draws agree; None likewise.
     tail: P(p_v > p_x), the mass of the tokens that are likelier than x. None
-      unless it was asked for, like all that follow.
-    ties: P(p_v = p_x), x's own mass included; for the randomised PIT.
+      unless asked for, like all fields below.
+    ties: P(p_v = p_x), the mass of x included; for the randomised PIT.
     top_ids: [..., k] int32, the k likeliest tokens, the likeliest first.
     top_log_p: [..., k], their log p, nats.
   """
@@ -56,24 +74,26 @@ class TokenStats:
     """Centred log-likelihood log p(x) + H, nats."""
     return self.log_p + self.entropy
 
-  @property
-  def top_entropy(self) -> jax.Array:
-    """Entropy of the k likeliest tokens among themselves, nats."""
-    log_p = jax.nn.log_softmax(self.top_log_p)
-    # 0 log 0 = 0.
-    return -jnp.sum(jnp.where(log_p > -jnp.inf, jnp.exp(log_p) * log_p, 0.0), -1)
-
   def map(self, fn) -> 'TokenStats':
-    """The statistics with `fn` applied to each of them."""
+    """The statistics with `fn` applied to every field that is not None."""
     return jax.tree.map(fn, self)
 
 
 class OnPolicyTest(NamedTuple):
-  """Result of `on_policy_test`, one number per sequence."""
+  """Result of `on_policy_test`, one number per sequence.
+
+  Attributes:
+    mean_phi: nats per token.
+    z: sum of phi over its standard deviation.
+    p_value: two-sided, in [0, 1].
+  """
 
   mean_phi: jax.Array
   z: jax.Array
   p_value: jax.Array
+
+
+# Statistics of tokens ------------------------------------------------------------
 
 
 def token_stats(
@@ -84,25 +104,32 @@ def token_stats(
     tail: bool = False,
     top_k: int = 0,
 ) -> TokenStats:
-  r"""Statistics of the realised token under softmax(logits / temperature).
+  r"""Statistics of the realised tokens under softmax(logits / temperature).
 
   Args:
     logits: [..., V]; position t predicts ``targets[..., t]`` (shift
-      beforehand). -inf is allowed for tokens that cannot occur.
+      beforehand). -inf marks tokens that cannot occur.
     targets: [...], integer token ids.
-    temperature: > 0; the distribution scored is that of sampling at it.
-    tail: with the fields tail and ties.
-    top_k: with the top_k likeliest tokens, all if there are fewer.
+    temperature: > 0; the scored distribution is that of sampling at it.
+    tail: whether to fill in the fields tail and ties.
+    top_k: number of likeliest tokens to return, at most V; 0 for none.
 
   Returns:
     TokenStats of float32 [...].
+
+  Raises:
+    errors.InputError: the temperature is not positive.
+
+  Example:
+    >>> logits = jnp.log(jnp.array([0.5, 0.25, 0.25]))  # entropy 1.5 bits
+    >>> stats = token_stats(logits, jnp.array(0))
+    >>> round(float(stats.phi / jnp.log(2)), 4), round(float(stats.collision), 4)
+    (0.5, 0.375)
+
+  Source: arXiv:2602.12222, section 3; varentropy, collision, tail and ties are
+  this project's.
   """
-  if not temperature > 0:
-    raise ValueError(f'temperature must be positive, not {temperature}')
-  log_p = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
-  p = jnp.exp(log_p)
-  # 0 log 0 = 0, in the value and in the gradient.
-  log_p_or_0 = jnp.where(p > 0, log_p, 0.0)
+  log_p, p, log_p_or_0 = _distribution(logits, temperature)
   entropy = -jnp.sum(p * log_p_or_0, -1)
   deviation = jnp.where(p > 0, log_p_or_0 + entropy[..., None], 0.0)
   realised = jnp.take_along_axis(log_p, targets[..., None], -1)
@@ -131,7 +158,7 @@ def centered_log_likelihood(
   .. math:: \phi_t = \log p_t(x_t) + H[p_t], \qquad E_{x \sim p_t}[\phi_t] = 0
 
   Negative where a token surprises the model more than its own uncertainty
-  explains. It measures fit, not correctness; a text that is *more*
+  explains. It measures fit, not correctness: a text that is *more*
   deterministic than the model can score positive.
 
   Args:
@@ -142,24 +169,48 @@ def centered_log_likelihood(
   Returns:
     phi: [...], float32.
 
+  Raises:
+    errors.InputError: the temperature is not positive.
+
   Example:
     >>> centered_log_likelihood(jnp.zeros([4]), jnp.array(2))  # uniform model
     Array(0., dtype=float32)
 
-  Source: arXiv:2602.12222, definition of the centred log-likelihood (CLL).
+  Source: arXiv:2602.12222, section 3, the definition of CLL.
   """
-  return token_stats(logits, targets, temperature=temperature).phi
+  log_p, p, log_p_or_0 = _distribution(logits, temperature)
+  realised = jnp.take_along_axis(log_p, targets[..., None], -1)[..., 0]
+  entropy = -jnp.sum(p * log_p_or_0, -1)
+  return realised + entropy
+
+
+def check_temperature(temperature: float) -> None:
+  """Raises InputError unless the temperature is positive."""
+  if not temperature > 0:
+    raise errors.InputError(f'temperature={temperature}: must be > 0')
+
+
+def _distribution(logits, temperature):
+  """log p, p, and log p with 0 where p is 0; each [..., V]."""
+  check_temperature(temperature)
+  log_p = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
+  p = jnp.exp(log_p)
+  # 0 log 0 = 0, in the value and in the gradient.
+  return log_p, p, jnp.where(p > 0, log_p, 0.0)
+
+
+# The test z ----------------------------------------------------------------------
 
 
 def on_policy_test(stats: TokenStats, mask: jax.Array) -> OnPolicyTest:
-  r"""Were these sequences drawn from the model? A calibrated two-sided test.
+  r"""Tests whether sequences were drawn from the model; calibrated, two-sided.
 
   .. math:: z = \sum_t \phi_t / \sqrt{\sum_t V_t}, \quad
             \text{p-value} = \mathrm{erfc}(|z| / \sqrt 2)
 
-  Under x ~ p the phi_t are martingale differences with variance V_t (the
-  varentropy), so z is asymptotically standard normal. Where the summed
-  varentropy is below 1e-6 nats^2 the text was forced: z = 0, p = 1.
+  Under x ~ p the phi_t are martingale differences with variance V_t, so z is
+  asymptotically standard normal; the module has the derivation. Where the summed
+  varentropy is below 1e-6 nats^2 every token was forced: z = 0, p = 1.
 
   Args:
     stats: TokenStats of [..., T].
@@ -167,6 +218,14 @@ def on_policy_test(stats: TokenStats, mask: jax.Array) -> OnPolicyTest:
 
   Returns:
     OnPolicyTest(mean_phi, z, p_value), each [...].
+
+  Example:
+    >>> stats = TokenStats(  # phi = (-1, 0.5)
+    ...     log_p=jnp.array([-2.0, -1.0]), entropy=jnp.array([1.0, 1.5]),
+    ...     varentropy=jnp.array([1.0, 3.0]))
+    >>> mean_phi, z, p_value = on_policy_test(stats, jnp.ones(2))
+    >>> float(mean_phi), float(z), round(float(p_value), 4)
+    (-0.25, -0.25, 0.8026)
   """
   total = jnp.sum(stats.phi * mask, -1)
   z, p_value = z_test(total, jnp.sum(stats.varentropy * mask, -1))
@@ -176,12 +235,24 @@ def on_policy_test(stats: TokenStats, mask: jax.Array) -> OnPolicyTest:
 def z_test(
     phi_sum: jax.Array, varentropy_sum: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """z and its two-sided p-value from sums over a text; see `on_policy_test`."""
-  xp, special = _library(phi_sum)
+  """z and its two-sided p-value from sums over a text; see `on_policy_test`.
+
+  Args:
+    phi_sum: [...], sum of phi over the text, nats. A NumPy array computes on the
+      host.
+    varentropy_sum: [...], sum of the varentropy, nats^2.
+
+  Returns:
+    (z, p_value), each [...]; (0, 1) where the varentropy sum is below 1e-6.
+  """
+  xp, special = _numpy_or_jax(phi_sum)
   evidence = varentropy_sum >= MIN_VARENTROPY
   z = xp.where(
       evidence, phi_sum / xp.sqrt(xp.where(evidence, varentropy_sum, 1)), 0)
   return z, special.erfc(xp.abs(z) / math.sqrt(2))
+
+
+# The probability integral transform ----------------------------------------------
 
 
 def randomised_pit(stats: TokenStats, uniform: jax.Array) -> jax.Array:
@@ -190,35 +261,36 @@ def randomised_pit(stats: TokenStats, uniform: jax.Array) -> jax.Array:
   .. math:: u_t = P(p_v > p_x) + U_t P(p_v = p_x)
 
   Under x ~ p the u_t are independent and uniform on [0, 1], at any length and
-  however certain the model is; near 1 where it expected other tokens.
+  however certain the model is. Near 1 the model expected other tokens.
 
   Args:
     stats: TokenStats of [...] with tail and ties.
-    uniform: [...], independent draws from [0, 1).
+    uniform: [...], independent draws U_t from [0, 1).
 
   Returns:
     u: [...], in [0, 1].
   """
+  # float32 sums may exceed 1 by rounding.
   return (stats.tail + uniform * stats.ties).clip(0.0, 1.0)
 
 
 def pit_test(
     pit: jax.Array, varentropy: jax.Array, mask: jax.Array
 ) -> jax.Array:
-  r"""Were these sequences drawn from the model? Two-sided; for short texts too.
+  r"""Tests whether sequences were drawn from the model, short ones too; two-sided.
 
   .. math:: S = \sum_t -\log(1 - u_t) \sim \Gamma(n, 1), \qquad
             W = \sum_t \sqrt{V_t}\, \Phi^{-1}(u_t) / \sqrt{\sum_t V_t} \sim N(0, 1)
 
-  S is Fisher's combination of the tokens' one-sided p-values; its distribution is
-  exact at any length, and it sees the token that a certain model did not expect.
-  W weighs tokens by what they can tell, as z does, but a single token cannot
-  outweigh the others: its terms are normal whatever p_t is, and their sum is
-  nearly so, for the weights follow from earlier tokens. The p-value is that of
-  the smaller of the two, doubled (Bonferroni).
+  S is Fisher's combination of the tokens' one-sided p-values. Its distribution is
+  exact at any length, and one token that a certain model did not expect shows.
+  W weighs each token by its information, as z does, but no single token can
+  outweigh the others: every term is normal whatever p_t is. The weights follow
+  from earlier tokens, so the sum is nearly normal too. The p-value is the smaller
+  of the two, doubled (Bonferroni).
 
   Args:
-    pit: [..., T], see `randomised_pit`, whose randomness this shares.
+    pit: [..., T], see `randomised_pit`; the result shares its randomness.
     varentropy: [..., T], nats^2.
     mask: [..., T], 1 where a token belongs to the response.
 
@@ -233,14 +305,33 @@ def pit_test(
 
 
 def surprise(pit: jax.Array) -> jax.Array:
-  """-log(1 - u) of each token: exponential with mean 1 under x ~ p."""
-  xp, _ = _library(pit)
+  r"""Surprise of each token: exponential with mean 1 under x ~ p.
+
+  .. math:: -\log(1 - u_t)
+
+  Args:
+    pit: [...], u of `randomised_pit`. A NumPy array computes on the host.
+
+  Returns:
+    [...], at most -log 1e-6 = 13.8.
+  """
+  xp, _ = _numpy_or_jax(pit)
   return -xp.log(xp.maximum(1.0 - pit, MIN_COMPLEMENT))
 
 
 def weighted_score(pit: jax.Array, varentropy: jax.Array) -> jax.Array:
-  """sqrt(V) times the normal quantile of u, of each token."""
-  xp, special = _library(pit)
+  r"""Normal score of each token, weighted: N(0, V_t) under x ~ p.
+
+  .. math:: \sqrt{V_t}\, \Phi^{-1}(u_t)
+
+  Args:
+    pit: [...], u of `randomised_pit`. A NumPy array computes on the host.
+    varentropy: [...], V, nats^2.
+
+  Returns:
+    [...], nats.
+  """
+  xp, special = _numpy_or_jax(pit)
   u = pit.clip(MIN_COMPLEMENT, 1.0 - MIN_COMPLEMENT)
   return xp.sqrt(varentropy) * special.ndtri(u)
 
@@ -249,8 +340,18 @@ def pit_p_value(
     surprise_sum: jax.Array, tokens: jax.Array, score_sum: jax.Array,
     varentropy_sum: jax.Array,
 ) -> jax.Array:
-  """The p-value of `pit_test` from sums over a text."""
-  xp, special = _library(surprise_sum)
+  """The p-value of `pit_test` from sums over a text.
+
+  Args:
+    surprise_sum: [...], sum of `surprise`. A NumPy array computes on the host.
+    tokens: [...], number of tokens n.
+    score_sum: [...], sum of `weighted_score`, nats.
+    varentropy_sum: [...], sum of the varentropy, nats^2.
+
+  Returns:
+    p_value: [...]; 1 where there is no token.
+  """
+  xp, special = _numpy_or_jax(surprise_sum)
   n = xp.maximum(tokens, 1)
   fisher = 2 * xp.minimum(
       special.gammainc(n, surprise_sum), special.gammaincc(n, surprise_sum))
@@ -259,8 +360,8 @@ def pit_p_value(
   return xp.where(tokens > 0, p_value, 1.0)
 
 
-def _library(x: jax.Array | np.ndarray):
-  """(numpy, scipy.special), or JAX's of both."""
+def _numpy_or_jax(x: jax.Array | np.ndarray) -> tuple[Any, Any]:
+  """(numpy, scipy.special) for a NumPy array, else JAX's (numpy, special)."""
   if isinstance(x, np.ndarray | np.generic):
     return np, scipy.special
   return jnp, jax.scipy.special

@@ -1,29 +1,29 @@
 r"""The vocabulary head without its logits: hidden states -> token statistics.
 
-IDFT wants the entropy of the whole vocabulary at every token. Neither way to it
-holds an array of tokens x vocabulary:
+IDFT needs the entropy of the whole vocabulary at every token. Two ways compute it
+without an array of tokens x vocabulary, for T tokens, width D, vocabulary V:
 
-  token_stats   goes through the vocabulary in chunks (`vocab_stream`). Its
-                backward computes the logits again: 8 T D V FLOPs for T tokens,
-                memory of one chunk. For any function of the statistics, and for a
-                head that is split over devices.
-  weighted_nll  goes through the tokens in tiles and leaves out those that are
-                not supervised (`vocab_tiles`). The gradient is formed in the
-                forward: 6 T D V FLOPs, the least there can be, and memory of one
-                tile. For weights that the gradient takes as constants, as in
-                training.
-  supervised_stats  is `token_stats` for scoring: no gradient, and at the cost of
-                the supervised tokens alone.
+  token_stats       goes through the vocabulary in chunks (`stream`). The backward
+                    computes the logits again: 8 T D V FLOPs, memory of one chunk.
+                    For any function of the statistics, and for a head that is
+                    split over devices.
+  weighted_nll      goes through the supervised tokens in tiles (`tiles`) and
+                    forms the gradient in the forward: 6 T D V FLOPs (three
+                    products, the fewest possible), memory of one tile. For
+                    weights that are constants for the gradient, as in training.
+  supervised_stats  is `token_stats` of the supervised tokens alone, without a
+                    gradient: for scoring.
 
-With a stop-gradiented weight the gradient of a token's loss by its logits is
-w (p - onehot): what IDFT costs more than SFT is one multiply-add per logit.
+With a stop-gradiented weight w the gradient of a token's loss with respect to its
+logits is w (p - onehot). IDFT thus costs one multiply-add per logit more than SFT.
+
+Reading order: `partial_sums` (the algebra), `stream`, `tiles`; `chunks` and
+`meshes` hold what both share.
 """
 
-from ddt_jax.vocab_head import parts
-from ddt_jax.vocab_head import stream
-from ddt_jax.vocab_head import tiles
+from ddt_jax.vocab_head.meshes import is_split
+from ddt_jax.vocab_head.stream import token_stats
+from ddt_jax.vocab_head.tiles import supervised_stats
+from ddt_jax.vocab_head.tiles import weighted_nll
 
-is_split = parts.is_split
-token_stats = stream.token_stats
-supervised_stats = tiles.supervised_stats
-weighted_nll = tiles.weighted_nll
+__all__ = ['is_split', 'supervised_stats', 'token_stats', 'weighted_nll']

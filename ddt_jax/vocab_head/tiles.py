@@ -1,8 +1,18 @@
-"""Through the tokens in tiles: supervised ones alone, the gradient formed at once."""
+r"""The supervised tokens in tiles: the gradient is formed in the forward.
+
+A stable sort puts the supervised tokens first, and the loop ends behind the last
+of them, so the others cost nothing. With weights that are constants for the
+gradient, a tile's logits z give loss and gradient at once:
+
+  L = -sum_t m_t w_t log p_t,    dL / dz_tv = m_t v_t (p_tv - 1[v = x_t])
+
+(v = w where w is a constant). A second pass, which would compute z again as
+`stream` does, is not needed: 6 T D V FLOPs instead of 8.
+"""
 
 from collections.abc import Callable
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax import struct
 import jax
@@ -10,15 +20,19 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from ddt_jax import ddt
-from ddt_jax.vocab_head import parts
+from ddt_jax.vocab_head import chunks
+from ddt_jax.vocab_head import meshes
+from ddt_jax.vocab_head import partial_sums
 from ddt_jax.vocab_head import stream
 
 WeightsFn = Callable[[ddt.TokenStats, Any], tuple[jax.Array, jax.Array]]
 
-TILE = 2048  # tokens; the gradient of the head is read and written once a tile
-# Of what is left beyond whole tiles, where there is no gradient to write: about as
-# many as it takes for the products to last as long as reading the head.
-REST = 256
+# Tokens per tile. The gradient of the head is read and written once per tile, so
+# small tiles are bound by memory.
+TILE = 2048
+# Tokens per tile of the remainder when scoring, where no gradient is written:
+# about where the time of the products equals that of reading the head.
+REMAINDER_TILE = 256
 
 
 def supervised_stats(
@@ -33,42 +47,60 @@ def supervised_stats(
     top_k: int = 0,
     mesh: jax.sharding.Mesh | None = None,
 ) -> ddt.TokenStats:
-  """`token_stats` where mask > 0, at the cost of these tokens alone; else 0.
+  """`token_stats` of the supervised tokens alone, for scoring.
 
-  For scoring: it cannot be differentiated.
+  Tokens with mask <= 0 cost nothing and get 0 in every field. The result has no
+  gradient.
+
+  Args:
+    hidden: [..., D].
+    head: [V, D].
+    targets: [...], integer token ids.
+    mask: [...], > 0 where the token is supervised.
+    chunk, temperature, tail, top_k, mesh: see `token_stats`.
+
+  Returns:
+    TokenStats of float32 [...].
+
+  Raises:
+    errors.InputError: the temperature is not positive.
   """
-  mesh = parts.several(mesh)
-  split = parts.split(mesh, head)
-  how = stream.How(temperature, tail, min(top_k, len(head)), chunk)
+  mesh = meshes.multi_device(mesh)
+  split = meshes.head_spec(mesh, head)
+  options = stream.stats_options(
+      head, chunk=chunk, temperature=temperature, tail=tail, top_k=top_k)
 
   def local(hidden, head, targets, mask):
-    rows, ids, m = parts.flat(hidden), targets.reshape(-1), mask.reshape(-1)
-    tiles = _Tiles.of(m, REST)
+    rows, ids = chunks.flatten_rows(hidden), targets.reshape(-1)
+    m = mask.reshape(-1)
+    tiles = _Tiles.of(m, REMAINDER_TILE)
 
     def stats(tiles, i):
       here = tiles.rows(i)
       return stream.local_stats(
-          tiles.take(rows, here), head, tiles.take(ids, here), how, split)[0]
+          tiles.take(rows, here), head, tiles.take(ids, here), options, split
+      )[0]
 
     def loop(tiles, first, last, out):
       return jax.lax.fori_loop(
           first, last, lambda i, o: tiles.put(o, stats(tiles, i), i), out)
 
-    found = jax.tree.map(
+    out = jax.tree.map(
         lambda x: tiles.empty(x.dtype, *x.shape[1:]),
         jax.eval_shape(functools.partial(stats, tiles), 0))
     done = 0
-    # Not for one tile: XLA would take it out of the loop, to be done in any case.
+    # Whole tiles first, then the remainder in small ones. One tile gets no loop of
+    # its own: XLA hoists a single iteration and runs it even when it is empty.
     if len(ids) > TILE:
       whole = jnp.sum(m > 0) // TILE
-      found = loop(_Tiles.of(m, TILE), 0, whole, found)
-      done = whole * (TILE // REST)
-    found = loop(tiles, done, tiles.count, found)
-    return jax.tree.map(lambda x: tiles.back(x, mask), found)
+      out = loop(_Tiles.of(m, TILE), 0, whole, out)
+      done = whole * (TILE // REMAINDER_TILE)
+    out = loop(tiles, done, tiles.count, out)
+    return jax.tree.map(lambda x: tiles.restore(x, mask), out)
 
-  return parts.on(
-      mesh, local, (parts.ROWS, split, parts.ROWS, parts.ROWS), parts.ROWS
-  )(hidden, parts.gathered(mesh, head, hidden.dtype), targets, mask)
+  rows = meshes.ROWS
+  return meshes.shard_map_rows(mesh, local, (rows, split, rows, rows), rows)(
+      hidden, meshes.cast_for_gather(mesh, head, hidden.dtype), targets, mask)
 
 
 def weighted_nll(
@@ -87,50 +119,68 @@ def weighted_nll(
   .. math:: L = -\sum_t m_t w_t \log p_t, \qquad
             \partial L / \partial z_t = m_t v_t (p_t - \mathrm{onehot}(x_t))
 
-  for a loss weight w and a gradient weight v, both functions of the token's own
-  statistics that are not differentiated. Tokens with m = 0 cost nothing.
+  for a loss weight w and a gradient weight v, functions of the token's own
+  statistics. Neither is differentiated. Tokens with m = 0 cost nothing.
 
   Args:
     hidden: [..., D].
     head: [V, D].
     targets: [...], integer token ids.
-    mask: [...], float32.
-    weights_fn: (TokenStats, extras) -> (w, v), each like the statistics, of which
-      log_p and entropy are given.
-    extras: what is traced and weights_fn needs; leaves that begin with the shape
-      of `targets` are cut with the tokens.
-    chunk: tokens in a tile, held at a time as [chunk, V]; default up to 2048.
-    mesh: where the first axis of `hidden` is spread over `data` and `fsdp`; the
-      head must not be split over `tensor`.
+    mask: [...], float32, 1 (or a float weight) where the token is supervised.
+    weights_fn: (TokenStats, extras) -> (w, v), each shaped like log_p. The
+      statistics hold log_p and entropy; the other fields are None.
+    extras: pytree of all traced values that weights_fn needs; a closure over one
+      breaks under `jax.checkpoint`. Leaves that begin with the shape of `targets`
+      are cut into tiles with the tokens.
+    chunk: tokens per tile; [chunk, V] logits are held. Default: at most 2048.
+    mesh: None for one device. Otherwise the first axis of `hidden` is sharded
+      over `data` and `fsdp`; the head must not be split over `tensor`.
 
   Returns:
-    (L, sum of the mask, TokenStats of log_p and entropy, 0 where m = 0). Only
-    L has a gradient.
+    (L, sum of the mask, TokenStats of log_p and entropy, 0 where m = 0). Only L
+    has a gradient.
 
   Raises:
-    ValueError: the head is split: a tile would be summed up over the devices at
-      every turn, which `token_stats` does once.
+    ValueError: the head is split over `tensor`. Every tile would need a sum over
+      devices; `token_stats` needs one in all.
+
+  Example:
+    >>> hidden, head = jnp.ones([3, 2]), jnp.zeros([4, 2])  # uniform over 4
+    >>> sft = lambda stats, extras: (jnp.ones_like(stats.log_p),) * 2
+    >>> total, count, _ = weighted_nll(
+    ...     hidden, head, jnp.arange(3), jnp.array([1.0, 1.0, 0.0]), sft)
+    >>> float(total / count)  # ln 4
+    1.38629...
   """
-  if parts.is_split(mesh, head):
+  if meshes.is_split(mesh, head):
     raise ValueError(
-        'weighted_nll takes a head that is whole; token_stats one that is split')
-  how = weights_fn, chunk, parts.several(mesh)
-  total, stats = _tiled(how, hidden, head, targets, mask, extras)
+        'weighted_nll needs a head that is not split over `tensor`; use'
+        ' token_stats')
+  options = TileOptions(weights_fn, chunk, meshes.multi_device(mesh))
+  total, stats = _tiled(options, hidden, head, targets, mask, extras)
   return total, jnp.sum(mask), jax.lax.stop_gradient(stats)
 
 
+class TileOptions(NamedTuple):
+  """Static options of `weighted_nll`."""
+
+  weights_fn: WeightsFn
+  chunk: int | None
+  mesh: jax.sharding.Mesh | None
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _tiled(how, hidden, head, targets, mask, extras):
-  weights_fn, _, mesh = how
-  stats = supervised_stats(hidden, head, targets, mask, mesh=mesh)
+def _tiled(options, hidden, head, targets, mask, extras):
+  # Called only where no gradient is taken: one product, as in scoring.
+  stats = supervised_stats(hidden, head, targets, mask, mesh=options.mesh)
   stats = ddt.TokenStats(stats.log_p, stats.entropy)
-  weight, _ = weights_fn(stats, extras)
+  weight, _ = options.weights_fn(stats, extras)
   return -jnp.sum(jnp.where(mask > 0, mask * weight * stats.log_p, 0.0)), stats
 
 
-def _forward(how, hidden, head, targets, mask, extras):
-  weights_fn, chunk, mesh = how
-  lies = parts.table(mesh, head)
+def _forward(options, hidden, head, targets, mask, extras):
+  weights_fn, chunk, mesh = options
+  grad_spec = meshes.head_grad_spec(mesh, head)
   leaves, tree = jax.tree.flatten(extras)
   per_token = [
       jnp.shape(x)[:targets.ndim] == targets.shape and targets.ndim > 0
@@ -138,7 +188,8 @@ def _forward(how, hidden, head, targets, mask, extras):
   ]
 
   def local(hidden, head, targets, mask, leaves):
-    rows, ids, m = parts.flat(hidden), targets.reshape(-1), mask.reshape(-1)
+    rows, ids = chunks.flatten_rows(hidden), targets.reshape(-1)
+    m = mask.reshape(-1)
     tiles = _Tiles.of(m, chunk or TILE)
     leaves = [
         x.reshape(-1, *x.shape[targets.ndim:]) if cut else x
@@ -169,68 +220,76 @@ def _forward(how, hidden, head, targets, mask, extras):
       loss, dw, out = jax.lax.fori_loop(
           0, tiles.count, step,
           (jnp.float32(0), jnp.zeros(dw.shape, dw.dtype), zeros))
-    stats, dh = jax.tree.map(lambda x: tiles.back(x, mask), out)
+    stats, dh = jax.tree.map(lambda x: tiles.restore(x, mask), out)
     if mesh is not None:
-      loss = jax.lax.psum(loss, parts.ROWS[0])
-    return loss, stats, dh, parts.summed(mesh, dw, lies)
+      loss = jax.lax.psum(loss, meshes.ROWS[0])
+    return loss, stats, dh, meshes.reduce_head_grad(mesh, dw, grad_spec)
 
-  of_leaves = [parts.ROWS if cut else P() for cut in per_token]
-  loss, stats, dh, dw = parts.on(
-      mesh, local, (parts.ROWS, P(), parts.ROWS, parts.ROWS, of_leaves),
-      (P(), parts.ROWS, parts.ROWS, lies),
-  )(hidden, parts.gathered(mesh, head, hidden.dtype), targets, mask, leaves)
+  rows = meshes.ROWS
+  leaf_specs = [rows if cut else P() for cut in per_token]
+  loss, stats, dh, dw = meshes.shard_map_rows(
+      mesh, local, (rows, P(), rows, rows, leaf_specs),
+      (P(), rows, rows, grad_spec),
+  )(hidden, meshes.cast_for_gather(mesh, head, hidden.dtype), targets, mask,
+    leaves)
   return (loss, stats), (dh, dw.astype(head.dtype))
 
 
 def _tile(h, head, y, mask, weights, dw):
-  """One tile: (loss, dW, (statistics, dh)).
+  """Loss, head gradient, statistics and hidden gradient of one tile.
 
-  Goes over the vocabulary twice, a part at a time: what one product leaves, the
-  next operation finds in the cache. The logits of the tile are held in between.
+  Two passes over the vocabulary in chunks, so that each product's output is still
+  in cache for the elementwise work. The tile's logits are held in between.
 
   Args:
     h, y, mask: [T, D], [T], [T].
     head: [V, D].
     weights: TokenStats -> (w, v).
-    dw: what is added to, [V, D]; None for nothing.
+    dw: [V, D], the sum so far, to which this tile adds; None for the first.
+
+  Returns:
+    (loss, dw, (TokenStats, dh)).
   """
-  size = parts.chunk_size(None, h, head)
+  size = chunks.chunk_size(None, h, head)
 
   def forward(carry, start, size):
     z, sums = carry
-    new = parts.logits(h, parts.part(head, start, size))
+    new = chunks.logits(h, chunks.slice_rows(head, start, size))
     z = jax.lax.dynamic_update_slice_in_dim(z, new, start, 1)
-    return z, sums.plus(parts.Sums.of(new, y - start))
+    return z, sums.merge(partial_sums.Sums.of_logits(new, y - start))
 
+  # Uninitialised: every column is written before it is read.
   z = jax.lax.empty((len(y), len(head)), jnp.float32)
-  z, sums = parts.over_chunks(
-      forward, (z, parts.Sums.of_nothing(len(y))), head, size)
+  z, sums = chunks.fold(
+      forward, (z, partial_sums.Sums.empty(len(y))), head, size)
   stats = ddt.TokenStats(sums.stats.log_p, sums.stats.entropy)
   w, v = weights(stats)
   loss = -jnp.sum(jnp.where(mask > 0, mask * w * stats.log_p, 0.0))
-  v, lse = jnp.where(mask > 0, mask * v, 0.0)[:, None], sums.lse[:, None]
+  v = jnp.where(mask > 0, mask * v, 0.0)[:, None]
+  log_normaliser = sums.log_normaliser[:, None]
 
   def backward(carry, start, size):
     dh, out = carry
     realised = jnp.arange(size) == (y - start)[:, None]
-    p = jnp.exp(jax.lax.dynamic_slice_in_dim(z, start, size, 1) - lse)
-    # In the operands' type, or the products would be taken in float32.
+    p = jnp.exp(
+        jax.lax.dynamic_slice_in_dim(z, start, size, 1) - log_normaliser)
+    # In the dtype of the operands: the products would run in float32 otherwise.
     dz = (v * (p - realised)).astype(h.dtype)
-    dh += parts.product(
-        'tv,vd->td', dz, parts.part(head, start, size).astype(h.dtype))
-    new = parts.product('tv,td->vd', dz, h)
+    dh += chunks.product(
+        'tv,vd->td', dz, chunks.slice_rows(head, start, size).astype(h.dtype))
+    new = chunks.product('tv,td->vd', dz, h)
     if dw is not None:
-      new += parts.part(out, start, size)
+      new += chunks.slice_rows(out, start, size)
     return dh, jax.lax.dynamic_update_slice_in_dim(out, new, start, 0)
 
   out = jax.lax.empty(head.shape, jnp.float32) if dw is None else dw
-  dh, dw = parts.over_chunks(
+  dh, dw = chunks.fold(
       backward, (jnp.zeros(h.shape, jnp.float32), out), head, size)
   return loss, dw, (stats, dh.astype(h.dtype))
 
 
-def _backward(how, saved, g):
-  del how
+def _backward(options, saved, g):
+  del options
   dh, dw = saved
   g, _ = g  # of the loss; the statistics are constants
   return (g * dh).astype(dh.dtype), (g * dw).astype(dw.dtype), None, None, None
@@ -241,11 +300,19 @@ _tiled.defvjp(_forward, _backward)
 
 @struct.dataclass
 class _Tiles:
-  """Supervised tokens first, cut into tiles; the others are never reached."""
+  """Rows sorted into tiles, the supervised ones first.
 
-  order: jax.Array  # of the rows; filled up with one that does not exist
-  inverse: jax.Array  # place in `order` of each row
-  count: jax.Array  # tiles with a supervised token
+  Attributes:
+    order: row of each place; the last tile is filled up with a row number that
+      does not exist.
+    inverse: place of each row in `order`.
+    count: tiles with at least one supervised token (traced).
+    size: rows per tile.
+  """
+
+  order: jax.Array
+  inverse: jax.Array
+  count: jax.Array
   size: int = struct.field(pytree_node=False)
 
   @classmethod
@@ -260,26 +327,29 @@ class _Tiles:
 
   @property
   def most(self) -> int:
+    """Tiles if every token is supervised."""
     return len(self.order) // self.size
 
   def rows(self, i) -> jax.Array:
+    """Row numbers of tile i."""
     return jax.lax.dynamic_slice_in_dim(self.order, i * self.size, self.size)
 
   def take(self, x, here):
+    """Rows `here` of x; 0 for rows that do not exist."""
     return jnp.asarray(x).at[here].get(mode='fill', fill_value=0)
 
   def empty(self, dtype, *shape) -> jax.Array:
     return jnp.zeros((len(self.order), *shape), dtype)
 
   def put(self, out, x, i):
-    """Tile i's rows into an array in the tiles' order."""
+    """Writes the rows of tile i into arrays in the order of the tiles."""
     return jax.tree.map(
         lambda o, x: jax.lax.dynamic_update_slice_in_dim(o, x, i * self.size, 0),
         out, x,
     )
 
-  def back(self, out, mask) -> jax.Array:
-    """From the tiles' order to the rows' own; 0 where nothing is supervised."""
+  def restore(self, out, mask) -> jax.Array:
+    """From the tiles' order to that of the rows; 0 where mask <= 0."""
     out = out[self.inverse].reshape(*mask.shape, *out.shape[1:])
-    there = mask.reshape(*mask.shape, *[1] * (out.ndim - mask.ndim)) > 0
-    return jnp.where(there, out, 0)
+    supervised = mask.reshape(*mask.shape, *[1] * (out.ndim - mask.ndim)) > 0
+    return jnp.where(supervised, out, 0)

@@ -73,7 +73,7 @@ def _tiles(rows: int, c, mesh, *, scored: bool = False) -> int:
   """
   tokens = rows * c.data.max_tokens // (mesh.shape['data'] * mesh.shape['fsdp'])
   small = scored and tokens <= tiles.TILE
-  return -(-tokens // (tiles.REST if small else tiles.TILE))
+  return -(-tokens // (tiles.REMAINDER_TILE if small else tiles.TILE))
 
 
 def head(c, mesh, config: model.ModelConfig) -> Iterator[Part]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ddt_jax import ddt
+from ddt_jax import errors
 from ddt_jax import objectives
 from ddt_jax import sharding
 from ddt_jax import vocab_head
@@ -140,7 +141,7 @@ def test_optional_fields_have_their_gradients(field, chunk):
 @pytest.mark.parametrize('tensor', [1, 2, 4])
 def test_optional_fields_of_supervised_tokens_on_a_mesh(monkeypatch, tensor):
   monkeypatch.setattr(tiles, 'TILE', 4)
-  monkeypatch.setattr(tiles, 'REST', 2)
+  monkeypatch.setattr(tiles, 'REMAINDER_TILE', 2)
   hidden, head, targets, mask = data(vocab=204)
   how = dict(temperature=0.8, tail=True, top_k=3)
   expected = ddt.token_stats(hidden @ head.T, targets, **how)
@@ -176,7 +177,7 @@ def test_no_chunk_and_no_tail_changes_the_numbers(rows, vocab, chunk, seed):
 def test_supervised_tokens_are_scored_and_no_others(monkeypatch, supervised):
   # Whole tiles, and what is left in smaller ones.
   monkeypatch.setattr(tiles, 'TILE', 10)
-  monkeypatch.setattr(tiles, 'REST', 5)
+  monkeypatch.setattr(tiles, 'REMAINDER_TILE', 5)
   hidden, head, targets, _ = data()
   mask = np.random.default_rng(1).permutation(np.arange(24) < supervised)
   mask = mask.astype(np.float32)
@@ -364,6 +365,18 @@ def test_a_head_that_is_split_takes_the_other_way():
   with pytest.raises(ValueError, match='token_stats'):
     vocab_head.weighted_nll(
         hidden, head, targets, mask, ones, mesh=sharding.make_mesh(tensor=2))
+
+
+@pytest.mark.parametrize('temperature', [0.0, -1.0])
+def test_a_temperature_that_is_not_positive_is_refused(temperature):
+  hidden, head, targets, mask = data()
+  for score in (
+      lambda **how: vocab_head.token_stats(hidden, head, targets, **how),
+      lambda **how: vocab_head.supervised_stats(
+          hidden, head, targets, mask, **how),
+  ):
+    with pytest.raises(errors.InputError, match=f'temperature={temperature}'):
+      score(temperature=temperature)
 
 
 def test_operands_in_bfloat16():
