@@ -1,1 +1,1 @@
-"""Optimizer, step, checkpoints and metrics."""
+"""Training: optimizer, step, checkpoints, progress, log lines and metrics."""

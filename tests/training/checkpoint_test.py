@@ -30,14 +30,14 @@ MODEL = paths.GOLDEN / 'models' / 'qwen2-loop'
 
 
 def abstract(state):
-  """What `restore` is given: the same state on one device."""
+  """The argument of `restore` for the same state on one device."""
   here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   return checkpoint.abstract(state, jax.tree.map(lambda _: here, state))
 
 
 @functools.cache
 def train_state():
-  """A state no two of whose leaves are alike, NaN and inf among them."""
+  """A state whose leaves all differ, with NaN, inf and -0.0 in them."""
   _, params = weights.load(MODEL)
   _, tx = optimizer.make(total_steps=10, lr=1e-3)
   rng = np.random.default_rng(0)
@@ -189,7 +189,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(
       checkpoint.logging, 'warning', lambda text, *args: said.append(text % args)
   )
   newest = pathlib.Path('checkpoints/00000002')
-  # Whatever Orbax has written: its names are its own affair.
+  # Every file, because Orbax may rename its own.
   files = [
       str(f.relative_to(two / newest)) for f in (two / newest).rglob('*')
       if f.is_file() and f.stat().st_size
@@ -222,7 +222,7 @@ def test_an_unfinished_checkpoint_is_none(two, tmp_path):
   (newest / storage.SEAL).unlink()
   assert checkpoints.steps() == [1]
   assert value_of(checkpoints.restore(abstract(small(0)))) == 1
-  # What Orbax was writing when it was cut off does not stand in the way.
+  # Orbax's temporary folder of an interrupted save must not block the next one.
   (newest / 'state').rename(newest / 'state.orbax-checkpoint-tmp-0')
   save(checkpoints, 2)
   assert checkpoints.steps() == [1, 2]
@@ -253,7 +253,7 @@ def test_a_process_killed_while_saving_leaves_what_it_had_saved(tmp_path):
         stdout=subprocess.PIPE, text=True,
     )
     try:
-      # It goes on from where it was killed.
+      # It continues from the last checkpoint before the kill.
       assert [int(process.stdout.readline()) for _ in range(3)] == [
           saved + 1, saved + 2, saved + 3
       ]
@@ -265,7 +265,7 @@ def test_a_process_killed_while_saving_leaves_what_it_had_saved(tmp_path):
     saved = value_of(
         checkpoint.Checkpoints(tmp_path).restore(abstract(small(0)))
     )
-    assert saved in (told, told + 1)  # sealed, but killed before it said so
+    assert saved in (told, told + 1)  # killed between the seal and the print
 
 
 def test_progress_is_kept_as_json(tmp_path):
