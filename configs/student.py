@@ -1,4 +1,4 @@
-"""The embedded student, pre-trained from nothing on its world's text.
+"""The embedded student, pre-trained from random weights on its world's texts.
 
 python -m experiments.pretrain_student --config configs/student.py --out DIR
 """
@@ -9,15 +9,31 @@ import ml_collections
 def get_config():
   c = ml_collections.ConfigDict()
   c.seed = 0
-  c.model = dict(
-      width=128, mlp_width=256, num_layers=3, num_heads=4, num_kv_heads=2,
-      max_positions=1024, rope_theta=10000.0, init_std=0.07,
+  c.model = dict(              # Qwen2 with a tied head
+      width=128,
+      mlp_width=256,
+      num_layers=3,
+      num_heads=4,
+      num_kv_heads=2,
+      max_positions=1024,      # tokens of a context
+      rope_theta=10000.0,
+      init_std=0.07,           # standard deviation of the random weights
   )
-  c.text = dict(answers=120_000, books=20_000, rewrites=5_000)
-  # lr: of Muon, on the layers' matrices; adam_lr: of everything else.
+  c.text = dict(               # number of chats by kind, see embedded/problems.py
+      answers=120_000,
+      books=20_000,
+      rewrites=5_000,
+  )
   c.optim = dict(
-      lr=1e-2, adam_lr=3e-3, warmup_ratio=0.05, tokens_per_batch=6144,
-      weight_decay=0.05, clip=1.0,
+      lr=1e-2,                 # of Muon, for the matrices of the layers
+      adam_lr=3e-3,            # of Adam, for all other parameters
+      warmup_ratio=0.05,       # share of the steps
+      tokens_per_batch=6144,   # padding included
+      weight_decay=0.05,
+      clip=1.0,                # of the gradient's global norm
   )
-  c.evaluation = dict(problems_each=1000, samples=4)
+  c.evaluation = dict(
+      problems_each=1000,      # of each split
+      samples=4,               # answers to a problem
+  )
   return c

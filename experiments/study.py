@@ -1,12 +1,12 @@
-r"""Objectives side by side: each at its own learning rate, over several seeds.
+r"""Compares objectives, each at its own learning rate, over several seeds.
 
 python -m experiments.study [--base=idft] [--workdir DIR]
 
-For each objective, the first seed is run at every rate of the grid; the rate whose
-last validation accuracy is best (ties: the smaller rate) is run at all seeds and
-measured. Prints the table as Markdown and writes it to DIR/table.md. Finished runs
-are not run again. --base=idft has rounds of on-policy data, --base=reference the
-reference solutions.
+For each objective, the first seed is trained at every rate of the grid. The rate with
+the best last validation accuracy (ties: the smaller rate) is trained at all seeds and
+evaluated. The table is printed as Markdown and written to DIR/table.md. A second call
+skips finished runs. --base=idft trains on rounds of on-policy data, --base=reference
+on the reference solutions.
 """
 
 import importlib
@@ -16,6 +16,7 @@ from absl import flags
 import numpy as np
 
 from ddt_jax import report
+from ddt_jax import significance
 from ddt_jax import storage
 from ddt_jax.report import results
 from ddt_jax.training import metrics
@@ -25,17 +26,17 @@ from experiments.run import lifecycle
 from experiments.run import workdir
 
 _WORKDIR = flags.DEFINE_string(
-    'workdir', '', 'Folder of the runs; default runs/compare/<base>.'
+    'workdir', '', 'Folder of the runs; default runs/compare/BASE.'
 )
-_BASE = flags.DEFINE_string('base', 'idft', 'The config: a name in configs/.')
+_BASE = flags.DEFINE_string('base', 'idft', 'Config: the name of a file in configs/.')
 _OBJECTIVES = flags.DEFINE_list(
-    'objectives', ['sft', 'dft', 'idft'], 'loss.name of the rows.'
+    'objectives', ['sft', 'dft', 'idft'], 'Values of loss.name to compare.'
 )
-_RATES = flags.DEFINE_list('rates', ['1e-4', '3e-4', '1e-3', '3e-3'], 'optim.lr')
-_SEEDS = flags.DEFINE_integer('seeds', 3, 'Runs at the chosen rate.')
+_RATES = flags.DEFINE_list(
+    'rates', ['1e-4', '3e-4', '1e-3', '3e-3'], 'Values of optim.lr to choose from.')
+_SEEDS = flags.DEFINE_integer('seeds', 3, 'Number of runs at the chosen rate.')
 
 SPLITS = ('target', 'generalisation', 'retained')
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t, n - 1 degrees
 
 
 def study_folder():
@@ -45,11 +46,13 @@ def study_folder():
 def finished(
     stage: str, objective: str, rate: str, seed: int
 ) -> tuple[results.RunResults, float]:
-  """A run's results and last validation accuracy; trains it if it is new.
+  """Results and last validation accuracy of a run; trains it if it is new.
 
   Args:
-    stage: 'grid' runs are not evaluated, only validated; 'final' ones are.
-    objective, rate, seed: loss.name, learning rate and seed.
+    stage: 'grid' runs are validated only; 'final' runs are evaluated as well.
+    objective: value of loss.name.
+    rate: learning rate, as the user wrote it: it is part of the folder's name.
+    seed: seed of the run.
   """
   c = importlib.import_module(f'configs.{_BASE.value}').get_config()
   c.name = c.loss.name = objective
@@ -69,19 +72,19 @@ def finished(
   return found, [x for x in lines if 'accuracy' in x][-1]['accuracy']
 
 
-def interval(values: list[float]) -> str:
-  """Mean over seeds with the half-width of Student's 95 % interval, in %."""
-  mean = 100 * np.mean(values)
-  if len(values) not in T_95:
-    return f'{mean:.1f}'
-  error = np.std(values, ddof=1) / np.sqrt(len(values))
-  return f'{mean:.1f} ± {100 * T_95[len(values)] * error:.1f}'
+def interval(shares: list[float]) -> str:
+  """Mean over seeds and half-width of Student's 95 % interval, both in %."""
+  mean = f'{100 * np.mean(shares):.1f}'
+  if len(shares) < 2:
+    return mean
+  half = significance.student_half_width(np.asarray(shares))
+  return f'{mean} ± {100 * half:.1f}'
 
 
 def row(
     name: str, rate: str, runs: list[results.RunResults], when: str
 ) -> str:
-  """One row of the table; `when` is 'before' or 'after' training."""
+  """A line of the table: the runs of one objective, 'before' or 'after' training."""
   cells = [name, rate]
   round_index = {'before': 0, 'after': -1}[when]
   for measure in ('pass_at_1', 'avg_at_k'):
@@ -92,6 +95,19 @@ def row(
   cells += [f'{np.mean([x.nll for x in corpora]):.2f}',
             f'{np.mean([x.phi for x in corpora]):.2f}']
   return '| ' + ' | '.join(cells) + ' |'
+
+
+def table(rows: list[str], grid: list[str]) -> str:
+  """The whole table in Markdown, with its legend and the choice of the rates."""
+  measures = [f'{s}, {m}' for m in ('pass@1', 'avg@k') for s in SPLITS]
+  head = ['objective', 'lr', *measures, 'NLL', 'phi']
+  return '\n'.join([
+      '| ' + ' | '.join(head) + ' |', '|---|---|' + '---:|' * (len(head) - 2),
+      *rows, '',
+      f'Accuracy in %: mean over {_SEEDS.value} seeds ± half of Student\'s 95 %'
+      ' interval. NLL and phi of the reference solutions, nats per token.',
+      'Validation accuracy by learning rate, first seed: ' + '; '.join(grid) + '.',
+  ])
 
 
 def main(argv):
@@ -111,17 +127,10 @@ def main(argv):
     if not rows:
       rows.append(row('untouched', '', runs, 'before'))
     rows.append(row(name, best, runs, 'after'))
-  measures = [f'{s}, {m}' for m in ('pass@1', 'avg@k') for s in SPLITS]
-  head = ['objective', 'lr', *measures, 'NLL', 'phi']
-  table = '\n'.join([
-      '| ' + ' | '.join(head) + ' |', '|---|---|' + '---:|' * (len(head) - 2),
-      *rows, '',
-      f'Accuracy in %: mean over {_SEEDS.value} seeds ± half of Student\'s 95 %'
-      ' interval. NLL and phi of the reference solutions, nats per token.',
-      'Validation accuracy by learning rate, first seed: ' + '; '.join(grid) + '.',
-  ])
-  storage.publish(study_folder() / 'table.md', table + '\n')
-  print(table)
+  text = table(rows, grid)
+  storage.publish(study_folder() / 'table.md', text + '
+')
+  print(text)
 
 
 if __name__ == '__main__':

@@ -1,10 +1,10 @@
-r"""Speed of decoding, beside the official algorithm and torch, on one machine.
+r"""Speed of decoding, compared with the official algorithm and with torch.
 
 python -m experiments.bench.decode [--model=27m] [--rounds=11] [--json=FILE]
 
-Random weights; prompts of 128 (student) and 512 tokens (hinted); float32. All
-contenders take turns in one process, and a figure is the median over rounds of
-the ratio within a round. Needs the extra [parity], for torch.
+Random weights in float32; prompts of 128 tokens (student) and 512 (hinted). All
+contenders take turns in one process. A ratio is the median over rounds of the ratio
+within a round. Needs the extra [parity], for torch.
 """
 
 import json
@@ -28,12 +28,12 @@ from experiments.bench import paired
 from experiments.bench import peers
 from experiments.run import lifecycle
 
-_MODEL = flags.DEFINE_enum('model', '27m', ['tiny', '27m'], 'Size.')
-_ROUNDS = flags.DEFINE_integer('rounds', 11, 'Turns of every contender.')
-_JSON = flags.DEFINE_string('json', '', 'File for the results.')
-_NEW = flags.DEFINE_integer('new', 64, 'Tokens a request.')
+_MODEL = flags.DEFINE_enum('model', '27m', ['tiny', '27m'], 'Size of the model.')
+_ROUNDS = flags.DEFINE_integer('rounds', 11, 'Rounds; each contender runs once in a round.')
+_JSON = flags.DEFINE_string('json', '', 'File that the results are written to.')
+_NEW = flags.DEFINE_integer('new', 64, 'New tokens per request.')
 
-STUDENT, HINTED = 128, 512  # tokens of the prompts
+STUDENT, HINTED = 128, 512  # tokens of a prompt
 SIZES = {
     'tiny': dict(vocab=503, width=64, mlp=160, layers=3, heads=4, kv_heads=2),
     '27m': dict(vocab=32768, width=384, mlp=1024, layers=8, heads=6, kv_heads=2),
@@ -55,12 +55,12 @@ def make_pairs(config: model.ModelConfig, n: int):
 
 
 class Ours:
-  """Hinted decoding or plain sampling of a number of requests."""
+  """Contender: hinted decoding or plain sampling of some requests."""
 
   def __init__(self, params, config, pairs, new, *, slots, hinted=True):
     rule = device_loop.Rule(peers.TEMPERATURE, peers.TOP_P)
     if hinted:
-      mixture = hinted_decode.Mixture(peers.BETA)
+      mixture = hinted_decode.Mixture(peers.HINT_BETA)
       rule = device_loop.Rule(
           peers.TEMPERATURE, peers.TOP_P, combine=mixture, first_may_end=False
       )
@@ -75,14 +75,18 @@ class Ours:
     )
 
   def __call__(self) -> dict[str, float]:
-    """Decodes; returns the seconds of it that were not spent on prompts."""
+    """Decodes; returns the seconds without the prefill."""
     self.visits.clear()
     self._run()
     return {'decode': sum(v.decode_s for v in self.visits)}
 
 
 def utilisation(params, config):
-  """Useful tokens / (steps * slots), and the same of ideal list scheduling."""
+  """Share of slot steps that yield a token: ours and two other schedules.
+
+  Ideal list scheduling gives each request to the first free slot at no cost. Static
+  batches wait for their longest request.
+  """
   lengths = np.random.default_rng(3).geometric(1 / 16, 512).clip(1, 64)
   asked = [
       requests.Request(([2 + i % 100] * 8,), int(n), i)
@@ -107,20 +111,21 @@ def utilisation(params, config):
 
 
 def step_times(params, config, lengths=(128, 512, 1024)):
-  """Milliseconds a step of hinted decoding, 8 requests, by their length.
+  """Milliseconds of a hinted decoding step with 8 requests, by response length.
 
   Returns:
-    Rows (tokens, first visit, last visit, share of attention). The share is that
-    of the slope of a line through the rows' last visits.
+    Rows (tokens, ms a step at the start, ms a step at the end, share of attention).
+    Attention is the only part of a step that grows with the context. So its share is
+    estimated by the slope of a line through the last steps of all rows.
   """
   rows = []
   for new in lengths:
     run = Ours(params, config, make_pairs(config, 8), new, slots=8)
-    run()
+    run()  # compiles
     run()
     each = [
         1000 * v.decode_s / v.steps for v in run.visits
-        if v.steps == engine.STEPS  # the others mostly admit
+        if v.steps == engine.STEPS  # shorter visits mostly admit requests
     ]
     rows.append((new, each[0], each[-1]))
   columns = [STUDENT + HINTED + 2 * new for new in lengths]

@@ -1,11 +1,11 @@
-r"""The vocabulary head beside logits that are held, in JAX and in torch.
+r"""Speed and memory of the vocabulary head, compared with logits held in memory.
 
 python -m experiments.bench.head [--shapes=512x896x151936,1024x256x32768] [--rounds=21]
 
-Forward and backward of the loss by hidden states and head, float32, random data.
-All contenders take turns in one process; a ratio is the median over rounds of the
-ratio within a round, with the extremes. With the extra [parity] the official
-expression in torch takes part, with the extra [bench] tokamax's cross-entropy.
+Measures the loss and its gradients by hidden states and head, in float32 on random
+data. The contenders take turns in one process. A ratio is the median over rounds of
+the ratio within a round, with the extremes. With the extra [parity] the official
+expression in torch takes part; with the extra [bench], tokamax's cross-entropy.
 """
 
 import functools
@@ -27,11 +27,11 @@ from experiments.run import lifecycle
 _SHAPES = flags.DEFINE_list(
     'shapes', ['512x896x151936', '1024x256x32768'], 'Tokens x width x vocabulary.'
 )
-_ROUNDS = flags.DEFINE_integer('rounds', 21, 'Turns of every contender.')
+_ROUNDS = flags.DEFINE_integer('rounds', 21, 'Rounds; each contender runs once in a round.')
 
 
 def arrays(tokens, width, vocab):
-  """hidden, head, targets; logits of a standard deviation of 3."""
+  """(hidden, head, targets); the logits have a standard deviation of 3."""
   rng = np.random.default_rng(0)
   hidden = rng.standard_normal((tokens, width), np.float32)
   head = rng.standard_normal((vocab, width), np.float32) * (3 / width**0.5)
@@ -39,11 +39,12 @@ def arrays(tokens, width, vocab):
 
 
 def gradient(loss):
-  """(hidden, head, targets) -> loss and its gradients."""
+  """Function of (hidden, head, targets): the loss and its two gradients."""
   return jax.value_and_grad(loss, (0, 1))
 
 
 def tiles(name):
+  """The objective by `weighted_nll`, in tiles of tokens."""
   def loss(hidden, head, targets):
     total, _, _ = vocab_head.weighted_nll(
         hidden, head, targets, jnp.ones(len(targets)),
@@ -53,7 +54,7 @@ def tiles(name):
 
 
 def by_statistics(name, statistics):
-  """The objective of whatever gives the statistics."""
+  """The objective on token statistics by the given function."""
   def loss(hidden, head, targets):
     stats = statistics(hidden, head, targets)
     total, count, _ = objectives.token_loss(name, stats, jnp.ones(len(targets)))
@@ -62,20 +63,21 @@ def by_statistics(name, statistics):
 
 
 def held(hidden, head, targets):
+  """Token statistics from logits that are held in memory."""
   return ddt.token_stats(hidden @ head.T, targets)
 
 
 def log_p_alone(hidden, head, targets):
-  """Plain cross-entropy, logits held."""
+  """Plain cross-entropy from logits that are held in memory."""
   log_p = jax.nn.log_softmax(hidden @ head.T)
   return -jnp.take_along_axis(log_p, targets[:, None], 1).mean()
 
 
 def in_torch(loss, hidden, head, targets):
-  """Forward and backward of loss(logits, targets)."""
+  """Contender: forward and backward of loss(logits, targets) in torch."""
   import torch
 
-  torch.set_num_threads(os.cpu_count())  # as XLA does
+  torch.set_num_threads(os.cpu_count())  # all cores, as XLA uses
   h, w = (torch.tensor(x, requires_grad=True) for x in (hidden, head))
   y = torch.tensor(targets, dtype=torch.int64)
 
@@ -94,11 +96,11 @@ def tokamax_loss(implementation, hidden, head, targets):
 
 
 def of_tokamax(shape, args):
-  """{name: gradient} of its chunked cross-entropy, where that is right.
+  """{name: gradient} of tokamax's cross-entropy, or {} where its loss is wrong.
 
-  It goes through the vocabulary in blocks and fills the last up with columns that
-  it counts, so that its loss is wrong unless they divide the vocabulary. Versions
-  without it are measured by 'xla', which holds the logits.
+  'chunked_xla' pads the last block of the vocabulary and counts the padding. So its
+  loss is wrong unless its block size divides the vocabulary, and its speed would
+  prove nothing. Versions without it are measured by 'xla', which holds the logits.
   """
   for name in ('chunked_xla', 'xla'):
     loss = functools.partial(tokamax_loss, name)
@@ -113,6 +115,7 @@ def of_tokamax(shape, args):
 
 
 def contenders(shape, *args):
+  """{name: call} of every way that is installed."""
   found = {
       'tiles, idft': tiles('idft'),
       'tiles, sft': tiles('sft'),
@@ -127,9 +130,9 @@ def contenders(shape, *args):
   if importlib.util.find_spec('torch'):
     import torch
 
-    from experiments.bench import peers_loss
+    from experiments.bench import peers
 
-    found['torch, official'] = in_torch(peers_loss.idft, *args)
+    found['torch, official'] = in_torch(peers.idft_loss, *args)
     found['torch, cross-entropy'] = in_torch(
         torch.nn.functional.cross_entropy, *args)
   return found
@@ -148,10 +151,7 @@ def main(argv):
                      ('idft', 'sft'))
         paired.show(f'{shape}: {kind}, {what} of idft / sft',
                     {'ratio': idft / sft}, '<= 1.03 (tiles)')
-    for name, call in calls.items():
-      if hasattr(call, 'memory'):
-        paired.show(f'{shape}: {name}, temporaries in MB',
-                    {'MB': call.memory.temp_size_in_bytes / 1e6})
+    paired.show_temporaries(calls, f'{shape}: ')
     taken = paired.seconds(calls, _ROUNDS.value)
     paired.show_seconds(taken, f'{shape}: ')
     for of, to, target in (

@@ -1,4 +1,4 @@
-"""Models of random weights for benchmarks."""
+"""Models of random weights, for benchmarks."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ def qwen2(
     *, layers: int, width: int, mlp: int, vocab: int, heads: int, kv_heads: int,
     std: float = 0.1,
 ) -> model.ModelConfig:
-  """A Qwen2 with tied tables; std: of its weights."""
+  """Qwen2 with a tied head; `std` is the standard deviation of the weights."""
   return model.ModelConfig.from_hf(dict(
       architectures=['Qwen2ForCausalLM'], model_type='qwen2', vocab_size=vocab,
       hidden_size=width, intermediate_size=mlp, num_hidden_layers=layers,
@@ -23,7 +23,7 @@ def qwen2(
 
 
 def named(size: str) -> model.ModelConfig:
-  """Of '<layers>x<width>x<vocabulary>': heads of 64 channels, a kv head to four."""
+  """Qwen2 of 'LAYERSxWIDTHxVOCABULARY': 64 channels a head, 4 heads a kv head."""
   layers, width, vocab = map(int, size.split('x'))
   return qwen2(
       layers=layers, width=width, mlp=11 * width // 4, vocab=vocab,
@@ -31,10 +31,10 @@ def named(size: str) -> model.ModelConfig:
 
 
 def weights(config: model.ModelConfig) -> dict[str, Any]:
-  """Random ones; the logits have a standard deviation of about 3.
+  """Random parameters whose logits have a standard deviation of about 3.
 
-  That comes from the last norm: large weights in the layers would make attention
-  enlarge every rounding, and runs could not be compared.
+  The final norm scales the logits. Larger weights in the layers would do it too,
+  but attention would then amplify rounding, and two programs could not be compared.
   """
   params = model.init(config, jax.random.key(0))
   scale = 3 / (config.init_std * config.width**0.5)

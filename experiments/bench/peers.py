@@ -1,7 +1,8 @@
-"""What decoding is measured against: the official algorithm, and torch.
+"""The official algorithms in torch, and other code that ours is measured against.
 
-Every function takes pairs of (student ids, hinted ids), the hinted stream's
-first, and decodes `new` tokens a pair. Only their speed is of interest.
+Losses and scores come first, decoding after them. Every decoding function takes
+pairs of (student ids, hinted ids) and decodes `new` tokens for each pair. Only its
+speed is of interest; it returns no tokens.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,28 +20,73 @@ from ddt_jax import hinted_decode
 from ddt_jax import model
 from ddt_jax import sampling
 
-TEMPERATURE, TOP_P, BETA = 0.3, 0.95, 3.0
+TEMPERATURE, TOP_P = 0.3, 0.95
+HINT_BETA = 3.0  # of the hint weight
+LOSS_BETA, GAMMA = 1.0, (0.1, 2.0)  # of IDFT's exponent
 
 Pairs = Sequence[tuple[list[int], list[int]]]
 
 
 def load_torch(folder: str) -> torch.nn.Module:
-  torch.set_num_threads(os.cpu_count())  # as XLA does
+  """A Hugging Face folder as a float32 model of transformers."""
+  # All cores, as XLA uses.
+  torch.set_num_threads(os.cpu_count())
   return transformers.AutoModelForCausalLM.from_pretrained(
       folder, dtype=torch.float32
   ).eval()
 
 
+# Losses and scores ---------------------------------------------------------------
+
+
+def idft_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+  """Mean loss of IDFT by the official expression.
+
+  Args:
+    logits: [T, V].
+    targets: [T], token ids; all of them are supervised.
+  """
+  p = logits.softmax(-1)
+  with torch.no_grad():
+    entropy = -(p * (p + 1e-10).log()).sum(-1)
+  p_x = p.gather(-1, targets[:, None])[:, 0].clamp(1e-10, 1)
+  with torch.no_grad():
+    phi = p_x.log() + entropy
+    weight = p_x ** (-phi / LOSS_BETA).exp().clamp(*GAMMA)
+  return -(weight * p_x.log()).mean()
+
+
+@torch.inference_mode()
+def phi(net: torch.nn.Module, texts: Sequence[np.ndarray]) -> list[np.ndarray]:
+  """phi of every token but a text's first, by the official calculator.
+
+  It takes one text at a time and holds p and log p of the whole vocabulary, in the
+  dtype of `net`.
+  """
+  found = []
+  for ids in texts:
+    tokens = torch.from_numpy(ids).long()[None]
+    logits = net(tokens, use_cache=False).logits[0, :-1]
+    p, log_p = logits.softmax(-1), logits.log_softmax(-1)
+    entropy = -(p * log_p).sum(-1)
+    realised = log_p.gather(-1, tokens[0, 1:, None])[:, 0]
+    found.append((realised + entropy).numpy())
+  return found
+
+
+# Decoding ------------------------------------------------------------------------
+
+
 def _mixture(logits_p: torch.Tensor, logits_q: torch.Tensor) -> torch.Tensor:
-  """log m [B, V] of the linear schedule."""
+  """log m [B, V] under the linear schedule of the hint weight."""
   log_p, log_q = logits_p.log_softmax(-1), logits_q.log_softmax(-1)
   entropy = -(log_p.exp() * log_p).sum(-1, keepdim=True)
-  lam = (BETA * entropy / np.log(log_p.shape[-1])).clamp(0, 1)
+  lam = (HINT_BETA * entropy / np.log(log_p.shape[-1])).clamp(0, 1)
   return (1 - lam) * log_p + lam * log_q
 
 
 def draw(log_m: torch.Tensor) -> torch.Tensor:
-  """The nucleus at temperature 1, then the temperature; tokens [B, 1]."""
+  """Draws tokens [B, 1]: the nucleus at temperature 1, then the temperature."""
   ranked, order = log_m.softmax(-1).sort(-1, descending=True)
   beyond = ranked.cumsum(-1) - ranked > TOP_P
   kept = log_m.gather(-1, order).masked_fill(beyond, -1e20)
@@ -50,8 +96,11 @@ def draw(log_m: torch.Tensor) -> torch.Tensor:
 
 @torch.inference_mode()
 def official(net: torch.nn.Module, pairs: Pairs, new: int) -> None:
-  """The official algorithm: one pair at a time, both contexts read again for
-  every token."""
+  """Decodes by the official algorithm.
+
+  It takes one pair at a time and has no cache: both contexts are prefilled again
+  for every token.
+  """
   for student, hinted in pairs:
     q, p = torch.tensor([student]), torch.tensor([hinted])
     for _ in range(new):
@@ -74,10 +123,11 @@ def _left_padded(prompts: Sequence[list[int]]):
 def two_caches(
     net: torch.nn.Module, pairs: Pairs, new: int
 ) -> dict[str, float]:
-  """A batch of pairs, a cache for each stream, two passes a token.
+  """Decodes a batch of pairs with a KV cache per stream and two passes per token.
 
-  Returns the seconds of decoding, after the prompts were read, scaled to `new`
-  tokens.
+  Returns:
+    {'decode': seconds without the prefill}. The first token comes from the prefill,
+    so new - 1 decode steps are timed and scaled to `new`.
   """
   streams = []
   for prompts in ([h for _, h in pairs], [s for s, _ in pairs]):
@@ -104,7 +154,7 @@ def two_caches(
 
 @torch.inference_mode()
 def generate(net: torch.nn.Module, pairs: Pairs, new: int) -> None:
-  """transformers' own plain sampling of the student prompts."""
+  """Samples from the student prompts by transformers' `generate`."""
   ids, mask = _left_padded([s for s, _ in pairs])
   net.generate(
       ids, attention_mask=mask, do_sample=True, temperature=TEMPERATURE,
@@ -115,12 +165,17 @@ def generate(net: torch.nn.Module, pairs: Pairs, new: int) -> None:
 
 @functools.partial(jax.jit, static_argnames='config')
 def _official_step(params, config, p, q, ends, key):
-  """One token out of both contexts, read as a whole; `ends`: their lengths."""
+  """Appends one token to both contexts, which are prefilled as a whole.
+
+  Args:
+    p, q: [1, T], hinted and student context, padded on the right.
+    ends: [2], their lengths.
+  """
   def last(ids, end):
     hidden, _ = model.forward(params, config, ids, return_hidden=True)
     return model.logits(params, hidden[:, end - 1])
 
-  mixture = hinted_decode.Mixture(BETA, first_from_hint=False)
+  mixture = hinted_decode.Mixture(HINT_BETA, first_from_hint=False)
   log_m = mixture(
       jnp.stack([last(p, ends[0]), last(q, ends[1])]), jnp.ones(1, int),
       jnp.zeros(1, bool),
@@ -134,7 +189,10 @@ def _official_step(params, config, p, q, ends, key):
 def official_in_jax(
     params: dict, config: model.ModelConfig
 ) -> Callable[[Pairs, int], None]:
-  """`official`, translated: contexts padded to a fixed length, one jitted step."""
+  """`official` in JAX: it shows how much of our speed is due to XLA alone.
+
+  Contexts are padded to their final length, so that one compiled step serves all.
+  """
   def run(pairs, new):
     for student, hinted in pairs:
       p, q = (np.array([x + [0] * new]) for x in (hinted, student))

@@ -1,12 +1,12 @@
-r"""Nucleus and draw beside a full sort of the vocabulary.
+r"""Speed of nucleus sampling by bisection, compared with a full sort.
 
 python -m experiments.bench.sampler [--shape=16x151936] [--rounds=21]
 
-Rows of logits from nearly flat to sharp, float32, temperature 0.3 after a nucleus
-of 0.95. The sets kept are compared first: with each other, and with a sort in
-float64. Contenders take turns in one process; a ratio is the median over rounds of
-the ratio within a round, with the extremes. With the extra [parity] the official
-sampler in torch takes part.
+The logits are float32; their rows go from nearly flat to sharp. The nucleus (0.95)
+is cut before the temperature (0.3). First the kept tokens of both ways are compared
+with those of a sort in float64. Then the contenders take turns in one process. A
+ratio is the median over rounds of the ratio within a round, with the extremes. With
+the extra [parity] the official sampler in torch takes part.
 """
 
 import importlib.util
@@ -22,7 +22,7 @@ from experiments.bench import paired
 from experiments.run import lifecycle
 
 _SHAPE = flags.DEFINE_string('shape', '16x151936', 'Rows x vocabulary.')
-_ROUNDS = flags.DEFINE_integer('rounds', 21, 'Turns of every contender.')
+_ROUNDS = flags.DEFINE_integer('rounds', 21, 'Rounds; each contender runs once in a round.')
 
 TEMPERATURE, TOP_P = 0.3, 0.95
 
@@ -38,7 +38,7 @@ def by_bisection(keys, logits):
 
 
 def sorted_nucleus(p):
-  """(ids, kept) by falling probability: the mass before one is at most top_p."""
+  """(ids by falling probability, kept): kept where the mass before is <= top_p."""
   order = jnp.argsort(p, -1, descending=True)
   ranked = jnp.take_along_axis(p, order, -1)
   return order, jnp.cumsum(ranked, -1) - ranked <= TOP_P
@@ -52,12 +52,11 @@ def by_sort(keys, logits):
 
 
 def check_kept(logits):
-  """Tokens that the bisection and the sort in JAX keep or drop otherwise than a
-  sort in float64 does, all rows.
+  """Counts tokens that a float64 sort keeps and ours drops, or the reverse.
 
   Raises:
-    AssertionError: where that is more than rounding: the mass before such a token
-      is not top_p to six digits.
+    AssertionError: rounding does not explain a difference, as the mass before the
+      token is not within 1e-6 of top_p.
   """
   p = jax.nn.softmax(logits)
   order, kept = sorted_nucleus(p)
@@ -107,10 +106,7 @@ def main(argv):
   logits = make_logits(*map(int, _SHAPE.value.split('x')))
   check_kept(logits)
   calls = contenders(logits)
-  for name, call in calls.items():
-    if hasattr(call, 'memory'):
-      paired.show(f'{name}, temporaries in MB',
-                  {'MB': call.memory.temp_size_in_bytes / 1e6})
+  paired.show_temporaries(calls)
   taken = paired.seconds(calls, _ROUNDS.value)
   paired.show_seconds(taken)
   for peer in [name for name in calls if name != 'bisection']:

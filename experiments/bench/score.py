@@ -1,13 +1,13 @@
-r"""The scorer beside the official calculator and beside a bare forward pass.
+r"""Speed of the scorer, compared with the official calculator and a bare forward pass.
 
 python -m experiments.bench.score [--size=4x512x151936] [--texts=12] [--rounds=11]
 
-Conversations of mixed lengths out of the embedded world, a model of random weights,
-float32; every token but a text's first is scored. The calculator takes a text at a
-time; the bare pass computes the logits of the scorer's own batches and nothing else.
-Contenders take turns in one process; a ratio is the median over rounds of the ratio
-within a round, with the extremes. Peak memory is that of fresh processes. The
-calculator needs the extra [parity], for torch.
+The texts are conversations of the embedded world, of mixed lengths. The model has
+random weights in float32. Every token but a text's first is scored. The calculator
+takes one text at a time. The bare pass computes the logits of the scorer's own batches
+and nothing else: it shows what the statistics cost. The contenders take turns in one
+process. A ratio is the median over rounds of the ratio within a round, with the
+extremes. Peak memory is of fresh processes. The calculator needs the extra [parity].
 """
 
 import copy
@@ -42,18 +42,18 @@ from experiments.bench import paired
 from experiments.run import lifecycle
 
 _SIZE = flags.DEFINE_string('size', '4x512x151936', 'Layers x width x vocabulary.')
-_TEXTS = flags.DEFINE_integer('texts', 12, 'Number.')
+_TEXTS = flags.DEFINE_integer('texts', 12, 'Number of texts.')
 _BATCH = flags.DEFINE_integer('batch', 4, 'Rows scored together.')
-_ROUNDS = flags.DEFINE_integer('rounds', 11, 'Turns of every contender.')
+_ROUNDS = flags.DEFINE_integer('rounds', 11, 'Rounds; each contender runs once in a round.')
 _CORPORA = flags.DEFINE_list(
-    'corpora', ['512', '8192'], 'Texts streamed, of which the memory is shown.')
+    'corpora', ['512', '8192'], 'Numbers of texts to stream; peak memory is shown for each.')
 _STREAM = flags.DEFINE_integer(
-    'stream', 0, 'Score so many random texts with a small model, print the peak'
+    'stream', 0, 'Score this many random texts with a small model, print the peak'
     ' memory of the process in MB, and end.')
 
 
 def make_chats(count):
-  """Conversations of 1 to 8 problems with their solutions, mostly few."""
+  """Conversations of 1 to 8 problems with their solutions; most have 1 or 2."""
   turns = np.random.default_rng(0).geometric(0.4, count).clip(1, 8)
   each = problems.problems('train', int(turns.sum()))
   return [sum((list(next(each).conversation) for _ in range(n)), []) for n in turns]
@@ -69,7 +69,7 @@ def tokenise(chats):
 
 
 def write(found):
-  """phi of each text as a line of JSON."""
+  """Writes phi of each text as a line of JSON, and prints the seconds."""
   began = time.perf_counter()
   lines = [json.dumps({'phi': x.tolist()}) + '\n' for x in found]
   with tempfile.TemporaryDirectory() as folder:
@@ -82,7 +82,7 @@ def show_seconds(name, began):
 
 
 def scorer(params, config, examples):
-  """() -> phi of each text."""
+  """Contender that returns phi of each text."""
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   return lambda: [
       stats.phi for stats in forward.token_stats(
@@ -92,7 +92,7 @@ def scorer(params, config, examples):
 
 @functools.partial(jax.jit, static_argnames='config')
 def bare_logits(params, config, batch, places):
-  """Of these places among all of the batch, or of all where None."""
+  """Logits at these flat positions of the batch; None is every position."""
   hidden, _ = model.forward(
       params, config, batch.tokens, positions=batch.positions,
       return_hidden=True)
@@ -102,10 +102,10 @@ def bare_logits(params, config, batch, places):
 
 
 def bare(params, config, examples):
-  """The logits of the batches that the scorer makes of these, nothing else.
+  """Contenders that compute the logits of the scorer's batches, and nothing else.
 
   Returns:
-    {name: contender}, with the logits of all places and of the scored alone.
+    {name: contender}: logits of every position, and of the scored positions alone.
   """
   made = [
       rows for window in buckets.by_length(examples, batch=_BATCH.value)
@@ -129,20 +129,19 @@ def bare(params, config, examples):
 
 
 def calculator(params, config, examples):
-  """() -> phi of each text, in torch; and phi itself, in float64."""
+  """Contender that returns phi of each text in torch; and phi in float64."""
   from experiments.bench import peers
-  from experiments.bench import peers_loss
 
   with tempfile.TemporaryDirectory() as folder:
     weights.save(folder, config, params)
     net = peers.load_torch(folder)
   texts = [e.tokens for e in examples]
-  exact = peers_loss.phi(copy.deepcopy(net).double(), texts)
-  return (lambda: peers_loss.phi(net, texts)), exact
+  exact = peers.phi(copy.deepcopy(net).double(), texts)
+  return (lambda: peers.phi(net, texts)), exact
 
 
 def show_differences(found, official, exact):
-  """Between phi of each text, the greatest."""
+  """Prints the greatest differences between the three phi of a token."""
   for name, a, b in (('scorer and calculator', found, official),
                      ('scorer and float64', found, exact),
                      ('calculator and float64', official, exact)):
@@ -151,13 +150,14 @@ def show_differences(found, official, exact):
 
 
 def without_result(f):
+  """`f` as `paired` calls it, which takes a result for the seconds of parts."""
   def call():
     f()
   return call
 
 
 def show_temporaries(config):
-  """Of the head alone, as compiled for rows of ever more tokens."""
+  """Prints the memory of the head's statistics for rows of more and more tokens."""
   head = jax.ShapeDtypeStruct((config.vocab_size, config.width), jnp.float32)
   for tokens in (4096, 8192, 32768):
     hidden = jax.ShapeDtypeStruct((1, tokens, config.width), jnp.float32)
@@ -169,7 +169,7 @@ def show_temporaries(config):
 
 
 def stream(texts):
-  """Prints the peak memory of scoring so many, read one by one."""
+  """Prints the peak memory of scoring this many texts, read one by one."""
   config = models.named('2x64x4096')
   params = model.init(config, jax.random.key(0))
 
@@ -186,6 +186,7 @@ def stream(texts):
 
 
 def show_memory():
+  """Prints the peak memory of processes that score few and many texts."""
   for texts in _CORPORA.value:
     done = subprocess.run(
         [sys.executable, '-m', 'experiments.bench.score', f'--stream={texts}'],

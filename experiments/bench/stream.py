@@ -1,12 +1,12 @@
-r"""Scoring a file of many rows beside a bare forward pass over the same batches.
+r"""Speed of scoring a large file, compared with a bare forward pass over its batches.
 
 python -m experiments.bench.stream [--rows=100000]
 
-The embedded student and the embedded world's reference solutions. Scoring is all of
-it: looking through the file, tokenising, batching, the statistics and the PIT of
-every response token, Parquet and JSON lines, ranks. The bare pass computes logits of
-batches that were made before and writes nothing. They take turns over parts of the
-corpus, in one process; after each part the memory that it holds is read.
+The embedded student scores reference solutions of the embedded world. Scoring covers
+the whole way: counting the file's rows, tokenising, batching, statistics and PIT of
+every response token, Parquet and JSON lines, ranks. The bare pass computes the logits
+of prepared batches and writes nothing. Both take turns over parts of the corpus in one
+process. The resident memory is printed after each part.
 """
 
 import functools
@@ -36,20 +36,20 @@ from ddt_jax.scoring import store
 from experiments.bench import paired
 from experiments.run import lifecycle
 
-_ROWS = flags.DEFINE_integer('rows', 100_000, 'Of all files.')
-_TOKENS = flags.DEFINE_integer('tokens', 4096, 'Of a batch, with its padding.')
-_SHARD = flags.DEFINE_integer('shard', 2048, 'Rows in a shard.')
-_PARTS = flags.DEFINE_integer('parts', 4, 'Files that the rows come in.')
-_WRITTEN = 1 << 14  # different problems; the file repeats them
+_ROWS = flags.DEFINE_integer('rows', 100_000, 'Rows of all files together.')
+_TOKENS = flags.DEFINE_integer('tokens', 4096, 'Tokens of a batch, padding included.')
+_SHARD = flags.DEFINE_integer('shard', 2048, 'Rows of a shard.')
+_PARTS = flags.DEFINE_integer('parts', 4, 'Number of files.')
+_DISTINCT = 1 << 14  # problems; a longer file repeats them
 COLUMNS = dict(
     problem='problem', solution='solution', messages='messages', answer='', id='')
 
 
 def write(path, rows):
-  """Problems with their reference solutions, as JSON lines."""
+  """Writes problems with their reference solutions as JSON lines."""
   lines = [
       json.dumps({'problem': p.problem, 'solution': p.solution}) + '\n'
-      for p in problems.problems('train', min(rows, _WRITTEN))
+      for p in problems.problems('train', min(rows, _DISTINCT))
   ]
   with open(path, 'w') as f:
     for i in range(rows):
@@ -57,7 +57,7 @@ def write(path, rows):
 
 
 def megabytes() -> float:
-  """Resident memory of this process."""
+  """Resident memory of this process, in MB."""
   pages = int(pathlib.Path('/proc/self/statm').read_text().split()[1])
   return pages * os.sysconf('SC_PAGE_SIZE') / 1e6
 
@@ -68,7 +68,7 @@ def bare(params, config, batch):
 
 
 class Contenders:
-  """Both of them, on parts of the corpus."""
+  """The scoring command's work and the bare pass, on one part of the corpus."""
 
   def __init__(self):
     self.mesh = sharding.make_mesh(devices=jax.devices()[:1])
@@ -83,7 +83,7 @@ class Contenders:
         self.end, self.config.vocab_size, self.config.max_positions)
 
   def score(self, path, folder) -> tuple[float, int]:
-    """Seconds, and tokens that were scored."""
+    """Returns the seconds and the number of scored tokens."""
     began = time.perf_counter()
     shards = store.Shards(
         folder, self.source(path), size=_SHARD.value, made_from={})
@@ -97,7 +97,7 @@ class Contenders:
     return seconds, int(shards.columns('length')['length'].sum())
 
   def forward(self, path) -> float:
-    """Seconds of the logits of the batches that scoring makes of the file."""
+    """Seconds of computing logits for the batches that scoring makes of the file."""
     seconds = 0.0
     for block in self.source(path).blocks(_SHARD.value, 0):
       examples = [row.example for row in block]
@@ -122,7 +122,7 @@ def main(argv):
       write(path, _ROWS.value // _PARTS.value)
       seconds, tokens = both.score(path, os.path.join(folder, str(part)))
       other = both.forward(path)
-      if not part:  # which compiles
+      if not part:  # the warm-up compiles
         continue
       scored += tokens
       taken['scoring'].append(seconds)

@@ -1,13 +1,13 @@
-r"""The training step beside transformers and the official loss, in torch.
+r"""Speed of the training step, compared with the official loss in torch.
 
 python -m experiments.bench.train [--size=4x512x151936] [--tokens=512] [--rounds=11]
 
-A Qwen2 of 4 layers, width 512 and vocabulary 151936, float32, AdamW with clipping,
-all tokens of one row supervised. The gradients are compared first. Contenders
-take turns in one process, each with a state of its own; a ratio is the median over
-rounds of the ratio within a round, with the extremes. Compilation is measured in
-fresh processes: with an empty compilation cache and with what they left in it.
-Needs the extra [parity], for torch.
+By default a Qwen2 of 4 layers, width 512 and vocabulary 151936 in float32, AdamW with
+clipping, and one row whose tokens are all supervised. In torch it is transformers'
+model. First the gradients are compared. Then the contenders take turns in one process,
+each with its own state. A ratio is the median over rounds of the ratio within a round,
+with the extremes. Compile times are of fresh processes, with an empty compilation cache
+and with the cache that the first process filled. Needs the extra [parity], for torch.
 """
 
 import copy
@@ -37,12 +37,12 @@ from experiments.bench import paired
 from experiments.run import lifecycle
 
 _SIZE = flags.DEFINE_string('size', '4x512x151936', 'Layers x width x vocabulary.')
-_TOKENS = flags.DEFINE_integer('tokens', 512, 'In the batch, all supervised.')
-_ROUNDS = flags.DEFINE_integer('rounds', 11, 'Turns of every contender.')
+_TOKENS = flags.DEFINE_integer('tokens', 512, 'Tokens in the batch, all of them supervised.')
+_ROUNDS = flags.DEFINE_integer('rounds', 11, 'Rounds; each contender runs once in a round.')
 _PROCESSES = flags.DEFINE_integer(
-    'processes', 3, 'Pairs of processes that compile.')
+    'processes', 3, 'Number of cold and warm compilations, each in its own process.')
 _COMPILE = flags.DEFINE_bool(
-    'compile_alone', False, 'Compile the step, print how long it took, and end.')
+    'compile_alone', False, 'Compile the step, print the seconds, and end.')
 
 ADAM = dict(b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.01, clip=1.0)
 LR = 1e-5
@@ -55,18 +55,19 @@ def make_batch(config: model.ModelConfig, tokens: int) -> batches.Batch:
 
 
 def make_step(config: model.ModelConfig, name: str):
-  """(tx, jitted step that donates its state)."""
+  """(optimizer, jitted step that donates its state)."""
   tx = optimizer.make_optimizer(optax.constant_schedule(LR), **ADAM)
   return tx, jax.jit(
       train_step.make_train_step(config, tx, name=name), donate_argnums=0)
 
 
 class Ours:
-  """Steps of an objective, each from the state that the last one left."""
+  """Contender: one step of an objective, from the state of the previous call."""
 
   def __init__(self, config, params, batch, name):
     tx, step = make_step(config, name)
-    own = jax.tree.map(lambda x: x + 0, params)  # a step takes its state away
+    # The step donates its state. A copy keeps `params` alive for other contenders.
+    own = jax.tree.map(lambda x: x + 0, params)
     self._state, self._batch = train_step.TrainState.create(own, tx), batch
     self._step = step.lower(self._state, batch).compile()
     self.memory = self._step.memory_analysis()
@@ -77,13 +78,14 @@ class Ours:
 
 
 class Torch:
-  """Steps of the official loss."""
+  """Contender: one step of the official loss on transformers' model."""
 
   def __init__(self, folder, batch):
-    import torch
+    import torch  # of the extra [parity]; the process that compiles needs none
 
     from experiments.bench import peers
 
+    self._loss = peers.idft_loss
     self._net = peers.load_torch(folder).train()
     self._ids, self._targets = (
         torch.from_numpy(x).long() for x in (batch.tokens, batch.targets[0]))
@@ -94,14 +96,12 @@ class Torch:
         self._net.parameters(), ADAM['clip'])
 
   def _backward(self, net):
-    from experiments.bench import peers_loss
-
     net.zero_grad()
     logits = net(self._ids, use_cache=False).logits[0]
-    peers_loss.idft(logits, self._targets).backward()
+    self._loss(logits, self._targets).backward()
 
   def gradient(self, *, exact=False):
-    """{name: gradient}, exact in float64."""
+    """{parameter name: gradient}, computed in float64 if `exact`."""
     net = copy.deepcopy(self._net).double() if exact else self._net
     self._backward(net)
     return {k: p.grad.numpy().copy() for k, p in net.named_parameters()}
@@ -113,16 +113,17 @@ class Torch:
 
 
 def check_gradients(config, params, batch, peer: Torch) -> None:
-  """Compares the gradient with that of the official loss in float64.
+  """Compares our gradient with that of the official loss in float64.
 
   Raises:
-    AssertionError: it differs by more than 1e-5 of the norm.
+    AssertionError: the norm of the difference is above 1e-5 of the gradient's norm.
   """
   def loss(params, batch):
     total, (count, _) = train_step.loss_sums(params, config, batch, 'idft')
     return total / count
 
-  with tempfile.TemporaryDirectory() as folder:  # under Hugging Face's names
+  # Saved and read as a Hugging Face folder, gradients have the names of torch's.
+  with tempfile.TemporaryDirectory() as folder:
     weights.save(folder, config, jax.jit(jax.grad(loss))(params, batch))
     ours = {}
     for file in pathlib.Path(folder).glob('*.safetensors'):
@@ -138,7 +139,7 @@ def check_gradients(config, params, batch, peer: Torch) -> None:
 
 
 def compile_alone(config, tokens):
-  """Prints the seconds of tracing and of compiling the step."""
+  """Prints the seconds that tracing and compiling the step take."""
   tx, step = make_step(config, 'idft')
   params = jax.eval_shape(lambda: model.init(config, jax.random.key(0)))
   state = jax.eval_shape(lambda p: train_step.TrainState.create(p, tx), params)
@@ -151,7 +152,7 @@ def compile_alone(config, tokens):
 
 
 def show_compilation(processes: int) -> None:
-  """Seconds in fresh processes, in turns with an empty cache and a full one."""
+  """Prints compile times of fresh processes, with a cold and with a warm cache."""
   found = {'cold': [], 'warm': []}
   for _ in range(processes):
     with tempfile.TemporaryDirectory() as cache:
@@ -185,9 +186,7 @@ def main(argv):
     official = Torch(folder, batch)
   check_gradients(config, params, batch, official)
   calls = {name: Ours(config, params, batch, name) for name in ('idft', 'sft')}
-  for name, call in calls.items():
-    paired.show(f'{name}, temporaries in MB',
-                {'MB': call.memory.temp_size_in_bytes / 1e6})
+  paired.show_temporaries(calls)
   calls['torch, official'] = official
   taken = paired.seconds(calls, _ROUNDS.value)
   paired.show_seconds(taken)

@@ -13,8 +13,8 @@ def test_a_small_run():
   key = 'idft, gradient: difference from float64 / norm'
   assert found[key]['ratio'] <= 1e-5
   assert found['compile, warm / cold']['median'] < 0.5
-  assert found['idft, temporaries in MB']['MB'] > 0
-  ratio = found['tokens/s, idft / torch, official']
-  assert ratio['rounds'] == 3
-  own, other = (found[f'{name}, seconds'] for name in ('idft', 'torch, official'))
-  assert other['low'] / own['high'] <= ratio['median'] <= other['high'] / own['low']
+  # IDFT's statistics take no memory beside SFT's.
+  idft, sft = (found[f'{name}, temporaries in MB']['MB'] for name in ('idft', 'sft'))
+  assert 0 < idft < 1.05 * sft
+  for peers in ('tokens/s, idft / torch, official', 'seconds, idft / sft'):
+    assert found[peers]['rounds'] == 3

@@ -6,11 +6,14 @@ from tests.support import commands
 
 
 def figures(module, *flags):
-  """{figure: its line}, after what holds of every benchmark is asserted."""
-  done = commands.run(f'experiments.{module}', *flags)
-  found = [json.loads(line) for line in done.stdout.splitlines()
-           if line.startswith('{')]
-  for line in found:
-    if 'median' in line:
-      assert 0 < line['low'] <= line['median'] <= line['high']
-  return {line['figure']: line for line in found}
+  """{figure: its line}; the line to read before each names the same figure."""
+  lines = commands.run(f'experiments.{module}', *flags).stdout.splitlines()
+  found = {}
+  for text, line in zip(lines, lines[1:], strict=False):
+    if line.startswith('{'):
+      figure = json.loads(line)
+      name = figure['figure']
+      assert name not in found, f'two figures of one name: {name}'
+      assert text.startswith(f'{name}: '), text
+      found[name] = figure
+  return found
