@@ -26,7 +26,6 @@ os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
 # Or only one process at a time could have the compiler.
 os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
 
-from absl import app  # noqa: E402
 from absl import flags  # noqa: E402
 import jax  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
@@ -176,10 +175,7 @@ def run(c, topology: str, parts: list[str], context: int) -> None:
             f' and needs {scaled(moved.beside, "B", 1024)} beside them')
 
 
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f'unknown argument {argv[1]!r}')
-  lifecycle.start()
+def main():
   f = flags.FLAGS
   with lifecycle.explained_errors(*lifecycle.INPUT_ERRORS, jax.errors.JaxRuntimeError):
     run(f.config, f.topology, f.parts, f.context)
@@ -191,4 +187,4 @@ if __name__ == '__main__':
   flags.DEFINE_list('parts', list(PARTS), 'What is compiled.')
   flags.DEFINE_integer(
       'context', 0, 'Tokens of a stream when decoding; 0: a row and an answer.')
-  app.run(main)
+  lifecycle.launch(main)

@@ -10,7 +10,6 @@ import json
 import random
 import time
 
-from absl import app
 from absl import flags
 import jax
 import optax
@@ -30,10 +29,9 @@ from ddt_jax.rounds import evaluate
 from ddt_jax.storage import typed_json
 from ddt_jax.training import optimizer
 from ddt_jax.training import train_step
+from experiments.run import lifecycle
 from experiments.run import options
 
-_CONFIG = options.define_config('configs/student.py')
-_OUT = flags.DEFINE_string('out', None, 'Folder to write.', required=True)
 _TOKENIZER_TEXTS = 4000  # chats of each kind that its merges are learnt from
 
 
@@ -149,9 +147,8 @@ def measure(params, config, tokenizer, end, *, problems_each, samples):
   }
 
 
-def main(argv):
-  del argv
-  c, start = _CONFIG.value, time.time()
+def main():
+  c, out, start = flags.FLAGS.config, flags.FLAGS.out, time.time()
   tokenizer = train_tokenizer(c.model.max_positions)
   end = chat.turn_end(tokenizer)
   config = make_config(c.model, tokenizer, end)
@@ -164,7 +161,7 @@ def main(argv):
   ]
   steps = shuffled_batches(examples, c.optim.tokens_per_batch, c.seed)
   params = pretrain(config, steps, c)
-  weights.save(_OUT.value, config, params, tokenizer=tokenizer)
+  weights.save(out, config, params, tokenizer=tokenizer)
   seconds = time.time() - start
   record = {
       'parameters': sum(x.size for x in jax.tree.leaves(params)),
@@ -174,9 +171,11 @@ def main(argv):
       )),
   }
   text = json.dumps(record, indent=2)
-  storage.publish(storage.path(_OUT.value) / 'student.json', text)
+  storage.publish(storage.path(out) / 'student.json', text)
   print(text)
 
 
 if __name__ == '__main__':
-  app.run(main)
+  options.define_config('configs/student.py')
+  flags.DEFINE_string('out', None, 'Folder to write.', required=True)
+  lifecycle.launch(main)

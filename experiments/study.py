@@ -11,7 +11,6 @@ on the reference solutions.
 
 import importlib
 
-from absl import app
 from absl import flags
 import numpy as np
 
@@ -110,10 +109,7 @@ def table(rows: list[str], grid: list[str]) -> str:
   ])
 
 
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f'unknown argument {argv[1]!r}')
-  lifecycle.start()
+def main():
   rows, grid = [], []
   for name in _OBJECTIVES.value:
     tried = {rate: finished('grid', name, rate, 0) for rate in _RATES.value}
@@ -128,10 +124,9 @@ def main(argv):
       rows.append(row('untouched', '', runs, 'before'))
     rows.append(row(name, best, runs, 'after'))
   text = table(rows, grid)
-  storage.publish(study_folder() / 'table.md', text + '
-')
+  storage.publish(study_folder() / 'table.md', text + '\n')
   print(text)
 
 
 if __name__ == '__main__':
-  app.run(main)
+  lifecycle.launch(main)

@@ -11,7 +11,6 @@ import json
 import statistics
 import tempfile
 
-from absl import app
 from absl import flags
 import jax
 import numpy as np
@@ -135,9 +134,7 @@ def step_times(params, config, lengths=(128, 512, 1024)):
   ]
 
 
-def main(argv):
-  del argv
-  lifecycle.start()
+def main():
   config, params = make_model(_MODEL.value)
   new = _NEW.value
   with tempfile.TemporaryDirectory() as folder:
@@ -223,4 +220,4 @@ def table(r) -> str:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  lifecycle.launch(main)

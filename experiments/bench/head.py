@@ -12,7 +12,6 @@ import functools
 import importlib.util
 import os
 
-from absl import app
 from absl import flags
 import jax
 import jax.numpy as jnp
@@ -138,9 +137,7 @@ def contenders(shape, *args):
   return found
 
 
-def main(argv):
-  del argv
-  lifecycle.start()
+def main():
   for shape in _SHAPES.value:
     tokens, width, vocab = map(int, shape.split('x'))
     print(f'--- {tokens} tokens, width {width}, vocabulary {vocab}')
@@ -171,4 +168,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  lifecycle.launch(main)

@@ -11,7 +11,6 @@ the extra [parity] the official sampler in torch takes part.
 
 import importlib.util
 
-from absl import app
 from absl import flags
 import jax
 import jax.numpy as jnp
@@ -100,9 +99,7 @@ def contenders(logits):
   return found
 
 
-def main(argv):
-  del argv
-  lifecycle.start()
+def main():
   logits = make_logits(*map(int, _SHAPE.value.split('x')))
   check_kept(logits)
   calls = contenders(logits)
@@ -115,4 +112,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  lifecycle.launch(main)

@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 
-from absl import app
 from absl import flags
 import jax
 import jax.numpy as jnp
@@ -195,9 +194,7 @@ def show_memory():
                 {'MB': json.loads(done.stdout)})
 
 
-def main(argv):
-  del argv
-  lifecycle.start()
+def main():
   if _STREAM.value:
     stream(_STREAM.value)
     return
@@ -228,4 +225,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  lifecycle.launch(main)

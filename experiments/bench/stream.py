@@ -16,7 +16,6 @@ import pathlib
 import tempfile
 import time
 
-from absl import app
 from absl import flags
 import jax
 import transformers
@@ -111,9 +110,7 @@ class Contenders:
     return seconds
 
 
-def main(argv):
-  del argv
-  lifecycle.start()
+def main():
   both = Contenders()
   scored, taken = 0, {'scoring': [], 'bare forward': []}
   with tempfile.TemporaryDirectory() as folder:
@@ -137,4 +134,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  lifecycle.launch(main)

@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 
-from absl import app
 from absl import flags
 import jax
 import numpy as np
@@ -171,9 +170,7 @@ def show_compilation(processes: int) -> None:
                 '<= 0.25' if part == 'compile' else '')
 
 
-def main(argv):
-  del argv
-  lifecycle.start()
+def main():
   config = models.named(_SIZE.value)
   if _COMPILE.value:
     compile_alone(config, _TOKENS.value)
@@ -196,4 +193,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  lifecycle.launch(main)
