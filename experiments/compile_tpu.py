@@ -4,11 +4,12 @@ python -m experiments.compile_tpu --config configs/idft.py --topology v5e:4x8 \
     --config.model.path=Qwen2.5-7B --config.model.dtype=bfloat16 \
     --config.model.remat=full --config.data.max_tokens=4096 --config.train.batch=32
 
-Parts: head (the loss by hidden states and head, alone), train (a step of the
-optimizer), score, decode. model.path: a folder, a config.json, or a name of
-`published`; no weights are read. Of each part a chip's share: memory by
-category; FLOPs, bytes and collectives with loops multiplied in (see `hlo`); the
-time that no program with these can beat. Needs the extra [tpu].
+Compiles four parts: head (the loss by hidden states and head alone), train (one
+training step), score and decode. Prints for each the share of one chip: memory by
+category; FLOPs, bytes and collectives, with loops multiplied in (`tpu.hlo`); and the
+roofline, a time that no program with this work can beat. model.path is a folder, a
+config.json, or a name of `ddt_jax.model.published`; no weights are read. Needs the
+extra [tpu].
 """
 
 import importlib.util
@@ -17,13 +18,14 @@ import math
 import os
 from typing import Any
 
-# Before JAX is imported: this machine need not have a TPU. What the compiler would
-# ask the cloud for, and complain about, is any valid answer; it does not matter.
+# JAX reads these when it is imported. No TPU is needed: the arrays of this process are
+# on the CPU. Without the next three values the compiler asks Google Cloud's metadata
+# server about this machine, which exists only there. Any valid values will do.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
 os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-4')
 os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
-# Or only one process at a time could have the compiler.
+# By default libtpu lets only one process use it, even to compile.
 os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
 
 from absl import flags  # noqa: E402
@@ -31,6 +33,7 @@ import jax  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
 
 from ddt_jax import embedded  # noqa: E402
+from ddt_jax import errors  # noqa: E402
 from ddt_jax import model  # noqa: E402
 from ddt_jax import sharding  # noqa: E402
 from ddt_jax.model import published  # noqa: E402
@@ -45,11 +48,11 @@ PARTS = ('head', 'train', 'score', 'decode')
 
 
 def devices(topology: str) -> list[Any]:
-  """Of a slice that need not be there.
+  """Abstract devices of a TPU slice, e.g. of v5e:4x8.
 
   Raises:
     ImportError: the compiler is not installed.
-    ValueError: there is no such slice.
+    InputError: there is no such slice.
   """
   bounds = chips.host_bounds(topology)
   if importlib.util.find_spec('libtpu') is None:
@@ -60,11 +63,11 @@ def devices(topology: str) -> list[Any]:
         platform='tpu', topology_name=topology, chips_per_host_bounds=bounds,
     ).devices
   except jax.errors.JaxRuntimeError as e:
-    raise ValueError(f'topology {topology!r}: {e}') from None
+    raise errors.InputError(f'--topology={topology}: {e}') from None
 
 
 def bytes_a_chip(tree: Any) -> int:
-  """Of abstract arrays, by where they lie."""
+  """Bytes that each chip holds of abstract arrays, by their shardings."""
   return sum(
       math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
       for x in jax.tree.leaves(tree)
@@ -72,16 +75,22 @@ def bytes_a_chip(tree: Any) -> int:
 
 
 def figures(part: programs.Part, chip: chips.Chip) -> dict[str, Any]:
-  """What the compiler says of a part, for one chip.
+  """The figures of a compiled part, for one chip.
 
   Returns:
-    name, bytes of memory by category, their sum and whether it fits; flops,
-    bytes, seconds; collectives inside loops and outside.
+    part: its name.
+    hbm, hbm_total, fits: bytes of memory by category, their sum, and whether the
+      chip has as many.
+    flops, bytes: work in matrix products, and bytes read from and written to HBM.
+    roofline, seconds: the least seconds for each of both, and the larger one.
+    in_loops, outside: collectives inside and outside of loops, {kind: {count, bytes}}.
+    loops_by_data, counted_as: number of loops whose trips depend on data, and the
+      trips that each was counted with.
   """
   memory = part.compiled.memory_analysis()
   parts = {k: bytes_a_chip(v) for k, v in part.arguments.items()}
   parts |= {
-      # Tiles of the memory that arrays do not fill, scalars.
+      # HBM is laid out in tiles, which small or odd shapes do not fill.
       'padding': max(memory.argument_size_in_bytes - sum(parts.values()), 0),
       'temporaries': memory.temp_size_in_bytes,
       'new outputs': memory.output_size_in_bytes - memory.alias_size_in_bytes,
@@ -109,14 +118,14 @@ def figures(part: programs.Part, chip: chips.Chip) -> dict[str, Any]:
 
 
 def scaled(x: float, unit: str, base: int = 1000) -> str:
-  """457.4 TFLOP or, with base 1024, 14.7 GiB."""
+  """'457.40 TFLOP' or, with base 1024, '14.70 GiB'."""
   prefixes = ['', *'kMGTP'] if base == 1000 else ['', 'Ki', 'Mi', 'Gi', 'Ti']
   power = min(int(math.log(max(x, 1), base)), len(prefixes) - 1)
   return f'{x / base**power:.2f} {prefixes[power]}{unit}'
 
 
 def show(f: dict[str, Any], chip: chips.Chip) -> None:
-  """To read, and a line of JSON."""
+  """Prints the figures of a part to read, then as a line of JSON."""
   print(f'\n{f["part"]}')
 
   def line(name, text):
@@ -128,8 +137,8 @@ def show(f: dict[str, Any], chip: chips.Chip) -> None:
        f' {scaled(chip.hbm, "B", 1024)}, {"fits" if f["fits"] else "DOES NOT FIT"}')
   line('work', f'{scaled(f["flops"], "FLOP")}, {scaled(f["bytes"], "B")}')
   if f['loops_by_data']:
-    line('of it', f'{f["loops_by_data"]} loop(s) whose turns depend on data, taken'
-         f' as {f["counted_as"]}')
+    line('of it', f'{f["loops_by_data"]} loop(s) whose trips depend on data, counted'
+         f' with {f["counted_as"]}')
   slower = max(f['roofline'], key=f['roofline'].get)
   times = ', '.join(f'{k} {v * 1e3:.2f}' for k, v in f['roofline'].items())
   line('at least', f'{f["seconds"] * 1e3:.2f} ms, by the {slower} ({times})')
@@ -142,9 +151,17 @@ def show(f: dict[str, Any], chip: chips.Chip) -> None:
 
 
 def run(c, topology: str, parts: list[str], context: int) -> None:
-  """Compiles and shows."""
+  """Compiles the parts and prints their figures.
+
+  Args:
+    c: the config.
+    topology: slice of TPUs, e.g. v5e:4x8.
+    parts: some of `PARTS`.
+    context: tokens per stream when decoding; 0 is the longest prompt and answer.
+  """
   if unknown := [p for p in parts if p not in PARTS]:
-    raise ValueError(f'parts {unknown}: choose from {PARTS}')
+    raise errors.InputError(
+        f'--parts: {", ".join(map(repr, unknown))} is none of {", ".join(PARTS)}')
   chip = chips.of(topology)
   mesh = sharding.make_mesh(**c.mesh, devices=devices(topology))
   inputs.check_options(c, mesh)
@@ -183,8 +200,9 @@ def main():
 
 if __name__ == '__main__':
   options.define_config('configs/idft.py')
-  flags.DEFINE_string('topology', 'v5e:2x4', 'Of the slice.')
-  flags.DEFINE_list('parts', list(PARTS), 'What is compiled.')
+  flags.DEFINE_string('topology', 'v5e:2x4', 'Chip and shape of the slice.')
+  flags.DEFINE_list('parts', list(PARTS), 'Programs to compile.')
   flags.DEFINE_integer(
-      'context', 0, 'Tokens of a stream when decoding; 0: a row and an answer.')
+      'context', 0,
+      'Tokens per stream when decoding; 0: data.max_tokens and an answer.')
   lifecycle.launch(main)

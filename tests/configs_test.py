@@ -1,8 +1,22 @@
-"""Configs that are another one with a few lines changed differ in nothing else."""
+"""Configs are accepted by their commands and compared on equal terms."""
 
 import importlib
+import pathlib
+import re
 
 import pytest
+
+from ddt_jax import objectives
+from ddt_jax import sharding
+from experiments.run import inputs
+from tests.support import paths
+
+CONFIGS = sorted(f.stem for f in (paths.ROOT / 'configs').glob('[a-z]*.py'))
+TRAINING = ('idft', 'sft', 'dft', 'reference')
+
+
+def load(name):
+  return importlib.import_module(f'configs.{name}')
 
 
 def flat(config, prefix=''):
@@ -13,18 +27,34 @@ def flat(config, prefix=''):
       yield f'{prefix}{key}', value
 
 
-@pytest.mark.parametrize('name, changed', [
-    ('sft', {'name': 'sft', 'loss.name': 'sft'}),
-    ('dft', {'name': 'dft', 'loss.name': 'dft'}),
-    ('reference', {
-        'name': 'reference', 'rounds': 1, 'curate.samples': 0,
-        'hint.enabled': False,
-    }),
-])
-def test_what_differs_from_idft(name, changed):
-  found, base = (
-      dict(flat(importlib.import_module(f'configs.{n}').get_config()))
-      for n in (name, 'idft')
-  )
-  assert found.keys() == base.keys()
-  assert {k: v for k, v in found.items() if v != base[k]} == changed
+@pytest.mark.parametrize('name', CONFIGS)
+def test_the_command_in_the_docstring_exists_and_takes_the_file(name):
+  text = ' '.join(load(name).__doc__.replace('\\\n', ' ').split())
+  module, file = re.search(r'python -m ([\w.]+) --config (\S+)', text).groups()
+  assert file == f'configs/{name}.py'
+  assert pathlib.Path(paths.ROOT, *module.split('.')).with_suffix('.py').exists()
+  known = dict(flat(load(name).get_config()))
+  for option in re.findall(r'--config\.([\w.]+)=', text):
+    assert option in known
+
+
+@pytest.mark.parametrize('name', TRAINING)
+def test_a_training_config_is_accepted(name):
+  c = load(name).get_config()
+  inputs.check_options(c, sharding.make_mesh(**c.mesh))
+  assert c.name == name  # names the run's folder
+  assert c.loss.name in objectives.WEIGHTS
+
+
+@pytest.mark.parametrize('name', ['sft', 'dft'])
+def test_objectives_are_compared_on_equal_terms(name):
+  found, base = (dict(flat(load(n).get_config())) for n in (name, 'idft'))
+  differ = {k for k in found.keys() | base.keys() if found.get(k) != base.get(k)}
+  assert differ == {'name', 'loss.name'}
+  assert found['loss.name'] == name
+
+
+def test_the_reference_config_samples_nothing():
+  c = load('reference').get_config()
+  assert not c.curate.samples and not c.hint.enabled
+  assert c.curate.fallback == 'reference'  # or there would be nothing to train on

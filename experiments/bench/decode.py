@@ -28,7 +28,8 @@ from experiments.bench import peers
 from experiments.run import lifecycle
 
 _MODEL = flags.DEFINE_enum('model', '27m', ['tiny', '27m'], 'Size of the model.')
-_ROUNDS = flags.DEFINE_integer('rounds', 11, 'Rounds; each contender runs once in a round.')
+_ROUNDS = flags.DEFINE_integer(
+    'rounds', 11, 'Number of rounds; each contender runs once in a round.')
 _JSON = flags.DEFINE_string('json', '', 'File that the results are written to.')
 _NEW = flags.DEFINE_integer('new', 64, 'New tokens per request.')
 
@@ -124,13 +125,14 @@ def step_times(params, config, lengths=(128, 512, 1024)):
     run()
     each = [
         1000 * v.decode_s / v.steps for v in run.visits
-        if v.steps == engine.STEPS  # shorter visits mostly admit requests
+        if v.steps == engine.STEPS  # shorter ones mostly admit requests
     ]
     rows.append((new, each[0], each[-1]))
   columns = [STUDENT + HINTED + 2 * new for new in lengths]
   slope, _ = np.polyfit(columns, [last for *_, last in rows], 1)
   return [
-      (*row, min(1.0, slope * n / row[-1])) for row, n in zip(rows, columns, strict=True)
+      (*row, min(1.0, slope * n / row[-1]))
+      for row, n in zip(rows, columns, strict=True)
   ]
 
 

@@ -26,7 +26,8 @@ from experiments.run import lifecycle
 _SHAPES = flags.DEFINE_list(
     'shapes', ['512x896x151936', '1024x256x32768'], 'Tokens x width x vocabulary.'
 )
-_ROUNDS = flags.DEFINE_integer('rounds', 21, 'Rounds; each contender runs once in a round.')
+_ROUNDS = flags.DEFINE_integer(
+    'rounds', 21, 'Number of rounds; each contender runs once in a round.')
 
 
 def arrays(tokens, width, vocab):

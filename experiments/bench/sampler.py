@@ -21,7 +21,8 @@ from experiments.bench import paired
 from experiments.run import lifecycle
 
 _SHAPE = flags.DEFINE_string('shape', '16x151936', 'Rows x vocabulary.')
-_ROUNDS = flags.DEFINE_integer('rounds', 21, 'Rounds; each contender runs once in a round.')
+_ROUNDS = flags.DEFINE_integer(
+    'rounds', 21, 'Number of rounds; each contender runs once in a round.')
 
 TEMPERATURE, TOP_P = 0.3, 0.95
 

@@ -43,9 +43,11 @@ from experiments.run import lifecycle
 _SIZE = flags.DEFINE_string('size', '4x512x151936', 'Layers x width x vocabulary.')
 _TEXTS = flags.DEFINE_integer('texts', 12, 'Number of texts.')
 _BATCH = flags.DEFINE_integer('batch', 4, 'Rows scored together.')
-_ROUNDS = flags.DEFINE_integer('rounds', 11, 'Rounds; each contender runs once in a round.')
+_ROUNDS = flags.DEFINE_integer(
+    'rounds', 11, 'Number of rounds; each contender runs once in a round.')
 _CORPORA = flags.DEFINE_list(
-    'corpora', ['512', '8192'], 'Numbers of texts to stream; peak memory is shown for each.')
+    'corpora', ['512', '8192'],
+    'Numbers of texts to stream; peak memory is shown for each.')
 _STREAM = flags.DEFINE_integer(
     'stream', 0, 'Score this many random texts with a small model, print the peak'
     ' memory of the process in MB, and end.')

@@ -37,9 +37,11 @@ from experiments.run import lifecycle
 
 _SIZE = flags.DEFINE_string('size', '4x512x151936', 'Layers x width x vocabulary.')
 _TOKENS = flags.DEFINE_integer('tokens', 512, 'Tokens in the batch, all of them supervised.')
-_ROUNDS = flags.DEFINE_integer('rounds', 11, 'Rounds; each contender runs once in a round.')
+_ROUNDS = flags.DEFINE_integer(
+    'rounds', 11, 'Number of rounds; each contender runs once in a round.')
 _PROCESSES = flags.DEFINE_integer(
-    'processes', 3, 'Number of cold and warm compilations, each in its own process.')
+    'processes', 3,
+    'Number of cold and warm compilations, each in its own process.')
 _COMPILE = flags.DEFINE_bool(
     'compile_alone', False, 'Compile the step, print the seconds, and end.')
 

@@ -1,1 +1,1 @@
-"""What the TPU compiler says of the programs."""
+"""Memory and cost of our programs on TPUs, from the TPU compiler (`compile_tpu`)."""

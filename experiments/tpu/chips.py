@@ -1,15 +1,18 @@
-"""What a TPU can do, by the first part of a topology's name."""
+"""Peak rates and memory of TPU chips, by name."""
 
+import re
 from typing import NamedTuple
+
+from ddt_jax import errors
 
 
 class Chip(NamedTuple):
-  """Of one chip, by its maker.
+  """One chip, by the figures of its maker.
 
   Attributes:
-    flops: a second, of matrix products in bfloat16.
-    bandwidth: bytes a second of the main memory (HBM).
-    hbm: bytes of it that a program may use.
+    flops: FLOPs per second of matrix products in bfloat16.
+    bandwidth: bytes per second of the main memory (HBM).
+    hbm: bytes of main memory that a program may use.
   """
 
   flops: float
@@ -26,22 +29,22 @@ CHIPS = {
 
 
 def of(topology: str) -> Chip:
-  """The chip of e.g. v5e:4x8.
+  """The chip of a topology, e.g. of v5e:4x8.
 
   Raises:
-    ValueError: it is not in the table.
+    InputError: the chip is not in the table.
   """
-  name = topology.partition(':')[0]
-  if name not in CHIPS or not topology.partition(':')[2]:
-    raise ValueError(
-        f'topology {topology!r}: one of {", ".join(CHIPS)}, a colon and the'
-        ' chips along each axis, e.g. v5e:4x8 or v5p:2x2x2'
+  name, _, sizes = topology.partition(':')
+  if name not in CHIPS or not re.fullmatch(r'\d+(x\d+){0,2}', sizes):
+    raise errors.InputError(
+        f'--topology={topology}: write one of {", ".join(CHIPS)}, a colon and the'
+        ' number of chips along each axis, e.g. v5e:4x8 or v5p:2x2x2'
     )
   return CHIPS[name]
 
 
 def host_bounds(topology: str) -> tuple[int, int, int]:
-  """Chips of a host along each axis: 2x2x1, or fewer where the slice has."""
+  """Chips of one host along each axis: 2x2x1, or less in a smaller slice."""
   sizes = [int(n) for n in topology.partition(':')[2].split('x')]
   x, y, *_ = *sizes, 1, 1
   return min(x, 2), min(y, 2), 1

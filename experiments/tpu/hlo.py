@@ -1,16 +1,18 @@
-"""What a compiled program costs, by its optimised HLO with loops multiplied in.
+"""Cost of a compiled program, from its optimised HLO, with loops multiplied in.
 
-`compiled.cost_analysis()` counts the body of a loop once. Here the program that
-the compiler has written, `compiled.as_text()`, is read and walked: a `while` is
-worth its body times its trips. `hlo_text` is the reader.
+`compiled.cost_analysis()` counts the body of a loop once, but our programs are loops:
+over layers, chunks, micro-batches. So the text of the compiled program
+(`compiled.as_text()`) is parsed by `hlo_text` and walked here, and the body of a
+`while` counts as often as it runs (`hlo_trips`). jaxlib's own graph of the module has
+neither shapes nor attributes and cannot replace the text.
 
-Counted on one device:
-  flops: of matrix products alone, 2 a multiply-add.
-  bytes: that every instruction outside of fusions reads from and writes to the
-    main memory; what the compiler has placed in a faster one is free. A slice
-    taken from an array counts as the slice, and so does one that is put in.
-  collectives: of each kind, inside loops and outside; the bytes are the larger of
-    what goes in and what comes out.
+Counted for one device:
+  flops: of matrix products alone; a multiply-add is 2.
+  bytes: reads and writes of the main memory by every instruction outside of fusions.
+    Arrays that the compiler placed in a faster memory are free. A slice read from an
+    array, or written into one, counts as the slice.
+  collectives: number and bytes by kind, inside and outside of loops. The bytes are
+    the larger of input and output.
 """
 
 import collections
@@ -26,7 +28,7 @@ COLLECTIVES = (
     'all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all',
     'ragged-all-to-all', 'collective-permute', 'collective-broadcast',
 )
-# Neither moves a byte: names of others' results, or their second halves.
+# These move no bytes: they name other results, or only call a computation.
 _FREE = frozenset((
     'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast',
     'after-all', 'opt-barrier', 'optimization-barrier', 'partition-id',
@@ -39,12 +41,12 @@ _CUTS = ('dynamic-slice', 'slice', 'gather')
 
 @dataclasses.dataclass
 class Cost:
-  """Of a program on one device.
+  """Cost of a program on one device.
 
   Attributes:
     flops, bytes: see above.
-    collectives: {(kind, inside a loop): [how many, bytes]}.
-    unknown_loops: whose trips depend on data.
+    collectives: {(kind, whether inside a loop): [number, bytes]}.
+    unknown_loops: number of loops whose trips depend on data.
   """
 
   flops: float = 0
@@ -55,11 +57,11 @@ class Cost:
 
 
 def cost(text: str, *, unknown_trips: int = 1) -> Cost:
-  """Walks `compiled.as_text()`.
+  """Adds up the cost of a compiled program.
 
   Args:
-    text: an HLO module.
-    unknown_trips: what a loop counts whose trips depend on data.
+    text: the HLO module, `compiled.as_text()`.
+    unknown_trips: trips that a loop is counted with if they depend on data.
   """
   module = hlo_text.parse(text)
   walk = _Walk(module, unknown_trips)
@@ -68,12 +70,12 @@ def cost(text: str, *, unknown_trips: int = 1) -> Cost:
 
 
 class _Walk:
-  """Adds up a cost."""
+  """Walks the computations of a module and adds up their cost."""
 
   def __init__(self, module: hlo_text.Module, unknown_trips: int):
     self._module, self._unknown = module, unknown_trips
-    # A collective that other work hides is in the text once for every piece of
-    # that work; it is counted where it starts.
+    # The TPU compiler cuts a collective into pieces to hide it behind other work. Each
+    # piece repeats it in the text; only the piece that starts it is counted.
     self._in_pieces = {
         x.attribute('channel_id') for c in module.computations.values()
         if _starts(c) for x in c.instructions.values() if _collective(x)
@@ -91,7 +93,7 @@ class _Walk:
           trips = self._unknown
         self.computation(x.called['body'], times * trips, True)
       elif x.opcode == 'conditional':
-        # The dearest branch.
+        # The device runs one branch; take the most expensive.
         branches = [self._alone(b, looped) for b in x.branches]
         dearest = max(branches, key=lambda c: (c.flops, c.bytes))
         _add(self.cost, dearest, times)
@@ -108,7 +110,7 @@ class _Walk:
     return walk.cost
 
   def _products(self, computation, x, times, looped) -> None:
-    """Matrix products and collectives of an instruction, fused ones too."""
+    """Adds matrix products and collectives of an instruction, fused ones included."""
     if x.opcode == 'fusion':
       inner = self._module.computations[x.called['calls']]
       for y in inner.instructions.values():
@@ -129,7 +131,7 @@ class _Walk:
   # Bytes -----------------------------------------------------------------------
 
   def _bytes(self, computation, x) -> float:
-    """Main memory that an instruction outside of fusions reads and writes."""
+    """Bytes of main memory that an instruction outside of fusions reads and writes."""
     if (
         x.opcode in _FREE or x.opcode.endswith('-done')
         or _target(x) in _FREE_CALLS
@@ -159,17 +161,17 @@ class _Walk:
     return _main(x.shape) + sum(_main(o.shape) for o in operands)
 
   def _read(self, computation, x) -> float:
-    """Bytes of x, a value within a fusion, that are looked at."""
+    """Bytes read of x, a value inside a fusion: a fusion may slice what it gets."""
     read = 0
     for user in computation.users(x.name):
       if user.opcode in _SAME_PLACE and user is not computation.root:
         part = self._read(computation, user)
         read += part * _size(x.shape) / max(_size(user.shape), 1)
       elif user.opcode in _CUTS and user.operands[0] == x.name:
-        # In the type that is read, whatever it becomes.
+        # Elements of the result, in the dtype of the source that is read.
         read += math.prod(user.shape.dims) * x.shape.itemsize
       elif user.opcode == 'dynamic-update-slice' and user.operands[0] == x.name:
-        continue  # in place
+        continue  # XLA updates the array in place and reads nothing of it
       elif _collective(user) or (
           user.opcode == 'tuple' and x.opcode == 'parameter'):
         continue  # passed on
@@ -182,7 +184,7 @@ class _Walk:
     return min(read, _size(x.shape))
 
   def _written(self, computation, x, shape) -> float:
-    """Bytes of x, the root of a fusion with this shape, that are written."""
+    """Bytes that a fusion writes; x is its root, `shape` the fusion's result."""
     if x.opcode == 'tuple':
       return sum(
           self._written(computation, computation.instructions[o], s)
@@ -225,7 +227,7 @@ def _size(shape) -> int:
 
 
 def _main(shape) -> int:
-  """Bytes in the main memory."""
+  """Bytes of the parts that are in the main memory."""
   return sum(leaf.bytes for leaf in _leaves(shape) if not leaf.space)
 
 
@@ -243,7 +245,7 @@ def _collective(x) -> str | None:
 
 
 def _ends(computation, x):
-  """Source and target of a `-start`, whose shape is (source, target, ...)."""
+  """Shapes of source and target of a `-start`; its result is (source, target, ...)."""
   source = [computation.instructions[o].shape for o in x.operands]
   shape = x.shape
   if isinstance(shape, hlo_text.Shape) or x.opcode == 'all-reduce-start':
@@ -270,10 +272,10 @@ def _dot_flops(computation, x) -> int:
 
 
 def _convolution_flops(computation, x) -> int:
-  """The compiler writes matrix products for a TPU as convolutions.
+  """FLOPs of a convolution; the TPU compiler writes matrix products as such.
 
-  Of a window's places only those count that lie on the input, not on padding or
-  between its elements.
+  A window position counts only where it meets an element of the input: positions on
+  padding, or in the gaps of a dilated input, multiply by zero.
   """
   left, right = (computation.instructions[o].shape for o in x.operands)
   of_left, of_right, of_out = re.split('_|->', x.attribute('dim_labels'))
@@ -291,7 +293,7 @@ def _convolution_flops(computation, x) -> int:
 
 
 def _window(text: str | None) -> dict[str, list]:
-  """size=4x7 pad=0_0x6_6 ... -> for each dimension."""
+  """Parses 'size=4x7 pad=0_0x6_6 ...' into a list of numbers per field."""
   fields = dict(f.split('=') for f in (text or '').strip('{}').split())
   found = {
       'size': [int(n) for n in fields['size'].split('x')] if fields else []}
@@ -305,7 +307,7 @@ def _window(text: str | None) -> dict[str, list]:
 
 
 def _places(inputs, outputs, *, size, stride, lhs_dilate, rhs_dilate, pad) -> int:
-  """Pairs of a place in the window and an output that meet an input."""
+  """Number of pairs (window position, output) that meet an element of the input."""
   last, found = (inputs - 1) * lhs_dilate, 0
   for k in range(size):
     offset = k * rhs_dilate - pad

@@ -1,4 +1,4 @@
-"""Reads the text of an optimised HLO module."""
+"""Parses the text of an optimised HLO module into computations and instructions."""
 
 import dataclasses
 import functools
@@ -17,12 +17,12 @@ _BRANCHES = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-  """An array's.
+  """Shape of one array.
 
   Attributes:
-    dtype: as HLO writes it, e.g. bf16.
-    dims: sizes.
-    space: 0 for the main memory; others are the chip's own.
+    dtype: in HLO's spelling, e.g. bf16.
+    dims: size of each dimension.
+    space: memory space; 0 is the main memory, others are on the chip.
   """
 
   dtype: str
@@ -34,7 +34,7 @@ class Shape:
     if self.dtype == 'pred':
       return 1
     bits = _BITS.match(self.dtype)
-    return int(bits[1]) / 8 if bits else 0  # 0 of a token
+    return int(bits[1]) / 8 if bits else 0  # a token has no size
 
   @property
   def bytes(self) -> int:
@@ -46,8 +46,10 @@ class Instruction:
   """`name = shape opcode(operands), attributes`.
 
   Attributes:
-    shape: a Shape, or a tuple of them or of tuples.
-    operands: names; of a constant or parameter what stands there.
+    name, opcode: as in the text, without %.
+    shape: a Shape, or a tuple of shapes and tuples.
+    operands: names of instructions; a constant's value, a parameter's number.
+    attributes: the rest of the line.
   """
 
   name: str
@@ -58,7 +60,7 @@ class Instruction:
 
   @functools.cached_property
   def called(self) -> dict[str, str]:
-    """Computations by body, condition, calls or to_apply."""
+    """Names of called computations by role: body, condition, calls, to_apply."""
     return dict(_CALLED.findall(self.attributes))
 
   @property
@@ -78,7 +80,7 @@ class Instruction:
 
 @dataclasses.dataclass
 class Computation:
-  """Instructions by name, in their order."""
+  """Instructions by name, in the order of the text."""
 
   instructions: dict[str, Instruction] = dataclasses.field(default_factory=dict)
   root: Instruction | None = None
@@ -102,17 +104,17 @@ class Computation:
 
 @dataclasses.dataclass
 class Module:
-  """Computations by name, and which one is run."""
+  """Computations by name, and the name of the entry computation."""
 
   computations: dict[str, Computation]
   entry: str
 
 
 def parse(text: str) -> Module:
-  """Reads `compiled.as_text()`.
+  """Parses `compiled.as_text()`.
 
   Raises:
-    ValueError: there is no entry computation.
+    ValueError: the text has no entry computation.
   """
   computations, entry, current = {}, None, None
   for line in text.splitlines():
@@ -144,7 +146,7 @@ def _instruction(line: str) -> Instruction:
 
 
 def _shape(text: str) -> tuple[Shape | tuple, str]:
-  """The shape at the beginning, and what follows it."""
+  """Splits text into the shape that it begins with, and the rest."""
   text = text.lstrip()
   if text.startswith('('):
     end = _closing(text, 0)
@@ -156,7 +158,7 @@ def _shape(text: str) -> tuple[Shape | tuple, str]:
 
 
 def _closing(text: str, start: int) -> int:
-  """Where the parenthesis closes that opens at `start`."""
+  """Index of the parenthesis that closes the one at `start`."""
   depth = 0
   for i in range(start, len(text)):
     depth += (text[i] == '(') - (text[i] == ')')
@@ -166,7 +168,7 @@ def _closing(text: str, start: int) -> int:
 
 
 def _parts(text: str) -> list[str]:
-  """What commas separate that stand in no bracket."""
+  """Splits text at the commas outside of brackets."""
   parts, depth, start = [], 0, 0
   for i, c in enumerate(text):
     if c in '([{':

@@ -1,8 +1,9 @@
-"""How often a loop of an HLO module runs.
+"""Counts how often a loop of an HLO module runs.
 
-The compiler for CPU notes it; that for TPU does not, and spreads the counter over
-copies, fusions and the loop's own tuple. So the few integers that the condition
-depends on are computed, turn by turn, until it is false.
+XLA:CPU writes the number of trips into the text. The TPU compiler does not, and it
+spreads the counter over copies, fusions and the loop's tuple. So the loop is
+interpreted: the few integers that its condition depends on are computed, trip by
+trip, until the condition is false.
 """
 
 import operator
@@ -10,7 +11,7 @@ import re
 
 from experiments.tpu import hlo_text
 
-_MOST = 100_000  # turns that are followed
+_MOST = 100_000  # trips that are followed before the loop is given up
 _KNOWN = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _SAME = frozenset((
     'copy', 'convert', 'bitcast', 'reshape', 'broadcast', 'copy-done',
@@ -30,27 +31,28 @@ _COMPARE = {
 
 
 def count(module, computation, loop) -> int | None:
-  """Trips of a `while` of this computation; None where they depend on data."""
+  """Number of trips of a `while` in this computation; None if it depends on data."""
   if known := _KNOWN.search(loop.attributes):
     return int(known[1])
   condition, body = (
       module.computations[loop.called[c]] for c in ('condition', 'body'))
   state = _Values(module, computation, None).of(loop.operands[0])
-  for turn in range(_MOST):
-    goes_on = _Values(module, condition, [state]).of(condition.root.name)
-    if goes_on is None:
+  for trip in range(_MOST):
+    again = _Values(module, condition, [state]).of(condition.root.name)
+    if again is None:
       return None
-    if not goes_on:
-      return turn
-    # Lazily: of a state only what the condition asks for is ever computed.
+    if not again:
+      return trip
+    # Values are lazy: only the parts of the state that the condition reads are
+    # computed. The rest is arrays, which are not known.
     state = _Values(module, body, [state]).of(body.root.name)
     if isinstance(state, _Tuple):
-      state = state.settled(_asked(condition))
+      state = state.settled(_read(condition))
   return None
 
 
-def _asked(condition) -> list[int]:
-  """Parts of its state that a condition reads."""
+def _read(condition) -> list[int]:
+  """Indices of the parts of the loop's state that its condition reads."""
   return sorted({
       int(x.attribute('index')) for x in condition.instructions.values()
       if x.opcode == 'get-tuple-element'
@@ -59,7 +61,7 @@ def _asked(condition) -> list[int]:
 
 
 class _Tuple:
-  """Parts that are computed when they are asked for."""
+  """A tuple whose parts are computed on first use."""
 
   def __init__(self, values, operands):
     self._values, self._operands, self._made = values, operands, {}
@@ -69,15 +71,15 @@ class _Tuple:
       self._made[i] = self._values.of(self._operands[i])
     return self._made[i]
 
-  def settled(self, asked) -> '_Tuple':
-    """With these parts computed already, so that no chain grows with the turns."""
-    for i in asked:
+  def settled(self, indices) -> '_Tuple':
+    """Computes these parts now; otherwise the recursion deepens with every trip."""
+    for i in indices:
       self.part(i)
     return self
 
 
 class _Values:
-  """Integers, truths and tuples of a computation; None what is not known."""
+  """Interprets a computation: integers, truths and tuples; None is unknown."""
 
   def __init__(self, module, computation, arguments):
     self._module, self._computation = module, computation

@@ -1,6 +1,6 @@
-"""The programs of a config, compiled for devices that need not be there.
+"""Compiles the programs of a config for devices that this machine need not have.
 
-Everything is abstract: shapes, types and where they lie on a mesh.
+All arguments are abstract: shapes, dtypes and shardings.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ddt_jax import ddt
+from ddt_jax import errors
 from ddt_jax import hinted_decode
 from ddt_jax import model
 from ddt_jax import objectives
@@ -23,17 +24,17 @@ from ddt_jax.training import train_step
 from ddt_jax.vocab_head import tiles
 from experiments.tpu import hlo
 
-_STEPS = 1000  # of a schedule and of a curriculum; no program depends on them
+_STEPS = 1000  # length of schedule and curriculum; the compiled code is the same
 
 
 class Part(NamedTuple):
   """A compiled program.
 
   Attributes:
-    name: for people.
-    compiled: by JAX.
-    arguments: abstract ones by category.
-    unknown_trips: what a loop counts whose trips depend on data.
+    name: heading of its figures.
+    compiled: the `jax.stages.Compiled`.
+    arguments: abstract arguments by category of memory.
+    unknown_trips: trips that a loop is counted with if they depend on data.
   """
 
   name: str
@@ -66,10 +67,13 @@ def _batch(c, mesh) -> batches.Batch:
 
 
 def _tiles(rows: int, c, mesh, *, scored: bool = False) -> int:
-  """Of the tokens of a chip, if all are supervised.
+  """Number of tiles of a chip's tokens, if all of them are supervised.
+
+  The loop over tiles skips padding, so its trips depend on the data.
 
   Args:
-    scored: without a gradient few tokens go in smaller tiles.
+    rows: rows of the global batch.
+    scored: without a gradient, few tokens are cut into smaller tiles.
   """
   tokens = rows * c.data.max_tokens // (mesh.shape['data'] * mesh.shape['fsdp'])
   small = scored and tokens <= tiles.TILE
@@ -77,12 +81,12 @@ def _tiles(rows: int, c, mesh, *, scored: bool = False) -> int:
 
 
 def head(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
-  """The loss by hidden states and head, each way, and what it is without them."""
+  """Loss and gradients by hidden states and head: our two ways, and logits held."""
   shape = micro_batch, _ = c.train.batch // c.train.micro_batches, c.data.max_tokens
   loss = objectives.pick(**c.loss)
   name, denominator = loss.pop('name'), loss.pop('denominator')
 
-  def tiles(hidden, head, targets, mask):
+  def in_tiles(hidden, head, targets, mask):
     return vocab_head.weighted_nll(
         hidden, head, targets, mask, objectives.constant_weights(name, **loss),
         mesh=mesh,
@@ -96,13 +100,13 @@ def head(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
     return total
 
   ways = {
-      'tiles of tokens': tiles,
+      'tiles of tokens': in_tiles,
       'streamed': by(lambda *x: vocab_head.token_stats(*x, mesh=mesh)),
       'logits held': by(lambda hidden, head, targets: ddt.token_stats(
           model.logits({'head': {'kernel': head}}, hidden), targets)),
   }
   if mesh.shape['tensor'] > 1:
-    del ways['tiles of tokens']  # for a head that is whole
+    del ways['tiles of tokens']  # every chip would need the whole head
   rows = sharding.batch_sharding(mesh)
   table = jax.sharding.NamedSharding(mesh, sharding.spec(
       'head/kernel', (config.vocab_size, config.width), mesh))
@@ -146,7 +150,7 @@ def train(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
 
 
 def scorer(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
-  """Token statistics of a batch, by the parameters as they lie in training."""
+  """Token statistics of a batch, with the parameters sharded as in training."""
   params, batch = _params(config, mesh), _batch(c, mesh)
   compiled = _compiled(mesh, forward.batch_stats, params, config, mesh, batch)
   yield Part(
@@ -155,12 +159,13 @@ def scorer(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
 
 
 def decode(c, mesh, config: model.ModelConfig, context: int) -> Iterator[Part]:
-  """A token of every slot; `context`: tokens that a stream may have."""
+  """One decode step of all slots; `context`: most tokens of a stream."""
   mesh = sharding.decoding_mesh(mesh, c.decoding.tensor)
   slots, ring = c.decoding.slots, c.curate.max_new_tokens
   if context <= ring:
-    raise ValueError(
-        f'context={context} leaves no prompt before curate.max_new_tokens={ring}')
+    raise errors.InputError(
+        f'--context={context} has no room for a prompt before'
+        f' curate.max_new_tokens={ring}: raise it')
   params = jax.eval_shape(
       lambda p: jax.tree.map(
           lambda x: x.astype(config.dtype), model.unstacked(p)),
@@ -194,12 +199,12 @@ def decode(c, mesh, config: model.ModelConfig, context: int) -> Iterator[Part]:
 
 
 class Resharding(NamedTuple):
-  """From one mesh of the same chips to another, for one chip.
+  """Cost of moving parameters to another mesh of the same chips, for one chip.
 
   Attributes:
-    received: bytes at most.
-    beside: bytes needed besides parameters that are there, or have come.
-    collectives: kinds.
+    received: most bytes that the chip receives.
+    beside: temporary bytes beside the parameters in the old and the new layout.
+    collectives: kinds of collectives.
   """
 
   received: int
@@ -208,7 +213,7 @@ class Resharding(NamedTuple):
 
 
 def resharding(training, decoding, config: model.ModelConfig) -> Resharding:
-  """What it costs to bring parameters from training's layout to decoding's."""
+  """Cost of moving parameters from training's layout to decoding's."""
   halfway = sharding.halfway(decoding)
   params = jax.eval_shape(lambda: model.init(config, jax.random.key(0)))
   kinds, received, beside, done = set(), 0, 0, {}

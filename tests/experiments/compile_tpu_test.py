@@ -27,7 +27,7 @@ def test_a_topology_names_its_chip():
   assert chips.host_bounds('v5e:4x8') == (2, 2, 1)
   assert chips.host_bounds('v5p:2x2x2') == (2, 2, 1)
   assert chips.host_bounds('v5e:1x1') == (1, 1, 1)
-  for name in ('v5e', 'h100:1x1', ''):
+  for name in ('v5e', 'h100:1x1', 'v5e:4xfour', ''):
     with pytest.raises(ValueError, match='v5e:4x8'):
       chips.of(name)
 
