@@ -36,7 +36,7 @@ from experiments.bench import paired
 from experiments.run import lifecycle
 
 _SIZE = flags.DEFINE_string('size', '4x512x151936', 'Layers x width x vocabulary.')
-_TOKENS = flags.DEFINE_integer('tokens', 512, 'Tokens in the batch, all of them supervised.')
+_TOKENS = flags.DEFINE_integer('tokens', 512, 'Tokens in the batch, all supervised.')
 _ROUNDS = flags.DEFINE_integer(
     'rounds', 11, 'Number of rounds; each contender runs once in a round.')
 _PROCESSES = flags.DEFINE_integer(

@@ -1,15 +1,14 @@
-r"""Verdicts a second, of plain numbers and of expressions, on one core.
+r"""Speed of the verifier on one core: plain numbers, and expressions.
 
 python -m experiments.bench.verify [--count=20000] [--rounds=5]
 
-Plain numbers, in the spellings of responses, are compared in this process. Every
-pair of expressions is another one, so that no cache of sympy knows it; they are
-compared as a worker does, in this process. Responses have 400 characters.
+Plain numbers are written as responses write them, at the end of 400 characters, and
+verified in this process. Expressions are compared as a worker does it, in this process
+too. Every pair of expressions is new: SymPy would answer a repeated one from its cache.
 """
 
 import random
 
-from absl import app
 from absl import flags
 
 from ddt_jax import verify
@@ -18,8 +17,9 @@ from ddt_jax.verify import judge
 from experiments.bench import paired
 from experiments.run import lifecycle
 
-_COUNT = flags.DEFINE_integer('count', 20_000, 'Pairs of plain numbers.')
-_ROUNDS = flags.DEFINE_integer('rounds', 5, 'Turns of every contender.')
+_COUNT = flags.DEFINE_integer('count', 20_000, 'Number of pairs of plain numbers.')
+_ROUNDS = flags.DEFINE_integer(
+    'rounds', 5, 'Number of rounds; each contender runs once in a round.')
 
 PLAIN = ('{n}', '{n}', '{n}.0', '{n:,}', r'\frac{{{n}}}{{1}}', r'{n}\text{{ cm}}',
          r'\${n}', 'x = {n}', '{n}/1', r'\left({n}\right)')
@@ -27,14 +27,17 @@ SYMBOLIC = (
     ('(x+{n})(x-{n})', 'x^2-{n}^2'), (r'{n}\sqrt{{8}}', r'{n}\cdot 2\sqrt2'),
     (r'\frac{{{n}\pi}}{{6}}', r'{n}\pi/6'), ('{n}x+y', 'y+{n}x'),
     (r'(\sqrt{{{n}}}, {n})', r'({n}^{{1/2}}, {n})'),
-    (r'\frac{{{n}x}}{{2}}', '{n}x'), (r'x \le \sqrt{{{n}}}', r'(-\infty, \sqrt{{{n}}}]'),
-    (r'{n}+i\sqrt3', r'{n}-i\sqrt3'), (r'\frac{{1}}{{1+\sqrt{{{n}}}}}', r'\sqrt{{{n}}}'),
+    (r'\frac{{{n}x}}{{2}}', '{n}x'),
+    (r'x \le \sqrt{{{n}}}', r'(-\infty, \sqrt{{{n}}}]'),
+    (r'{n}+i\sqrt3', r'{n}-i\sqrt3'),
+    (r'\frac{{1}}{{1+\sqrt{{{n}}}}}', r'\sqrt{{{n}}}'),
     ('y={n}x+1', '1+{n}x'),
 )
 TEXT = 'We add the numbers, $x_{1} + x_{2}$, and look at the result. ' * 6
 
 
 def plain_numbers(count: int) -> list[tuple[str, str]]:
+  """(response, answer) pairs; half of the responses are right."""
   draw = random.Random(0)
   numbers = [draw.randrange(10**draw.randint(1, 6)) for _ in range(count)]
   return [(f'{TEXT}So it is \\boxed{{{draw.choice(PLAIN).format(n=n)}}}.',
@@ -42,13 +45,12 @@ def plain_numbers(count: int) -> list[tuple[str, str]]:
 
 
 def expressions(count: int) -> list[tuple[str, str]]:
+  """(found, wanted) pairs, all of them different."""
   return [tuple(side.format(n=n) for side in SYMBOLIC[n % len(SYMBOLIC)])
           for n in range(2, count + 2)]
 
 
-def main(argv):
-  del argv
-  lifecycle.start()
+def main():
   plain, hard = plain_numbers(_COUNT.value), iter(
       expressions(_COUNT.value // 50 * (_ROUNDS.value + 1)))
 
@@ -71,4 +73,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  lifecycle.launch(main)
