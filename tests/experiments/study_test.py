@@ -24,7 +24,7 @@ def run(share):
   split = evaluate.SplitAccuracy(
       problems=10, samples=2, pass_at_1=some,
       avg_at_k=significance.Interval(share / 2, 0.0, 1.0), abstained=0,
-      mean_tokens=50.0, unfinished=0)
+      mean_tokens=50.0, unfinished=0, skipped=0)
   texts = text_stats.TextStats(
       nll=0.296, phi=-0.119, entropy=0.2, weight=0.9, ess=0.9, clipped=None,
       tokens=100, examples=10, histogram=text_stats.Histogram(
