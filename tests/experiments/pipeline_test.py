@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from ddt_jax import embedded
+from ddt_jax import model
 from ddt_jax import sharding
 from ddt_jax import storage
 from ddt_jax import weights
@@ -26,6 +27,7 @@ from ddt_jax.data import readers
 from ddt_jax.embedded import problems
 from ddt_jax.embedded import word_problems
 from ddt_jax.rounds import answers
+from ddt_jax.training import checkpoint
 from ddt_jax.training import metrics
 from ddt_jax.training import optimizer
 from ddt_jax.training import train_step
@@ -93,6 +95,28 @@ def test_check_shows_counts_and_one_example_and_trains_nothing(tmp_path):
   assert r'»2+3=5. Answer: \boxed{5}.<|im_end|>«' in done.stdout
   assert 'GiB a device' in done.stdout
   assert not (tmp_path / 'run').exists()
+
+
+def test_the_best_parameters_are_exported_where_asked_for(tmp_path):
+  options = {
+      'checkpoint.export': 'best', 'validation.every': 1, 'optim.lr': 0.03,
+      'optim.warmup_ratio': 0.0, 'curate.per_round': 24, 'curate.samples': 0,
+      'hint.enabled': False, 'rounds': 1, 'evaluation.problems': 0,
+  }
+  run = tmp_path / 'run'
+  done = call(run, **options)
+  assert done.returncode == 0, done.stderr[-2000:]
+  nll = {line['step']: line['nll'] for line in metrics.read(run, 'validation')}
+  best = min(nll, key=nll.get)
+  assert best < max(nll)  # so high a rate makes it worse in the end
+  config, exported = weights.load(run / 'model')
+  shapes = jax.eval_shape(lambda: model.init(config, jax.random.key(0)))
+  mesh = sharding.make_mesh(fsdp=1, devices=jax.devices()[:1])
+  target = checkpoint.abstract(shapes, sharding.tree_shardings(shapes, mesh))
+  (restored, progress) = checkpoint.Checkpoints(run, 'best').restore(
+      {'params': target})
+  assert progress['best_step'] == best
+  jax.tree.map(np.testing.assert_array_equal, exported, restored['params'])
 
 
 def test_periods_of_0_and_no_samples_are_off(tmp_path):
