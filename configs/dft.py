@@ -1,4 +1,4 @@
-r"""DFT in rounds: idft.py with another token weight.
+r"""DFT in rounds: idft.py with each token weighed by its probability.
 
 python -m experiments.train --config configs/dft.py --workdir DIR
 """

@@ -1,4 +1,4 @@
-r"""SFT in rounds: idft.py with another token weight.
+r"""SFT in rounds: idft.py with all token weights 1.
 
 python -m experiments.train --config configs/sft.py --workdir DIR
 """
