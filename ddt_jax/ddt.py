@@ -8,17 +8,16 @@ H = -E[log p] the entropy and V = Var[log p] the varentropy of p_t:
   E[phi] = E[log p] + H = -H + H = 0               for x drawn from p_t
   Var[phi] = Var[log p] = V                        since H is a constant
 
-So for a text drawn from the model, S_n = phi_1 + ... + phi_n is a martingale:
-given the text before it, each term has mean 0 and variance V_t. The martingale
-central limit theorem gives
+So for a text drawn from the model, sum_t phi_t is a martingale: given the text
+before it, each term has mean 0 and variance V_t. Its central limit theorem gives
 
   z = sum_t phi_t / sqrt(sum_t V_t) -> N(0, 1),    p-value = erfc(|z| / sqrt 2).
 
 For a text from another distribution q, E_q[phi] = H(p) - H(q) - KL(q || p). That
 is negative unless q is more deterministic than p by more than KL(q || p).
 
-Results are float32. The functions of sums and the tests also accept NumPy arrays,
-in any float type; they then run on the host, without blocking on the device.
+Results are float32. `z_test`, `surprise`, `weighted_score` and `pit_p_value` also
+accept NumPy arrays and then run on the host, without blocking on the device.
 
 Source: arXiv:2602.12222, section 3 (phi, there the centred log-likelihood, CLL).
 The test z and the probability integral transform (PIT) beside it, which is exact
@@ -51,7 +50,7 @@ class TokenStats:
     log_p: log p(x), nats.
     entropy: H = -sum_v p_v log p_v, nats.
     varentropy: V = sum_v p_v (log p_v + H)^2, nats^2: the variance of phi. None
-      where only log_p and entropy were computed, as in training.
+      in training, which computes log_p and entropy alone.
     collision: sum_v p_v^2, the probability that two draws agree; None likewise.
     tail: P(p_v > p_x), the mass of the tokens that are likelier than x. None
       unless asked for, like all fields below.
@@ -80,20 +79,11 @@ class TokenStats:
 
 
 class OnPolicyTest(NamedTuple):
-  """Result of `on_policy_test`, one number per sequence.
+  """Result of `on_policy_test`, one number per sequence."""
 
-  Attributes:
-    mean_phi: nats per token.
-    z: sum of phi over its standard deviation.
-    p_value: two-sided, in [0, 1].
-  """
-
-  mean_phi: jax.Array
+  mean_phi: jax.Array  # nats per token
   z: jax.Array
-  p_value: jax.Array
-
-
-# Statistics of tokens ------------------------------------------------------------
+  p_value: jax.Array  # two-sided
 
 
 def token_stats(
@@ -107,8 +97,8 @@ def token_stats(
   r"""Statistics of the realised tokens under softmax(logits / temperature).
 
   Args:
-    logits: [..., V]; position t predicts ``targets[..., t]`` (shift
-      beforehand). -inf marks tokens that cannot occur.
+    logits: [..., V]; position t predicts ``targets[..., t]`` (shift beforehand);
+      -inf marks tokens that cannot occur.
     targets: [...], integer token ids.
     temperature: > 0; the scored distribution is that of sampling at it.
     tail: whether to fill in the fields tail and ties.
@@ -125,9 +115,6 @@ def token_stats(
     >>> stats = token_stats(logits, jnp.array(0))
     >>> round(float(stats.phi / jnp.log(2)), 4), round(float(stats.collision), 4)
     (0.5, 0.375)
-
-  Source: arXiv:2602.12222, section 3; varentropy, collision, tail and ties are
-  this project's.
   """
   log_p, p, log_p_or_0 = _distribution(logits, temperature)
   entropy = -jnp.sum(p * log_p_or_0, -1)
@@ -158,8 +145,7 @@ def centered_log_likelihood(
   .. math:: \phi_t = \log p_t(x_t) + H[p_t], \qquad E_{x \sim p_t}[\phi_t] = 0
 
   Negative where a token surprises the model more than its own uncertainty
-  explains. It measures fit, not correctness: a text that is *more*
-  deterministic than the model can score positive.
+  explains. phi measures fit, not correctness.
 
   Args:
     logits: [..., V]; position t predicts ``targets[..., t]``.
@@ -180,14 +166,13 @@ def centered_log_likelihood(
   """
   log_p, p, log_p_or_0 = _distribution(logits, temperature)
   realised = jnp.take_along_axis(log_p, targets[..., None], -1)[..., 0]
-  entropy = -jnp.sum(p * log_p_or_0, -1)
-  return realised + entropy
+  return realised - jnp.sum(p * log_p_or_0, -1)  # log p(x) + H
 
 
 def check_temperature(temperature: float) -> None:
   """Raises InputError unless the temperature is positive."""
   if not temperature > 0:
-    raise errors.InputError(f'temperature={temperature}: must be > 0')
+    raise errors.InputError(f'temperature must be positive, not {temperature}')
 
 
 def _distribution(logits, temperature):
@@ -208,9 +193,8 @@ def on_policy_test(stats: TokenStats, mask: jax.Array) -> OnPolicyTest:
   .. math:: z = \sum_t \phi_t / \sqrt{\sum_t V_t}, \quad
             \text{p-value} = \mathrm{erfc}(|z| / \sqrt 2)
 
-  Under x ~ p the phi_t are martingale differences with variance V_t, so z is
-  asymptotically standard normal; the module has the derivation. Where the summed
-  varentropy is below 1e-6 nats^2 every token was forced: z = 0, p = 1.
+  Under x ~ p z is asymptotically standard normal (derived at the top). Where the
+  summed varentropy is below 1e-6 nats^2 every token was forced: z = 0, p = 1.
 
   Args:
     stats: TokenStats of [..., T].
@@ -220,9 +204,8 @@ def on_policy_test(stats: TokenStats, mask: jax.Array) -> OnPolicyTest:
     OnPolicyTest(mean_phi, z, p_value), each [...].
 
   Example:
-    >>> stats = TokenStats(  # phi = (-1, 0.5)
-    ...     log_p=jnp.array([-2.0, -1.0]), entropy=jnp.array([1.0, 1.5]),
-    ...     varentropy=jnp.array([1.0, 3.0]))
+    >>> x = jnp.array
+    >>> stats = TokenStats(x([-2.0, -1.0]), x([1.0, 1.5]), x([1.0, 3.0]))
     >>> mean_phi, z, p_value = on_policy_test(stats, jnp.ones(2))
     >>> float(mean_phi), float(z), round(float(p_value), 4)
     (-0.25, -0.25, 0.8026)
@@ -238,8 +221,7 @@ def z_test(
   """z and its two-sided p-value from sums over a text; see `on_policy_test`.
 
   Args:
-    phi_sum: [...], sum of phi over the text, nats. A NumPy array computes on the
-      host.
+    phi_sum: [...], sum of phi, nats. A NumPy array computes on the host.
     varentropy_sum: [...], sum of the varentropy, nats^2.
 
   Returns:
@@ -282,12 +264,12 @@ def pit_test(
   .. math:: S = \sum_t -\log(1 - u_t) \sim \Gamma(n, 1), \qquad
             W = \sum_t \sqrt{V_t}\, \Phi^{-1}(u_t) / \sqrt{\sum_t V_t} \sim N(0, 1)
 
-  S is Fisher's combination of the tokens' one-sided p-values. Its distribution is
-  exact at any length, and one token that a certain model did not expect shows.
-  W weighs each token by its information, as z does, but no single token can
-  outweigh the others: every term is normal whatever p_t is. The weights follow
-  from earlier tokens, so the sum is nearly normal too. The p-value is the smaller
-  of the two, doubled (Bonferroni).
+  S is Fisher's combination of the tokens' one-sided p-values. It is exact at any
+  length and sees a single token that a certain model did not expect. W weighs
+  tokens by their information, as z does, but each term is normal whatever p_t is,
+  so no single token outweighs the others. Its weights depend on earlier tokens
+  alone, so W is nearly normal. The result is the smaller p-value, doubled
+  (Bonferroni).
 
   Args:
     pit: [..., T], see `randomised_pit`; the result shares its randomness.

@@ -1,8 +1,14 @@
 r"""Hinted Decoding's mixture of two next-token distributions.
 
-The hinted stream p has read the reference solution, the student stream q the
-question alone. Where p is sure of itself it decides; where p has a choice, q's
-habits do. Source: arXiv:2602.12222, section on Hinted Decoding.
+The hinted stream p has read the question and the reference solution, the student
+stream q the question alone. Each token is drawn from a mixture m of both:
+
+  log m = (1 - lam) log p + lam log q + const,    lam = clip(beta H[p] / ln V, 0, 1)
+
+Where p is certain (H[p] near 0), p decides. Where p has a choice, q decides, so
+that the text follows the student's own habits.
+
+Source: arXiv:2602.12222, section on Hinted Decoding.
 """
 
 import math
@@ -10,22 +16,30 @@ import math
 import jax
 import jax.numpy as jnp
 
+from ddt_jax import errors
+
 SCHEDULES = ('linear', 'sigmoid', 'piecewise')
 
 
 def entropy(logits: jax.Array) -> jax.Array:
-  r"""Shannon entropy of softmax(logits), with one exponential a token.
+  r"""Shannon entropy of softmax(logits), with one exponential per logit.
 
   .. math:: H = \ln Z - \frac{1}{Z} \sum_v e^{x_v} x_v, \quad
     Z = \sum_v e^{x_v}, \quad x = logits - \max logits
 
+  It follows from H = -E[log p] with log p = x - ln Z.
+
   Args:
-    logits: [..., V]; -inf rules a token out.
+    logits: [..., V], normalised or not; -inf rules a token out.
 
   Returns:
     H [...], nats.
+
+  Example:
+    >>> entropy(jnp.array([0.0, 0.0, -jnp.inf]))  # ln 2
+    Array(0.6931472, dtype=float32)
   """
-  # At -inf the product is 0, not 0 times -inf.
+  # A finite bound instead of -inf: e^x x is then 0, not 0 * -inf = NaN.
   x = jnp.maximum(logits - jnp.max(logits, -1, keepdims=True), -1e30)
   e = jnp.exp(x)
   z = jnp.sum(e, -1)
@@ -41,7 +55,7 @@ def hint_weight(
     center: float = 0.5,
     bounds: tuple[float, float] = (0.3, 0.7),
 ) -> jax.Array:
-  r"""The student's share of the mixture, from the entropy of the hinted stream.
+  r"""Weight lam of the student stream, from the entropy of the hinted stream.
 
   With h = H[p] / ln V, the normalised entropy:
 
@@ -53,14 +67,17 @@ def hint_weight(
 
   Args:
     entropy_p: [...], H[p] at temperature 1, nats.
-    vocab_size: V, that of the model (padded rows included).
+    vocab_size: V of the model, padded rows included.
     schedule: linear | sigmoid | piecewise.
-    beta: slope; linear with 0 leaves p alone. Not used by piecewise.
-    center: the h where sigmoid is 1/2.
-    bounds: (low, high) of piecewise.
+    beta: slope of linear and sigmoid; linear with beta = 0 is p alone.
+    center: h at which sigmoid is 1/2.
+    bounds: (low, high) of piecewise, in units of h.
 
   Returns:
     lam [...], in [0, 1].
+
+  Raises:
+    errors.InputError: an unknown schedule, or bounds out of order.
 
   Example:
     >>> entropy_p = jnp.array([0.0, math.log(16.0)])  # h = 0 and 1/2
@@ -77,31 +94,39 @@ def hint_weight(
   if schedule == 'piecewise':
     low, high = bounds
     if not low < high:
-      raise ValueError(f'hint.bounds {bounds}: the first must be the smaller')
+      raise errors.InputError(
+          f'hint.bounds={bounds}: the first must be below the second')
     return jnp.clip((h - low) / (high - low), 0.0, 1.0)
-  raise ValueError(f'hint.schedule {schedule!r}: choose from {SCHEDULES}')
+  raise errors.InputError(
+      f'hint.schedule={schedule!r}: choose from {SCHEDULES}')
 
 
 def mix(log_p: jax.Array, log_q: jax.Array, lam: jax.Array) -> jax.Array:
-  r"""The geometric mixture of two distributions, not normalised.
+  r"""Geometric mixture of two distributions, not normalised.
 
   .. math:: \log m = (1 - \lambda) \log p + \lambda \log q
 
-  A token that a stream rules out (-inf) is ruled out of the mixture, unless
-  that stream has no say.
+  A token that one stream rules out (-inf) is ruled out of the mixture, unless
+  that stream has weight 0.
 
   Args:
-    log_p: [..., V], the hinted stream, up to a constant (logits will do).
+    log_p: [..., V], the hinted stream, up to a constant per row (logits work).
     log_q: [..., V], the student stream, likewise.
-    lam: [...], the student's share, see `hint_weight`.
+    lam: [...], weight of the student stream, see `hint_weight`.
 
   Returns:
-    log m [..., V]; a softmax follows, so no normaliser is subtracted.
+    log m [..., V], up to a constant per row; a softmax follows.
+
+  Example:
+    >>> p, q = jnp.array([0.5, 0.5]), jnp.array([0.25, 0.75])
+    >>> m = jnp.exp(mix(jnp.log(p), jnp.log(q), 0.5))  # sqrt(p q)
+    >>> bool(jnp.allclose(m, jnp.sqrt(p * q)))
+    True
 
   Source: arXiv:2602.12222, Hinted Decoding.
   """
   lam = jnp.asarray(lam)[..., None]
-  # 0 * -inf is NaN: a stream without a share adds exactly nothing.
+  # A stream of weight 0 adds exactly 0; 0 * -inf would be NaN.
   from_p = jnp.where(lam < 1, (1 - lam) * log_p, 0.0)
   from_q = jnp.where(lam > 0, lam * log_q, 0.0)
   return from_p + from_q

@@ -1,24 +1,37 @@
-"""From logits to a token: nucleus, temperature, one draw."""
+"""From logits to a token: nucleus, temperature, one draw.
+
+Sorting and cumulative sums over the vocabulary would take longer than the forward
+pass of a small model. `nucleus` and `draw` therefore use sums alone.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddt_jax import errors
+
 ORDERS = ('top_p_first', 'temperature_first')
 
 
 def nucleus(p: jax.Array, top_p: float) -> jax.Array:
-  """The smallest set of likeliest tokens whose mass exceeds `top_p`.
+  r"""The nucleus: the smallest set of likeliest tokens with a mass above `top_p`.
+
+  .. math:: \{v : p_v > t\} \text{ and the first of } p_v = t, \quad
+            t = \max \{t : P(p \ge t) > \text{top\_p}\}
 
   Args:
     p: [..., V], probabilities, float32.
-    top_p: the token that crosses it is kept; at least one always is.
+    top_p: in [0, 1). The token that crosses it is kept, so at least one is.
 
   Returns:
-    bool [..., V]; of equally likely tokens at the border, lower ids are kept.
+    bool [..., V]. Among equally likely tokens at the border lower ids are kept.
+
+  Example:
+    >>> nucleus(jnp.array([0.15, 0.5, 0.05, 0.3]), 0.75)
+    Array([False,  True, False,  True], dtype=bool)
   """
-  # Bisection for the largest t with P(p >= t) > top_p, on the bits of floats,
-  # which are ordered as the floats are: 31 sums are faster than a sort.
+  # Bisection for t over bit patterns: non-negative floats are ordered as their
+  # bits are. 31 sums are faster than a sort.
   bits = jax.lax.bitcast_convert_type(p, jnp.int32)
 
   def halve(_, bounds):
@@ -29,6 +42,7 @@ def nucleus(p: jax.Array, top_p: float) -> jax.Array:
     return jnp.where(holds, middle, low), jnp.where(holds, high, middle)
 
   low = jnp.zeros((*p.shape[:-1], 1), jnp.int32)
+  # Above any probability, rounding included.
   high = jnp.full_like(low, np.float32(1.5).view(np.int32))
   low, _ = jax.lax.fori_loop(0, 31, halve, (low, high))
   t = jax.lax.bitcast_convert_type(low, jnp.float32)
@@ -39,9 +53,9 @@ def nucleus(p: jax.Array, top_p: float) -> jax.Array:
 
 
 def check_order(order: str) -> None:
-  """Raises ValueError where `distribution` does not know the order."""
+  """Raises InputError for an unknown `order` of `distribution`."""
   if order not in ORDERS:
-    raise ValueError(f'order {order!r}: choose from {ORDERS}')
+    raise errors.InputError(f'order {order!r}: choose from {ORDERS}')
 
 
 def distribution(
@@ -51,15 +65,31 @@ def distribution(
     top_p: float,
     order: str = 'top_p_first',
 ) -> jax.Array:
-  """Probabilities [..., V] that a token is drawn from.
+  """Probabilities from which a token is drawn: nucleus and temperature.
 
   Args:
     logits: [..., V], normalised or not.
     temperature: > 0.
-    top_p: in [0, 1]; 1 keeps all.
+    top_p: in [0, 1]; 1 keeps all tokens.
     order: 'top_p_first' finds the nucleus at temperature 1 and then applies the
-      temperature to it (the paper's code); 'temperature_first' is the other
-      libraries' order.
+      temperature within it, as the paper's code does. 'temperature_first' is the
+      order of other libraries; below temperature 1 it keeps fewer tokens.
+
+  Returns:
+    p [..., V], float32, 0 outside the nucleus.
+
+  Raises:
+    errors.InputError: an unknown order.
+
+  Example:
+    >>> logits = jnp.log(jnp.array([0.5, 0.3, 0.15, 0.05]))
+    >>> for order in ORDERS:
+    ...   p = distribution(logits, temperature=0.5, top_p=0.9, order=order)
+    ...   print(int((p > 0).sum()))
+    3
+    2
+
+  Source: the official code of arXiv:2602.12222.
   """
   check_order(order)
   logits = logits.astype(jnp.float32)
@@ -71,11 +101,13 @@ def distribution(
 
 
 def draw(keys: jax.Array, p: jax.Array) -> jax.Array:
-  """One token a row by inversion: the first id whose cumulative mass passes u.
+  r"""Draws one token per row by inversion.
+
+  .. math:: \min \{v : p_0 + \dots + p_v > u \sum_w p_w\}, \quad u \sim U[0, 1)
 
   Args:
-    keys: [B] random keys, one a row.
-    p: [B, V].
+    keys: [B] random keys, one per row; a row's token depends on its key alone.
+    p: [B, V], probabilities; rows need not sum to 1.
 
   Returns:
     tokens [B], int32.
@@ -85,11 +117,10 @@ def draw(keys: jax.Array, p: jax.Array) -> jax.Array:
 
 
 def _first_beyond(x: jax.Array, bound: jax.Array) -> jax.Array:
-  """Where the running sum of x [..., V] >= 0 first exceeds bound [...], int32.
+  """Index at which the running sum of x [..., V] >= 0 first exceeds bound [...].
 
-  Where it never does, the last place at which it grows. Sums of blocks find the
-  block, and one block is summed up: a cumulative sum of all would take longer
-  than the forward pass of a small model.
+  Where it never does: the last index at which the sum grows. Sums of blocks find
+  the block, and only that block gets a cumulative sum.
   """
   width = 128
   blocks = -(-x.shape[-1] // width)
@@ -98,7 +129,7 @@ def _first_beyond(x: jax.Array, bound: jax.Array) -> jax.Array:
   x = x.reshape(*x.shape[:-1], blocks, width)
 
   def first(sums, bound):
-    # Below the last, so that rounding cannot put the bound beyond it.
+    # Rounding can put the bound at or above the last sum; argmax would be 0 then.
     reached = jnp.minimum(bound, jnp.nextafter(sums[..., -1], -jnp.inf))
     return jnp.argmax(sums > reached[..., None], -1)
 

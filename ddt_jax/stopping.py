@@ -1,10 +1,16 @@
-"""When a response has said what matters, and when it goes round in circles."""
+"""When a response stops: repetition, and a splitter found across token borders.
+
+A splitter is a string, by default `\\boxed{`, after which only the student stream
+speaks. Tokens cut it anywhere, so an automaton over bytes follows the text.
+"""
 
 from collections.abc import Sequence
 import json
 from typing import Any
 
 import numpy as np
+
+from ddt_jax import errors
 
 
 def repeats(
@@ -14,7 +20,7 @@ def repeats(
     times: int = 5,
     official_window: bool = False,
 ) -> bool:
-  """Does some window of `n` tokens occur at least `times` times?
+  """Whether some window of `n` tokens occurs at least `times` times.
 
   .. math:: \\max_w |\\{ i : (x_i, \\ldots, x_{i+n-1}) = w \\}| \\ge times
 
@@ -23,11 +29,18 @@ def repeats(
   Args:
     tokens: ids, on the host.
     n: length of the window.
-    times: how often is too often.
-    official_window: leave the last window out, as the official code does; a
-      repetition is then noticed one token later. For comparison only.
+    times: occurrences that count as a repetition.
+    official_window: whether to leave the last window out, as the official code
+      does; it then notices a repetition one token later. For comparison only.
 
-  Source: arXiv:2602.12222, the official code's stopping rule.
+  Returns:
+    bool.
+
+  Example:
+    >>> repeats([1, 2, 1, 2, 1], n=2, times=2), repeats([1, 2, 1, 2, 1], n=2, times=3)
+    (True, False)
+
+  Source: the official code of arXiv:2602.12222, its stopping rule.
   """
   if len(tokens) < n + times - 1:
     return False
@@ -35,19 +48,20 @@ def repeats(
   windows = np.lib.stride_tricks.sliding_window_view(ids, n)
   if official_window:
     windows = windows[:-1]
-  # Equal windows have equal hashes: sums modulo 2^64 with odd factors.
+  # Equal windows have equal hashes (sums modulo 2^64), and sorting hashes is much
+  # cheaper than sorting windows. Collisions are ruled out below.
   factors = np.cumprod(np.full(n, 0x9E3779B97F4A7C15, np.uint64))
   _, which, counts = np.unique(
       windows @ factors, return_inverse=True, return_counts=True
   )
-  often = windows[counts[which] >= times]
-  if not len(often):
+  suspects = windows[counts[which] >= times]
+  if not len(suspects):
     return False
-  return bool(np.unique(often, axis=0, return_counts=True)[1].max() >= times)
+  return bool(np.unique(suspects, axis=0, return_counts=True)[1].max() >= times)
 
 
 def _byte_alphabet() -> dict[str, int]:
-  """Character -> byte of byte-level BPE: printable ones stand for themselves."""
+  """Character -> byte of byte-level BPE; printable bytes are their own character."""
   printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
   others = [b for b in range(256) if b not in printable]
   return {chr(b): b for b in printable} | {
@@ -56,15 +70,18 @@ def _byte_alphabet() -> dict[str, int]:
 
 
 def token_bytes(tokenizer: Any, vocab_size: int) -> list[bytes]:
-  """What each token adds to a text; b'' for ids that the tokenizer lacks.
+  """The bytes that each token adds to a text.
 
   Args:
-    tokenizer: of transformers, fast: byte-level BPE, or of SentencePiece's
-      kind, with a mark for spaces and byte fallback.
-    vocab_size: of the model.
+    tokenizer: a fast tokenizer of transformers: byte-level BPE, or SentencePiece
+      style (a mark for spaces, byte fallback).
+    vocab_size: V of the model.
+
+  Returns:
+    V byte strings, by token id; b'' for ids that the tokenizer lacks.
 
   Raises:
-    ValueError: another kind of tokenizer.
+    errors.InputError: another kind of tokenizer.
   """
   backend = getattr(tokenizer, 'backend_tokenizer', None)
   decoder = json.dumps(json.loads(backend.to_str())['decoder'] if backend else '')
@@ -80,69 +97,80 @@ def token_bytes(tokenizer: Any, vocab_size: int) -> list[bytes]:
         return bytes.fromhex(piece[3:5])
       return piece.replace('\u2581', ' ').encode()
   else:
-    raise ValueError(
+    raise errors.InputError(
         'a splitter needs a byte-level or SentencePiece-style fast tokenizer;'
-        f' this one decodes by {decoder}'
+        f' the decoder of this one is {decoder}'
     )
   added = tokenizer.added_tokens_decoder
-  found = [b''] * vocab_size
+  pieces = [b''] * vocab_size
   for piece, i in tokenizer.get_vocab().items():
     if i < vocab_size:
-      found[i] = added[i].content.encode() if i in added else read(piece)
-  return found
+      # Added tokens are stored as plain text, not in the tokenizer's alphabet.
+      pieces[i] = added[i].content.encode() if i in added else read(piece)
+  return pieces
 
 
 def check_eos(tokenizer: Any, vocab_size: int) -> None:
-  """Raises ValueError if the model has no such token as the tokenizer's EOS."""
+  """Checks that the tokenizer's EOS is a token of the model.
+
+  Args:
+    tokenizer: of transformers; without an EOS it passes.
+    vocab_size: V of the model.
+
+  Raises:
+    errors.InputError: the EOS has no id below V, so no response could end.
+  """
   eos = tokenizer.eos_token
   if eos is None:
     return
   i = tokenizer.convert_tokens_to_ids(eos)
   unknown = i is None or i == tokenizer.unk_token_id and eos != tokenizer.unk_token
   if unknown or i >= vocab_size:
-    raise ValueError(
-        f"the tokenizer's eos_token {eos!r} is none of the model's {vocab_size}"
-        ' tokens: no response could end; correct tokenizer_config.json'
+    raise errors.InputError(
+        f"the tokenizer's eos_token {eos!r} is not among the model's {vocab_size}"
+        ' tokens, so no response could end; correct tokenizer_config.json'
     )
 
 
 def splitter_automaton(
     tokenizer: Any, splitter: str, vocab_size: int
 ) -> np.ndarray:
-  """Finds a string in a text that comes token by token, however it is cut.
+  """Table of an automaton that finds a string in a text given token by token.
 
-  Knuth, Morris and Pratt's automaton over bytes, each token's bytes run through
-  it from every state. State s: the longest suffix of the text that the splitter
-  begins with has s bytes; the last state is never left.
+  In state s the longest suffix of the text that is a prefix of the splitter has s
+  bytes. The last state is never left. This is the automaton of Knuth, Morris and
+  Pratt over bytes, run over each token's bytes from every state.
 
   Args:
     tokenizer: of transformers, see `token_bytes`.
-    splitter: what to find, e.g. '\\\\boxed{'.
-    vocab_size: V, of the model.
+    splitter: the string to find, e.g. '\\\\boxed{'.
+    vocab_size: V of the model.
 
   Returns:
-    table [bytes of the splitter + 1, V], int32: state, token -> state.
+    [bytes of the splitter + 1, V], int32: (state, token) -> state.
 
   Raises:
-    ValueError: no tokenizer, or one that cannot produce the splitter.
+    errors.InputError: no tokenizer, one that cannot produce the splitter, or an
+      empty splitter.
   """
   if tokenizer is None:
-    raise ValueError(f'the splitter {splitter!r} needs a tokenizer')
+    raise errors.InputError(f'the splitter {splitter!r} needs a tokenizer')
   if not splitter:
-    raise ValueError('the splitter is empty; None stands for no splitter')
+    raise errors.InputError('the splitter is empty; use None for no splitter')
   pattern = splitter.encode()
   end = len(pattern)
-  # by_byte[s, b]; column 256 stands for no byte and stays where it is.
+  # by_byte[s, b]: the next state. Column 256 means no byte: the state stays.
   by_byte = np.zeros((end + 1, 257), np.int32)
   by_byte[:, 256] = np.arange(end + 1)
   by_byte[end] = end
-  border = 0  # state after pattern[1: s]
+  border = 0  # state after pattern[1: s], the state to fall back to
   for s, byte in enumerate(pattern):
     if s:
       by_byte[s, :256] = by_byte[border, :256]
       border = by_byte[border, byte]
     by_byte[s, byte] = s + 1
 
+  # All tokens and states at once, byte by byte; short tokens are padded by 256.
   pieces = token_bytes(tokenizer, vocab_size)
   table = np.repeat(by_byte[:, 256:], vocab_size, 1)
   padded = np.full((vocab_size, max(map(len, pieces))), 256)
@@ -150,17 +178,31 @@ def splitter_automaton(
     padded[i, :len(piece)] = list(piece)
   for column in padded.T:
     table = by_byte[table, column]
+  # A splitter that no token sequence spells would silently never be found.
   reached, seen = {0}, set()
   while reached - seen:
     seen |= reached
     reached |= set(np.unique(table[sorted(seen)]).tolist())
   if end not in reached:
-    raise ValueError(f'no tokens of the tokenizer produce {splitter!r}')
+    raise errors.InputError(f'no tokens of the tokenizer produce {splitter!r}')
   return table
 
 
 def found_at(table: np.ndarray | None, tokens: Sequence[int]) -> int | None:
-  """Number of tokens after which a splitter is found, or None."""
+  """Number of tokens up to the one that completes the splitter.
+
+  Args:
+    table: see `splitter_automaton`; None finds nothing.
+    tokens: ids, on the host.
+
+  Returns:
+    The number of tokens, or None if the splitter does not occur.
+
+  Example:
+    >>> table = np.array([[0, 1], [2, 1], [2, 2]])  # finds token 1, then 0
+    >>> found_at(table, [0, 1, 1, 0, 0])
+    4
+  """
   if table is None:
     return None
   state, end = 0, len(table) - 1
@@ -174,12 +216,21 @@ def found_at(table: np.ndarray | None, tokens: Sequence[int]) -> int | None:
 def after_last(
     pieces: Sequence[bytes], marker: str, tokens: Sequence[int]
 ) -> int | None:
-  """Number of tokens up to the end of a marker's last occurrence, or None.
+  """Number of tokens up to the end of a marker's last occurrence.
 
   Args:
     pieces: see `token_bytes`.
     marker: the string to find.
-    tokens: ids. Where the marker ends within a token, that token is counted.
+    tokens: ids, on the host.
+
+  Returns:
+    The number of tokens, or None if the marker does not occur. A token within
+    which the marker ends is counted whole.
+
+  Example:
+    >>> pieces = [b'a', b'# C', b'oT ']
+    >>> after_last(pieces, '# CoT', [0, 1, 2, 0])
+    3
   """
   ends = np.cumsum([len(pieces[t]) for t in tokens])
   text = b''.join(pieces[t] for t in tokens)

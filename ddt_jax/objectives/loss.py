@@ -1,5 +1,6 @@
-"""The loss of a batch: weighted mean of the negative log-likelihood, and metrics."""
+"""The loss of a batch: token weights, their weighted mean, and its metrics."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,10 +10,71 @@ import numpy as np
 from ddt_jax import ddt
 from ddt_jax import errors
 from ddt_jax.objectives import schemes
+from ddt_jax.objectives import signatures
 
 # Edges of the phi histogram, nats; the outer bins also count the values beyond.
 PHI_EDGES = np.linspace(-10.0, 4.0, 57)
 DENOMINATORS = ('tokens', 'kept')
+WEIGHT_GRADS = ('stop', 'through')
+
+
+def token_weights(
+    name: str, stats: ddt.TokenStats, **options: Any
+) -> jax.Array:
+  """Weights w_t of an objective, not yet stop-gradiented.
+
+  Args:
+    name: a key of `WEIGHTS`.
+    stats: TokenStats of [...].
+    **options: keyword arguments of the scheme's function.
+
+  Returns:
+    weights [...], float32, >= 0.
+
+  Raises:
+    errors.InputError: an unknown name, or an option out of range.
+    TypeError: an option that the scheme does not have.
+  """
+  signatures.check_options(name, options)
+  return schemes.WEIGHTS[name](stats, **options)
+
+
+def constant_weights(
+    name: str, *, weight_grad: str = 'stop', **options: Any
+) -> Callable[[ddt.TokenStats, Any], tuple[jax.Array, jax.Array]]:
+  r"""Loss weight w and gradient weight v for `vocab_head.weighted_nll`.
+
+  .. math:: v_t = -\partial (-w_t \log p_t) / \partial \log p_t
+
+  v is w where w is a constant ('stop'). Under 'through' it is
+  w (1 + gamma log p) for w = p^gamma.
+
+  Args:
+    name, weight_grad, **options: see `token_loss`.
+
+  Returns:
+    A function (stats, extras) -> (w, v), both [...]. `extras` holds further
+    options of the scheme, which may be traced; None for none.
+
+  Raises:
+    errors.InputError: an unknown name or weight_grad.
+    TypeError: an option that the scheme does not have.
+  """
+  signatures.check_options(name, options)
+  _check_weight_grad(weight_grad)
+
+  def weights(stats, extras):
+    def of(log_p):
+      return token_weights(
+          name, stats.replace(log_p=log_p), **options, **(extras or {}))
+
+    w = of(stats.log_p)
+    if weight_grad == 'stop':
+      return w, w
+    through = jax.grad(lambda log_p: jnp.sum(of(log_p) * log_p))
+    return w, through(stats.log_p)
+
+  return weights
 
 
 def token_loss(
@@ -63,19 +125,25 @@ def token_loss(
   if denominator not in DENOMINATORS:
     raise errors.InputError(
         f'loss.denominator={denominator!r}: choose from {DENOMINATORS}')
-  schemes.check_weight_grad(weight_grad)
+  _check_weight_grad(weight_grad)
   # Masked tokens may hold -inf: 0 * -inf would be NaN.
   stats = stats.map(lambda x: jnp.where(mask > 0, x, 0.0))
-  weight = schemes.token_weights(name, stats, **options)
+  weight = token_weights(name, stats, **options)
   if weight_grad == 'stop':
     weight = jax.lax.stop_gradient(weight)
   counted = mask if denominator == 'tokens' else mask * (weight > 0)
   loss = -jnp.sum(mask * weight * stats.log_p)
   metrics = _metric_sums(stats, weight, mask)
-  options = schemes.options_of(name) | options
+  options = signatures.options_of(name) | options
   for metric, per_token in schemes.METRICS.get(name, {}).items():
     metrics[metric] = jnp.sum(mask * per_token(stats, **options))
   return loss, jnp.sum(counted), jax.lax.stop_gradient(metrics)
+
+
+def _check_weight_grad(weight_grad: str) -> None:
+  if weight_grad not in WEIGHT_GRADS:
+    raise errors.InputError(
+        f'loss.weight_grad={weight_grad!r}: choose from {WEIGHT_GRADS}')
 
 
 def _metric_sums(stats, weight, mask) -> dict[str, jax.Array]:
@@ -118,35 +186,3 @@ def summarise(sums: dict[str, Any]) -> dict[str, Any]:
   squares = float(sums['weight_squared'])
   ess = float(sums['weight']) ** 2 / squares / tokens if squares else 0.0
   return means | {'ess': ess, 'tokens': float(sums['tokens'])}
-
-
-def pick(name: str, **options: Any) -> dict[str, Any]:
-  """Arguments of one objective out of options that all objectives share.
-
-  A config changes its objective by the name alone: `configs/sft.py` keeps beta,
-  which only idft has. Commands pass `**objectives.pick(**c.loss)`.
-
-  Args:
-    name: a key of `WEIGHTS`.
-    **options: of `token_loss` and of any scheme.
-
-  Returns:
-    Keyword arguments of `token_loss`: name, its own options, the scheme's.
-
-  Raises:
-    errors.InputError: an unknown name, or an option that no objective has.
-
-  Example:
-    >>> pick('sft', beta=0.5, denominator='kept')
-    {'name': 'sft', 'denominator': 'kept'}
-  """
-  common = ('denominator', 'weight_grad')
-  taken = {*common, *schemes.options_of(name)}
-  known = {*common, *(o for s in schemes.WEIGHTS for o in schemes.options_of(s))}
-  for option in options:
-    if option not in known:
-      raise errors.InputError(
-          f'loss has {option!r}, an option of no objective; known are'
-          f' {", ".join(sorted(known))}'
-      )
-  return {'name': name} | {k: v for k, v in options.items() if k in taken}

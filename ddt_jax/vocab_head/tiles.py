@@ -14,7 +14,6 @@ from collections.abc import Callable
 import functools
 from typing import Any, NamedTuple
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
@@ -24,6 +23,7 @@ from ddt_jax.vocab_head import chunks
 from ddt_jax.vocab_head import meshes
 from ddt_jax.vocab_head import partial_sums
 from ddt_jax.vocab_head import stream
+from ddt_jax.vocab_head import tiling
 
 WeightsFn = Callable[[ddt.TokenStats, Any], tuple[jax.Array, jax.Array]]
 
@@ -73,7 +73,7 @@ def supervised_stats(
   def local(hidden, head, targets, mask):
     rows, ids = chunks.flatten_rows(hidden), targets.reshape(-1)
     m = mask.reshape(-1)
-    tiles = _Tiles.of(m, REMAINDER_TILE)
+    tiles = tiling.Tiling.of(m, REMAINDER_TILE)
 
     def stats(tiles, i):
       here = tiles.rows(i)
@@ -93,7 +93,7 @@ def supervised_stats(
     # its own: XLA hoists a single iteration and runs it even when it is empty.
     if len(ids) > TILE:
       whole = jnp.sum(m > 0) // TILE
-      out = loop(_Tiles.of(m, TILE), 0, whole, out)
+      out = loop(tiling.Tiling.of(m, TILE), 0, whole, out)
       done = whole * (TILE // REMAINDER_TILE)
     out = loop(tiles, done, tiles.count, out)
     return jax.tree.map(lambda x: tiles.restore(x, mask), out)
@@ -190,7 +190,7 @@ def _forward(options, hidden, head, targets, mask, extras):
   def local(hidden, head, targets, mask, leaves):
     rows, ids = chunks.flatten_rows(hidden), targets.reshape(-1)
     m = mask.reshape(-1)
-    tiles = _Tiles.of(m, chunk or TILE)
+    tiles = tiling.Tiling.of(m, chunk or TILE)
     leaves = [
         x.reshape(-1, *x.shape[targets.ndim:]) if cut else x
         for x, cut in zip(leaves, per_token, strict=True)
@@ -296,60 +296,3 @@ def _backward(options, saved, g):
 
 
 _tiled.defvjp(_forward, _backward)
-
-
-@struct.dataclass
-class _Tiles:
-  """Rows sorted into tiles, the supervised ones first.
-
-  Attributes:
-    order: row of each place; the last tile is filled up with a row number that
-      does not exist.
-    inverse: place of each row in `order`.
-    count: tiles with at least one supervised token (traced).
-    size: rows per tile.
-  """
-
-  order: jax.Array
-  inverse: jax.Array
-  count: jax.Array
-  size: int = struct.field(pytree_node=False)
-
-  @classmethod
-  def of(cls, mask: jax.Array, size: int) -> '_Tiles':
-    n = len(mask)
-    size = min(size, n)
-    order = jnp.argsort(mask <= 0, stable=True)
-    return cls(
-        jnp.pad(order, (0, -n % size), constant_values=n), jnp.argsort(order),
-        -(-jnp.sum(mask > 0) // size), size,
-    )
-
-  @property
-  def most(self) -> int:
-    """Tiles if every token is supervised."""
-    return len(self.order) // self.size
-
-  def rows(self, i) -> jax.Array:
-    """Row numbers of tile i."""
-    return jax.lax.dynamic_slice_in_dim(self.order, i * self.size, self.size)
-
-  def take(self, x, here):
-    """Rows `here` of x; 0 for rows that do not exist."""
-    return jnp.asarray(x).at[here].get(mode='fill', fill_value=0)
-
-  def empty(self, dtype, *shape) -> jax.Array:
-    return jnp.zeros((len(self.order), *shape), dtype)
-
-  def put(self, out, x, i):
-    """Writes the rows of tile i into arrays in the order of the tiles."""
-    return jax.tree.map(
-        lambda o, x: jax.lax.dynamic_update_slice_in_dim(o, x, i * self.size, 0),
-        out, x,
-    )
-
-  def restore(self, out, mask) -> jax.Array:
-    """From the tiles' order to that of the rows; 0 where mask <= 0."""
-    out = out[self.inverse].reshape(*mask.shape, *out.shape[1:])
-    supervised = mask.reshape(*mask.shape, *[1] * (out.ndim - mask.ndim)) > 0
-    return jnp.where(supervised, out, 0)

@@ -1,0 +1,98 @@
+"""Which options an objective has: the keyword arguments of its function."""
+
+import inspect
+from typing import Any
+
+from ddt_jax import errors
+from ddt_jax.objectives import schemes
+
+OF_EVERY_LOSS = ('denominator', 'weight_grad')  # those of `token_loss` itself
+
+
+def options_of(name: str) -> dict[str, Any]:
+  """Options of an objective, with their defaults.
+
+  Args:
+    name: a key of `WEIGHTS`.
+
+  Returns:
+    {option: default}; `inspect.Parameter.empty` where there is no default.
+
+  Raises:
+    errors.InputError: an unknown name.
+
+  Example:
+    >>> options_of('idft')
+    {'beta': 1.0, 'gamma_min': 0.1, 'gamma_max': 2.0, 'curriculum': 1.0}
+  """
+  if name not in schemes.WEIGHTS:
+    raise errors.InputError(
+        f'loss.name={name!r}: choose from {sorted(schemes.WEIGHTS)}')
+  parameters = inspect.signature(schemes.WEIGHTS[name]).parameters.values()
+  return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def traced_options(name: str, **offered: Any) -> dict[str, Any]:
+  """The offered values that an objective has an option for.
+
+  A training step offers what it computes anew each time; `sft` takes none of it.
+
+  Args:
+    name: a key of `WEIGHTS`.
+    **offered: values by option, which may be traced.
+
+  Returns:
+    A part of `offered`.
+
+  Raises:
+    errors.InputError: an unknown name.
+
+  Example:
+    >>> traced_options('idft', curriculum=0.5), traced_options('sft', curriculum=0.5)
+    ({'curriculum': 0.5}, {})
+  """
+  known = options_of(name)
+  return {key: value for key, value in offered.items() if key in known}
+
+
+def check_options(name: str, options: dict[str, Any]) -> None:
+  """Raises TypeError for an option that the objective does not have."""
+  known = options_of(name)
+  for option in options:
+    if option not in known:
+      raise TypeError(
+          f'objective {name!r} has no option {option!r}; its options:'
+          f' {", ".join(known) or "none"}'
+      )
+
+
+def pick(name: str, **options: Any) -> dict[str, Any]:
+  """Arguments of one objective out of options that all objectives share.
+
+  A config changes its objective by the name alone: `configs/sft.py` keeps beta,
+  which only idft has. Commands pass `**objectives.pick(**c.loss)`.
+
+  Args:
+    name: a key of `WEIGHTS`.
+    **options: of `token_loss` and of any scheme.
+
+  Returns:
+    Keyword arguments of `token_loss`: name, its own options, the scheme's.
+
+  Raises:
+    errors.InputError: an unknown name, or an option that no objective has.
+
+  Example:
+    >>> pick('sft', beta=0.5, denominator='kept')
+    {'name': 'sft', 'denominator': 'kept'}
+  """
+  taken = {*OF_EVERY_LOSS, *options_of(name)}
+  known = {
+      *OF_EVERY_LOSS, *(o for other in schemes.WEIGHTS for o in options_of(other))}
+  for option in options:
+    if option not in known:
+      raise errors.InputError(
+          f'loss has {option!r}, an option of no objective; known are'
+          f' {", ".join(sorted(known))}'
+      )
+  return {'name': name} | {k: v for k, v in options.items() if k in taken}
