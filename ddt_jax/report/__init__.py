@@ -1,9 +1,16 @@
-"""Pages, plots and tables: what a run or a scored corpus says in words."""
+"""Reports: numbers in words, tables, plots and pages.
 
-from ddt_jax.report.run import aligned
-from ddt_jax.report.run import escape
-from ddt_jax.report.run import markdown_table
+  results          results.json: the record of a finished run
+  run              its report; run_words and run_plots have the content
+  scores           the report of scored corpora; scores_words, scores_plots and
+                   scores_examples have the content
+  table style page tables, looks of plots, HTML by the templates in pages/
+"""
+
 from ddt_jax.report.run import terminal
 from ddt_jax.report.run import write
+from ddt_jax.report.table import aligned
+from ddt_jax.report.table import escape
+from ddt_jax.report.table import markdown_table
 
 __all__ = ['aligned', 'escape', 'markdown_table', 'terminal', 'write']

@@ -1,25 +1,25 @@
-"""A run's folder -> report.md, report.html, plots/*.png and a table to print.
+"""A finished run -> report.md, report.html, plots/*.png and a text to print."""
 
-The content is `report_summary`'s, the pictures are `report_plots`', the page
-is `report_html`'s; here are the files, the Markdown and the plain text.
-"""
-import functools
+from collections.abc import Mapping, Sequence
 import json
-import re
+import os
 import textwrap
+from typing import Any
 
 from ddt_jax import errors
 from ddt_jax import storage
+from ddt_jax.report import page
 from ddt_jax.report import results
-from ddt_jax.report import run_page
 from ddt_jax.report import run_plots
 from ddt_jax.report import run_words
+from ddt_jax.report import style
+from ddt_jax.report import table
 from ddt_jax.training import metrics
 
-_COLUMNS = 100  # of the terminal's table
-_TOKENS = 8  # of an example that the Markdown shows
+_WIDTH = 100  # columns of the terminal
+_TOKENS = 8  # of an example in Markdown
 
-_CAPTIONS = {  # of a plot: its heading and what the curves are
+_CAPTIONS = {  # file: (heading, caption)
     'accuracy': ('Accuracy before and after training',
                  'Dots: share of problems solved. Bars: 95 % intervals.'),
     'rounds': ('Accuracy by round',
@@ -30,25 +30,27 @@ _CAPTIONS = {  # of a plot: its heading and what the curves are
                       'before and after training.'),
     'loss': ('Learning curves',
              'Above: negative log-likelihood, comparable between objectives. '
-             'Below: the loss that was trained on. Thin: every logged step; '
+             'Below: the training loss of this objective. Thin: each logged step; '
              'thick: running mean.'),
 }
 
 
-def write(workdir) -> str:
+def write(workdir: str | os.PathLike[str]) -> str:
   """Writes the report of a finished run.
 
-  Reads config.json, metrics.jsonl and results.json. A run without an
-  evaluation, validation or examples gets a report without these sections.
+  Reads config.json, metrics.jsonl and results.json. A run without evaluation,
+  validation or examples gets a report without these sections.
 
   Args:
     workdir: the run's folder, local or gs://.
+
   Returns:
     The result as plain text of at most 100 columns, for the terminal.
+
   Raises:
     FileNotFoundError: a file of the run is missing.
-    errors.InputError: results.json has other fields than `RunResults`, or no
-      step was logged.
+    errors.InputError: results.json has other fields than `RunResults`, or
+      metrics.jsonl has no training step.
   """
   folder = storage.path(workdir)
   config = json.loads(_read(folder / 'config.json'))
@@ -56,109 +58,89 @@ def write(workdir) -> str:
       _read(folder / 'results.json'), folder / 'results.json')
   lines = metrics.read(folder)
   if not any(line['kind'] == 'train' for line in lines):
-    raise errors.InputError(f'{folder / metrics.FILE} has no line of training')
+    raise errors.InputError(
+        f'{folder / metrics.FILE} has no line of training: the report needs the'
+        ' folder of a finished run')
 
-  best_step = found.training.best_step
-  drawers = {
-      'accuracy': functools.partial(run_plots.accuracy, found),
-      'phi_histogram': functools.partial(run_plots.phi_histogram,
-                                         found.corpus),
-      'loss': functools.partial(run_plots.loss, lines, best_step),
-  }
-  if found.evaluation and len(found.rounds) > 1:
-    drawers['rounds'] = functools.partial(run_plots.rounds, found)
-  if not found.evaluation:
-    del drawers['accuracy']
-  plots = {}
-  for name, draw in drawers.items():
-    heading, caption = _CAPTIONS[name]
-    light, dark = draw(run_plots.LIGHT), draw(run_plots.DARK)
-    storage.publish(folder / 'plots' / f'{name}.png', light)
-    plots[heading] = light, dark, caption
-  storage.publish(folder / 'report.html', run_page.page(
-      config=config, found=found, plots=plots))
-  storage.publish(folder / 'report.md', _markdown(config, found, list(drawers)))
+  plots = _plots(found, lines)
+  for name, plot in plots.items():
+    storage.publish(folder / 'plots' / f'{name}.png', plot.picture.light)
+  storage.publish(folder / 'report.html', page.run(
+      title=f'Report of the run {found.name}', verdict=run_words.verdict(found),
+      tables=run_words.tables(found), notes=run_words.NOTES,
+      about_phi=run_words.ABOUT_PHI, plots=list(plots.values()),
+      examples=found.examples, facts=run_words.facts_table(config, found)))
+  storage.publish(folder / 'report.md', _markdown(config, found, plots))
   return terminal(config, found) + f'\nReport: {folder / "report.html"}\n'
 
 
-def terminal(config: dict, found: results.RunResults) -> str:
-  """The result as plain text of at most 100 columns."""
+def terminal(config: Mapping[str, Any], found: results.RunResults) -> str:
+  """The result as plain text of at most 100 columns; `config` is config.json."""
   training = found.training
   blocks = [
-      f'Run {found.name} on {config["model"]["path"]}, seed '
-      f'{found.seed}: {training.steps:,} steps on '
-      f'{training.tokens:,} tokens in {run_words.duration(training.seconds)}',
+      f'Run {found.name} on {config["model"]["path"]}, seed {found.seed}:'
+      f' {training.steps:,} steps on {training.tokens:,} tokens in'
+      f' {table.duration(training.seconds)}',
       run_words.verdict(found)]
-  blocks = [textwrap.fill(block, _COLUMNS) for block in blocks]
-  for heading, table in run_words.tables(found):
-    if heading not in ('Accuracy by round', 'Answers'):
-      blocks.append(aligned(table))
-  blocks.append(textwrap.fill(run_words.NOTES, _COLUMNS))
+  blocks = [textwrap.fill(block, _WIDTH) for block in blocks]
+  blocks += [
+      table.aligned(content)
+      for _, content in run_words.tables(found, details=False)]
+  blocks.append(textwrap.fill(run_words.NOTES, _WIDTH))
   return '\n\n'.join(blocks) + '\n'
 
 
-def aligned(table: run_words.Table) -> str:
-  """Names to the left, numbers to the right, a rule under the header."""
-  rows = [table.header, *table.rows]
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  lines = ['  '.join(
-      cell.rjust(width) if i else cell.ljust(width)
-      for i, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
-      for row in rows]
-  return '\n'.join([lines[0], '-' * max(map(len, lines)), *lines[1:]])
+def _plots(
+    found: results.RunResults, lines: Sequence[Mapping[str, Any]]
+) -> dict[str, page.Plot]:
+  """The plots that the run has data for, by name of file."""
+  pictures = {}
+  if found.evaluation:
+    pictures['accuracy'] = style.draw(run_plots.accuracy, found)
+  pictures['phi_histogram'] = style.draw(run_plots.phi_histogram, found.corpus)
+  pictures['loss'] = style.draw(
+      run_plots.loss, lines, found.training.best_step)
+  if found.evaluation and len(found.rounds) > 1:
+    pictures['rounds'] = style.draw(run_plots.rounds, found)
+  return {
+      name: page.Plot(*_CAPTIONS[name], picture)
+      for name, picture in pictures.items()}
 
 
-def _markdown(config: dict, found: results.RunResults, plots: list[str]) -> str:
-  parts = [f'# Report of the run {escape(found.name)}',
-           f'**{escape(run_words.verdict(found))}**']
-  for heading, table in run_words.tables(found):
-    parts += [f'## {heading}', markdown_table(table)]
+def _markdown(
+    config: Mapping[str, Any], found: results.RunResults,
+    plots: Mapping[str, page.Plot],
+) -> str:
+  parts = [f'# Report of the run {table.escape(found.name)}',
+           f'**{table.escape(run_words.verdict(found))}**']
+  for heading, content in run_words.tables(found):
+    parts += [f'## {heading}', table.markdown_table(content)]
   parts += [run_words.NOTES, '## What phi is', run_words.ABOUT_PHI]
-  for name in plots:
-    heading, caption = _CAPTIONS[name]
-    parts += [f'## {heading}', f'![{caption}](plots/{name}.png)', caption]
+  for name, plot in plots.items():
+    parts += [f'## {plot.heading}', f'![{plot.caption}](plots/{name}.png)',
+              plot.caption]
   if found.examples:
     parts += ['## Examples',
-              'The tokens whose phi moved most. report.html shows the whole '
+              'The tokens whose phi changed most. report.html shows the whole '
               'texts, coloured by phi.']
   for example in found.examples:
-    parts += [f'### {escape(example.title)}',
-              f'> {escape(example.prompt)}',
-              markdown_table(_moved_most(example))]
-  parts += ['## The run', markdown_table(run_words.facts_table(config, found))]
+    parts += [f'### {table.escape(example.title)}',
+              f'> {table.escape(example.prompt)}',
+              table.markdown_table(_most_changed(example))]
+  parts += [
+      '## The run', table.markdown_table(run_words.facts_table(config, found))]
   return '\n\n'.join(parts) + '\n'
 
 
-def _moved_most(example: results.ShownText) -> run_words.Table:
-  """The example's tokens whose phi training changed most, in text order."""
+def _most_changed(example: results.ShownText) -> table.Table:
+  """The tokens whose phi training changed most, in the order of the text."""
   rows = list(zip(
       example.tokens, example.phi_before, example.phi_after, strict=True))
-  moved = sorted(range(len(rows)), key=lambda i: -abs(rows[i][2] - rows[i][1]))
-  return run_words.Table(
+  changed = sorted(range(len(rows)), key=lambda i: -abs(rows[i][2] - rows[i][1]))
+  return table.Table(
       ['token', 'phi before (nats)', 'phi after (nats)'],
-      [[f'"{run_words.visible(token)}"', f'{before:+.2f}', f'{after:+.2f}']
-       for token, before, after in (rows[i] for i in sorted(moved[:_TOKENS]))])
-
-
-def markdown_table(table: run_words.Table) -> str:
-  def row(cells):
-    return f'| {" | ".join(cells)} |'
-
-  # Columns without a name hold prose.
-  rule = ['--:' if i and name else ':--' for i, name in enumerate(table.header)]
-  return '\n'.join([row(table.header), row(rule),
-                    *(row(map(escape, cells)) for cells in table.rows)])
-
-
-def escape(text: str) -> str:
-  """Text that Markdown and HTML show as it is, in one line.
-
-  Punctuation that either language could read becomes a character reference;
-  so do what GitHub takes for a mention (@name), an emoji or a link.
-  """
-  text = re.sub(r'\s+', ' ', text.encode('utf-8', 'replace').decode('utf-8'))
-  return re.sub(r'[\\`*_\[\]<>#|~$&]|(?<!\w)@|:(?=\S)',
-                lambda m: f'&#{ord(m[0])};', text)
+      [[f'"{table.visible(token)}"', f'{before:+.2f}', f'{after:+.2f}']
+       for token, before, after in (rows[i] for i in sorted(changed[:_TOKENS]))])
 
 
 def _read(file) -> str:

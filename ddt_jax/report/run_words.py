@@ -1,48 +1,58 @@
-"""What the numbers of a run say, in words and tables: the report less its looks.
+"""A run's results in words and tables.
 
 A gain or a loss is claimed only where the 95 % intervals before and after do
-not overlap. Both are measured on the same problems, so this errs on the side
-of claiming too little.
+not overlap. Both are measured on the same problems, so the difference is known
+better than the two intervals suggest: too little is claimed rather than too much.
 """
+
+from collections.abc import Mapping, Sequence
 import dataclasses
-from typing import NamedTuple
-import unicodedata
+from typing import Any
 
 from ddt_jax import significance
 from ddt_jax.report import results
+from ddt_jax.report import table
 
 ABOUT_PHI = (
-    'phi says how natural a token is to the model. It is log p of the token '
-    'plus the entropy of the model\'s prediction at that place: how likely the '
-    'token was, compared with how likely the model\'s own tokens are on '
-    'average. Text that the model wrote itself has a mean phi of 0. A token '
-    'far below 0 surprises the model more than its own uncertainty explains; '
-    'training on many of these makes a model forget. phi is about fit, not '
-    'about truth: a wrong sentence can score 0. Unit: nats (1 nat = 1.44 bit).')
+    'phi measures how natural a token is to the model: log p of the token plus'
+    ' the entropy of the model\'s prediction, in nats (1 nat = 1.44 bit). It'
+    ' compares how likely the token was with how likely the model\'s own tokens'
+    ' are on average. Text that the model wrote has a mean phi of 0. A token far'
+    ' below 0 surprises the model more than its own uncertainty explains, and'
+    ' training on many such tokens makes a model forget. phi measures fit, not'
+    ' truth: a wrong sentence can have a phi of 0.')
 
 NOTES = (
-    'pass@1: share of problems solved by the greedy answer, in %. avg@k: mean '
-    'over k sampled answers, in %. [low, high]: 95 % interval over the '
-    'problems; another seed may move the numbers further. Change: in '
-    'percentage points; "within noise" where the intervals overlap. Rounds: '
-    'by whom problems were solved; skipped for want of an analysis to rewrite '
-    'from; not judged by the verifier. NLL '
-    '(negative log-likelihood) and phi: per token, in nats. phi near 0 means '
-    'the text is natural to the model, below 0 that it is foreign.')
+    'pass@1: share of problems solved by the greedy answer, in %. avg@k: mean'
+    ' over k sampled answers, in %. [low, high]: 95 % interval over the'
+    ' problems; another seed may change the numbers by more. Change: in'
+    ' percentage points; "within noise" where the intervals overlap. Rounds:'
+    ' problems by the origin of their solution; skipped: rewriting got no'
+    ' analysis to start from; not judged: the verifier abstained. NLL (negative'
+    ' log-likelihood) and phi: nats per token. Mean phi near 0: the text is'
+    ' natural to the model; below 0: it is foreign.')
 
-class Table(NamedTuple):
-  """Cells of text; the first column holds names, the others numbers."""
-  header: list[str]
-  rows: list[list[str]]
+_SOURCES = {
+    'own': 'own answers', 'hinted': 'rewritten references',
+    'reference': 'references',
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """One measure of one split, before and after training."""
+  """One measure of one split, before and after training.
+
+  Attributes:
+    split: its name.
+    metric: 'pass@1', or 'avg@4' with the number of samples.
+    problems: their number.
+    before, after: shares in [0, 1].
+  """
+
   split: str
-  metric: str  # 'pass@1' or, with the number of samples, 'avg@4'
+  metric: str
   problems: int
-  before: significance.Interval  # shares in [0, 1]
+  before: significance.Interval
   after: significance.Interval
 
   @property
@@ -52,7 +62,7 @@ class Comparison:
 
   @property
   def outcome(self) -> str:
-    """'rose' or 'fell' if the intervals are apart, else 'within noise'."""
+    """'rose' or 'fell' where the intervals are apart, else 'within noise'."""
     if self.after.low > self.before.high:
       return 'rose'
     if self.after.high < self.before.low:
@@ -77,17 +87,17 @@ def comparisons(found: results.RunResults) -> list[Comparison]:
 
 
 def headline(found: results.RunResults) -> str:
-  """What training changed in the greedy answers; needs an evaluation."""
+  """Change of the greedy accuracy in one sentence; needs an evaluation."""
   greedy = [c for c in comparisons(found) if c.metric == 'pass@1']
   return f'Accuracy (pass@1) {_outcomes(greedy)}.'
 
 
 def verdict(found: results.RunResults) -> str:
-  """One line: what training changed, claiming nothing inside the noise."""
+  """The effect of training in a sentence or two; claims nothing within noise."""
   compared = comparisons(found)
   if not compared:
     return f'Accuracy was not evaluated. {_corpus_sentence(found)}'
-  # The sampled accuracy is the finer measure: name it where its outcome
+  # The sampled accuracy is the finer measure: name the splits where its outcome
   # differs from the greedy one's.
   greedy = {c.split: c for c in compared if c.metric == 'pass@1'}
   differing = [c for c in compared if c.outcome != greedy[c.split].outcome]
@@ -97,17 +107,17 @@ def verdict(found: results.RunResults) -> str:
           f'{_outcomes(differing)}.')
 
 
-def accuracy_table(found: results.RunResults) -> Table | None:
+def accuracy_table(found: results.RunResults) -> table.Table | None:
   """pass@1 and avg@k with intervals, in %; None without an evaluation."""
   rows = [[c.split, f'{c.problems:,}', c.metric, _interval(c.before),
            _interval(c.after), f'{c.points:+.1f}', c.outcome]
           for c in comparisons(found)]
   header = ['split', 'problems', 'measure', 'before', 'after', 'change', '']
-  return Table(header, rows) if rows else None
+  return table.Table(header, rows, words=(0, 6)) if rows else None
 
 
-def answers_table(found: results.RunResults) -> Table | None:
-  """How the answers look, before -> after; None without an evaluation."""
+def answers_table(found: results.RunResults) -> table.Table | None:
+  """Length and completeness of greedy answers; None without an evaluation."""
   if not found.evaluation:
     return None
   rows, last = [], found.evaluation[-1]
@@ -119,29 +129,23 @@ def answers_table(found: results.RunResults) -> Table | None:
         f'{before.unfinished:,} \u2192 {after.unfinished:,}',
         f'{before.abstained:,} \u2192 {after.abstained:,}',
     ])
-  return Table(['split', 'tokens per answer', 'hit the length limit',
-                'not judged by the verifier'], rows)
+  return table.Table(['split', 'tokens per answer', 'hit the length limit',
+                      'not judged by the verifier'], rows)
 
 
-def corpus_table(found: results.RunResults) -> Table:
-  """Statistics of the training data under the model before and after."""
+def corpus_table(found: results.RunResults) -> table.Table:
+  """The reference solutions under the model before and after training."""
+  first, last = found.corpus.before, found.corpus.after
   rows = [[label, f'{before:.3f}', f'{after:.3f}', f'{after - before:+.3f}']
           for label, before, after in (
-              ('mean NLL (nats per token)', found.corpus.before.nll,
-               found.corpus.after.nll),
-              ('mean phi (nats per token)', found.corpus.before.phi,
-               found.corpus.after.phi),
-              ('mean token weight', found.corpus.before.weight,
-               found.corpus.after.weight))]
-  return Table(['reference solutions', 'before', 'after', 'change'], rows)
+              ('mean NLL (nats per token)', first.nll, last.nll),
+              ('mean phi (nats per token)', first.phi, last.phi),
+              ('mean token weight', first.weight, last.weight))]
+  return table.Table(['reference solutions', 'before', 'after', 'change'], rows)
 
 
-def rounds_table(found: results.RunResults) -> Table:
-  """Where the problems of each round got their solutions from.
-
-  Skipped: rewriting failed for want of an analysis. Not judged: the verifier
-  abstained.
-  """
+def rounds_table(found: results.RunResults) -> table.Table:
+  """Problems of each round, by the origin of their solution."""
   rows = []
   for i, r in enumerate(found.rounds, 1):
     unsolved = r.problems - sum(r.solved.values())
@@ -150,26 +154,24 @@ def rounds_table(found: results.RunResults) -> Table:
         unsolved, r.own.skipped + r.hinted.skipped, r.own.abstained + r.hinted.abstained,
         r.own.tokens + r.hinted.tokens,
     ))])
-  return Table(['round', 'problems', 'by itself', 'by hinting', 'references',
-                'not at all', 'skipped', 'not judged', 'tokens drawn'], rows)
+  return table.Table([
+      'round', 'problems', 'own', 'rewritten', 'reference', 'none', 'skipped',
+      'not judged', 'tokens sampled'], rows)
 
 
-def sources_table(found: results.RunResults) -> Table:
-  """What each round trained on, by who wrote it."""
-  names = {'own': 'its own', 'hinted': 'rewritten', 'reference': 'references'}
-  rows = []
-  for i, r in enumerate(found.rounds, 1):
-    for source, stats in r.sources.items():
-      if stats.examples:
-        rows.append([
-            f'round {i}: {names[source]}', f'{stats.examples:,}',
-            f'{stats.phi:+.3f}', f'{stats.tokens:.1f}',
-        ])
-  return Table(['trained on', 'examples', 'mean phi (nats per token)',
-                'tokens per answer'], rows)
+def sources_table(found: results.RunResults) -> table.Table:
+  """Training examples of each round, by their author."""
+  rows = [
+      [f'round {i}: {_SOURCES[source]}', f'{stats.examples:,}',
+       f'{stats.phi:+.3f}', f'{stats.tokens:.1f}']
+      for i, r in enumerate(found.rounds, 1)
+      for source, stats in r.sources.items() if stats.examples
+  ]
+  return table.Table(['training data', 'examples', 'mean phi (nats per token)',
+                      'tokens per answer'], rows)
 
 
-def progress_table(found: results.RunResults) -> Table | None:
+def progress_table(found: results.RunResults) -> table.Table | None:
   """pass@1 of every split after every round; None without an evaluation."""
   if not found.evaluation:
     return None
@@ -178,26 +180,36 @@ def progress_table(found: results.RunResults) -> Table | None:
                 for splits in found.evaluation)]
       for split in found.evaluation[0]
   ]
-  return Table(['pass@1', 'before', *(
+  return table.Table(['pass@1', 'before', *(
       f'after round {i}' for i in range(1, len(found.evaluation)))], rows)
 
 
-def tables(found: results.RunResults) -> list[tuple[str, Table]]:
-  """The tables of a report with their headings; those that say something."""
-  several = len(found.rounds) > 1
-  every = [
-      ('Accuracy', accuracy_table(found)),
-      ('Accuracy by round', progress_table(found) if several else None),
-      ('Answers', answers_table(found)),
+def tables(
+    found: results.RunResults, *, details: bool = True
+) -> list[tuple[str, table.Table]]:
+  """Headings and tables of a report, without those that would be empty.
+
+  Args:
+    found: the run.
+    details: whether to include answers and accuracy by round, too.
+  """
+  every = [('Accuracy', accuracy_table(found))]
+  if details:
+    if len(found.rounds) > 1:
+      every.append(('Accuracy by round', progress_table(found)))
+    every.append(('Answers', answers_table(found)))
+  every += [
       ('Rounds', rounds_table(found)),
-      ('What was trained on', sources_table(found)),
+      ('Training data', sources_table(found)),
       ('Reference solutions', corpus_table(found)),
   ]
-  return [(heading, table) for heading, table in every if table]
+  return [(heading, content) for heading, content in every if content]
 
 
-def facts_table(config: dict, found: results.RunResults) -> Table:
-  """What was run on what, and how long it took."""
+def facts_table(
+    config: Mapping[str, Any], found: results.RunResults
+) -> table.Table:
+  """Model, objective, data and time of a run; `config` is config.json."""
   training, data = found.training, found.data
   objective = ', '.join(f'{k} {v}' for k, v in config['loss'].items())
   rows = [
@@ -206,7 +218,7 @@ def facts_table(config: dict, found: results.RunResults) -> Table:
                 f'{training.parameters:,} parameters'],
       ['objective', objective or 'defaults'],
       ['training', f'{training.steps:,} steps, {training.tokens:,} tokens,'
-                   f' {duration(training.seconds)}'],
+                   f' {table.duration(training.seconds)}'],
       ['skipped updates', f'{training.skipped:,}'],
   ]
   if training.best_step is not None:  # None: the run had no validation data
@@ -218,31 +230,14 @@ def facts_table(config: dict, found: results.RunResults) -> Table:
                f'validation examples; {data.bad_rows:,} bad rows, '
                f'{data.truncated:,} truncated, {data.dropped:,} dropped'],
       ['end-of-turn token', data.turn_end],
-      ['time by stage', ', '.join(f'{stage} {duration(seconds)}' for
-                                  stage, seconds in found.timings.items())],
+      ['time by stage', ', '.join(
+          f'{stage} {table.duration(seconds)}'
+          for stage, seconds in found.timings.items())],
   ]
-  return Table(['run', ''], rows)
+  return table.Table(['run', ''], rows, words=(0, 1))
 
 
-def duration(seconds: float) -> str:
-  """Seconds in words: '8.4 s', '4 min 12 s', '3 h 5 min'."""
-  if seconds < 59.95:
-    return f'{seconds:.1f} s'
-  minutes, seconds = divmod(round(seconds), 60)
-  if minutes < 60:
-    return f'{minutes} min {seconds} s'
-  return f'{minutes // 60} h {minutes % 60} min'
-
-
-def visible(token: str) -> str:
-  """The token, with signs for line ends, tabs and control characters."""
-  signs = {'\n': '\u21b5', '\t': '\u21e5'}
-  return ''.join(
-      signs.get(c, f'\\x{ord(c):02x}') if unicodedata.category(c) == 'Cc' else c
-      for c in token)
-
-
-def _outcomes(compared: list[Comparison]) -> str:
+def _outcomes(compared: Sequence[Comparison]) -> str:
   """'rose on target (+9.0 points); fell on retained (-4.0 points)'."""
   parts = []
   for outcome, words in (('rose', 'rose'), ('fell', 'fell'),

@@ -1,68 +1,73 @@
-"""Scored corpora -> report.html, plots/*.png and the text to print."""
+"""Scored corpora -> report.html, plots/*.png and a text for the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+import os
 import textwrap
-from typing import Any
 
-from ddt_jax import report
 from ddt_jax import storage
-from ddt_jax.report import run_plots
-from ddt_jax.report import scores_page
+from ddt_jax.report import page
+from ddt_jax.report import scores_examples
 from ddt_jax.report import scores_plots
+from ddt_jax.report import scores_words
+from ddt_jax.report import style
+from ddt_jax.report import table
 from ddt_jax.scoring import corpus_summary
 
-_COLUMNS = 100
-_PLOTS = {  # name: (heading, what the curves are)
-    'token_phi': (
-        'Tokens by phi', 'Share of the tokens in bins of 0.2 nats.'),
-    'response_phi': (
-        'Responses by mean phi', 'Share of the responses; the outer bins take'
-        ' what lies beyond.'),
-    'qq': (
-        'z against the normal distribution', 'Below the dashed line: lower than'
-        ' under the model.'),
-    'pit': (
-        'The randomised PIT', 'Dashed: the uniform distribution.'),
-}
+_WIDTH = 100  # columns of the terminal
 _CURVES = 5  # corpora in a plot, at most
+_PLOTS = (  # file, heading, caption, function
+    ('token_phi', 'Tokens by phi', 'Share of the tokens in bins of 0.2 nats.',
+     scores_plots.token_phi),
+    ('response_phi', 'Responses by mean phi',
+     'Share of the responses. The outer bins also count all beyond them.',
+     scores_plots.response_phi),
+    ('qq', 'z against the normal distribution',
+     'Below the dashed line: lower than for the model\'s own text.',
+     scores_plots.qq),
+    ('pit', 'Randomised PIT', 'Dashed: the uniform distribution.',
+     scores_plots.pit),
+)
 
 
 def write(
-    workdir: Any,
-    summary: Mapping[str, Any],
-    examples: Sequence[Mapping[str, Any]],
+    workdir: str | os.PathLike[str],
+    summary: corpus_summary.ScoresSummary,
+    examples: Sequence[scores_examples.ScoredResponse],
 ) -> str:
-  """Writes page and plots; returns the result as plain text.
+  """Writes the page and its plots.
 
   Args:
-    workdir: the folder.
-    summary: summary.json.
-    examples: see `scores_page.example`.
+    workdir: folder of the scores, local or gs://.
+    summary: of all corpora.
+    examples: responses to show.
+
+  Returns:
+    The result as plain text, for the terminal.
   """
   folder = storage.path(workdir)
-  drawn = {
-      name: n for name, n in summary['corpora'].items() if n['responses']}
-  drawn = dict(list(drawn.items())[:_CURVES])
-  plots = {}
-  for name, (heading, caption) in _PLOTS.items() if drawn else ():
-    draw = getattr(scores_plots, name)
-    light, dark = (
-        draw(drawn, theme) for theme in (run_plots.LIGHT, run_plots.DARK))
-    storage.publish(folder / 'plots' / f'{name}.png', light)
-    plots[heading] = light, dark, caption
-  storage.publish(folder / 'report.html', scores_page.page(
-      title=f'Is it on-policy? Scores by {summary["model"]}', summary=summary,
-      plots=plots, examples=examples))
+  scored = {name: n for name, n in summary.corpora.items() if n.responses}
+  scored = dict(list(scored.items())[:_CURVES])
+  plots = []
+  for name, heading, caption, plot in _PLOTS if scored else ():
+    picture = style.draw(plot, scored)
+    storage.publish(folder / 'plots' / f'{name}.png', picture.light)
+    plots.append(page.Plot(heading, caption, picture))
+  storage.publish(folder / 'report.html', page.scores(
+      title=f'Is it on-policy? Scores by {summary.model}',
+      verdicts=[
+          scores_words.verdict(name, n) for name, n in summary.corpora.items()],
+      tables=scores_words.tables(summary), notes=scores_words.NOTES, plots=plots,
+      examples=scores_examples.pack(examples) if examples else None))
   return terminal(summary) + f'\nReport: {folder / "report.html"}\n'
 
 
-def terminal(summary: Mapping[str, Any]) -> str:
+def terminal(summary: corpus_summary.ScoresSummary) -> str:
   """The result as plain text."""
   blocks = [
-      textwrap.fill(corpus_summary.verdict(name, n), _COLUMNS)
-      for name, n in summary['corpora'].items()
+      textwrap.fill(scores_words.verdict(name, n), _WIDTH)
+      for name, n in summary.corpora.items()
   ]
-  for heading, table in corpus_summary.tables(summary):
-    blocks.append(f'{heading}\n\n{report.aligned(table)}')
-  blocks.append(textwrap.fill(corpus_summary.NOTES, _COLUMNS))
+  for heading, content in scores_words.tables(summary):
+    blocks.append(f'{heading}\n\n{table.aligned(content)}')
+  blocks.append(textwrap.fill(scores_words.NOTES, _WIDTH))
   return '\n\n'.join(blocks) + '\n'

@@ -1,63 +1,95 @@
-"""The self-test: does the model take its own samples for its own?
+"""The self-test: the model's own samples must look like its own.
 
-If not, something between sampling and scoring is wrong: the tokenizer, the chat
-template, a dtype or the mask. No score is to be trusted then.
+If they do not, something between sampling and scoring is wrong: the tokenizer,
+the chat template, a dtype or the mask. Then no score can be trusted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 from typing import Any
 
 import jax
 import numpy as np
 
 from ddt_jax import ddt
+from ddt_jax import engine
+from ddt_jax import errors
+from ddt_jax import model
 from ddt_jax import significance
 from ddt_jax.data import chat
-from ddt_jax.report import run_words
-from ddt_jax.scoring import corpus_stats
+from ddt_jax.scoring import corpus_summary
+from ddt_jax.scoring import forward
+from ddt_jax.scoring import response_scores
+from ddt_jax.scoring import token_sums
 
-# What chance alone exceeds seldom enough.
+# Bounds that a sound model rarely exceeds by chance: |mean phi| in 0.3 % of the
+# tests, the PIT in 1 %, the variance of z in 0.2 % at 2,000 samples (its standard
+# error is sqrt(2 / samples), so use about that many).
 STANDARD_ERRORS = 3.0
-VARIANCE = (0.9, 1.1)
 MIN_P = 0.01
+VARIANCE = (0.9, 1.1)
+
+# Scores examples: (params, examples) -> Pending, see `forward.dispatch`.
+Dispatch = Callable[..., forward.Pending]
 
 
-def check(
-    numbers: dict[str, Any], stopped: float | None = None
-) -> list[tuple[str, str, bool]]:
-  """(what should be, what is, whether it is so) for own samples.
+@dataclasses.dataclass(frozen=True)
+class SelfTest:
+  """Measurements on own samples, and whether they are as they must be.
 
-  Args:
-    numbers: of a corpus, see `score_summary.numbers`.
-    stopped: see `stopped_variance`.
+  Attributes:
+    phi, phi_se: mean over tokens and its standard error, nats.
+    pit: test of the tokens' PIT against the uniform distribution.
+    z_variance: see `stopped_variance`; None where it was not measured.
   """
-  phi, error, pit = numbers['phi'], numbers['phi_se'], numbers['pit']
-  checks = [
-      (f'mean phi is 0 within {STANDARD_ERRORS:g} standard errors',
-       f'{phi:+.5f}, standard error {error:.5f}',
-       abs(phi) <= STANDARD_ERRORS * error),
-      (f'the PIT is uniform: Kolmogorov-Smirnov p > {MIN_P:g}',
-       f'D = {pit["distance"]:.5f}, p = {pit["p_value"]:.3g}',
-       pit['p_value'] > MIN_P),
-  ]
-  if stopped is not None:
-    checks.append((
-        f'Var z is 1 within {VARIANCE[1] - 1:.1f} once varentropies sum to'
-        f' {corpus_stats.ENOUGH_VARENTROPY:g} nats^2',
-        f'{stopped:.3f}', VARIANCE[0] <= stopped <= VARIANCE[1]))
-  return checks
+
+  phi: float
+  phi_se: float
+  pit: significance.KolmogorovSmirnov
+  z_variance: float | None = None
+
+  @classmethod
+  def of(
+      cls, numbers: corpus_summary.Numbers, z_variance: float | None = None
+  ) -> 'SelfTest':
+    return cls(numbers.phi, numbers.phi_se, numbers.pit, z_variance)
+
+  @property
+  def phi_is_zero(self) -> bool:
+    return abs(self.phi) <= STANDARD_ERRORS * self.phi_se
+
+  @property
+  def pit_is_uniform(self) -> bool:
+    return self.pit.p_value > MIN_P
+
+  @property
+  def variance_is_one(self) -> bool:
+    """Also true where it was not measured."""
+    if self.z_variance is None:
+      return True
+    return VARIANCE[0] <= self.z_variance <= VARIANCE[1]
+
+  @property
+  def passed(self) -> bool:
+    return self.phi_is_zero and self.pit_is_uniform and self.variance_is_one
 
 
-def passed(checks: Sequence[tuple[str, str, bool]]) -> bool:
-  return all(ok for _, _, ok in checks)
+@dataclasses.dataclass(frozen=True)
+class FalsePositives:
+  """Own samples of one length that the tests reject at 5 %.
 
+  Attributes:
+    length: tokens.
+    varentropy: median over samples of the summed varentropy, nats^2.
+    z_variance: over samples.
+    z, pit: shares rejected by the z-test and by the PIT test.
+  """
 
-def checks_table(
-    checks: Sequence[tuple[str, str, bool]]
-) -> run_words.Table:
-  return run_words.Table(
-      ['what should be', 'found', 'so'],
-      [[what, found, 'yes' if ok else 'NO'] for what, found, ok in checks])
+  length: int
+  varentropy: float
+  z_variance: float
+  z: significance.Interval
+  pit: significance.Interval
 
 
 def perturbed(params: Any, key: jax.Array, scale: float) -> Any:
@@ -71,21 +103,96 @@ def perturbed(params: Any, key: jax.Array, scale: float) -> Any:
 
 
 def shifted(example: chat.Example) -> chat.Example:
-  """With a mask that is off by one: the end of the turn is left out."""
+  """The example with its mask one token too early, without the stop token."""
   return example._replace(supervised=np.append(example.supervised[1:], False))
 
 
-def stopped_variance(
-    stats: ddt.TokenStats, enough: float = corpus_stats.ENOUGH_VARENTROPY
-) -> float:
-  """Variance of z of texts that are cut where they have said enough.
+def randomised_pit(stats: ddt.TokenStats, seed: int) -> np.ndarray:
+  """The PIT of each token, randomised by NumPy's generator of this seed."""
+  uniform = np.random.default_rng(seed).random(stats.log_p.shape)
+  return ddt.randomised_pit(stats, uniform.astype(np.float32))
 
-  That is, where the varentropies so far first sum to `enough`: cut without
-  looking ahead, they are still samples. (Of texts that end by themselves those
-  with a large sum are not: one odd token makes what follows uncertain.)
+
+def control(pending: forward.Pending, seed: int) -> SelfTest:
+  """The self-test of examples that must fail it.
 
   Args:
-    stats: see `false_positives`.
+    pending: being scored under other parameters, or with a wrong mask.
+    seed: of the randomised PIT.
+  """
+  lengths, stats = pending.collect()
+  pit = randomised_pit(stats, seed)
+  columns = response_scores.per_response(stats, lengths, pit)
+  columns['rejected'] = significance.false_discoveries(columns['pit_p_value'])
+  sums = token_sums.TokenSums.of(stats.phi, lengths, pit)
+  return SelfTest.of(corpus_summary.numbers(columns, sums))
+
+
+def endless_samples(
+    params: Any,
+    config: model.ModelConfig,
+    prompts: Sequence[Sequence[int]],
+    dispatch: Dispatch,
+    *,
+    samples: int,
+    length: int,
+    max_tokens: int,
+    key: jax.Array,
+    seed: int,
+    temperature: float,
+    decoding: Mapping[str, Any],
+    block: int,
+) -> tuple[ddt.TokenStats, np.ndarray]:
+  """Samples of exactly `length` tokens, which no stop token ends.
+
+  Args:
+    params, config: the model.
+    prompts: taken in turn; those that leave no room are left out.
+    dispatch: scores examples.
+    samples: number of texts.
+    length: tokens of each.
+    max_tokens: of prompt and text together.
+    key, seed: of the samples, and of the randomised PIT.
+    temperature: of the samples, above 0.
+    decoding: options of `engine.generate`: slots, mesh.
+    block: texts scored at a time.
+
+  Returns:
+    TokenStats and the PIT, NumPy arrays [samples, length].
+
+  Raises:
+    errors.InputError: no prompt leaves room.
+  """
+  fitting = [p for p in prompts if len(p) + length <= max_tokens]
+  if not fitting:
+    raise errors.InputError(
+        f'no prompt leaves room for {length} tokens in {max_tokens}; choose'
+        ' shorter --config.calibration.lengths')
+  chosen = [fitting[i % len(fitting)] for i in range(samples)]
+  drawn = engine.generate(
+      params, config, chosen, key=key, max_new_tokens=length,
+      temperature=temperature, eos_ids=(), **decoding)
+  examples = [
+      chat.answered(p, g.tokens) for p, g in zip(chosen, drawn, strict=True)]
+  parts = []
+  for first in range(0, samples, block):
+    _, stats = dispatch(params, examples=examples[first: first + block]).collect()
+    parts.append(stats.map(lambda x: x.reshape(-1, length)))
+  stats = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+  return stats, randomised_pit(stats, seed)
+
+
+def stopped_variance(
+    stats: ddt.TokenStats, enough: float = response_scores.ENOUGH_VARENTROPY
+) -> float:
+  """Variance of z of texts, each cut where its varentropies first sum to `enough`.
+
+  Cut without looking ahead, they are still samples of the model. Texts selected
+  by their final sum are not: one unlikely token makes all that follows uncertain.
+
+  Args:
+    stats: TokenStats of [texts, T].
+    enough: nats^2.
   """
   variance = np.cumsum(stats.varentropy, 1, dtype=np.float64)
   last = np.minimum((variance < enough).sum(1), variance.shape[1] - 1)[:, None]
@@ -95,42 +202,23 @@ def stopped_variance(
 
 def false_positives(
     stats: ddt.TokenStats, pit: np.ndarray, lengths: Sequence[int]
-) -> list[dict[str, Any]]:
-  """How often either test rejects own samples at 5 %, by length.
+) -> list[FalsePositives]:
+  """Share of own samples that either test rejects at 5 %, by length.
 
   Args:
-    stats: TokenStats of numpy arrays [texts, T]: each text goes on for T tokens,
-      whatever it says.
+    stats: TokenStats of NumPy arrays [texts, T], see `endless_samples`.
     pit: [texts, T].
-    lengths: at most T; of each text its beginning is tested.
-
-  Returns:
-    For each length {length, varentropy, z_variance, z, pit}: the median of the
-    summed varentropy, and shares with 95 % intervals.
+    lengths: at most T each; the beginning of each text is tested.
   """
   found = []
   for n in lengths:
     begun, mask = stats.map(lambda x, n=n: x[:, :n]), np.ones((len(pit), n))
-    test = ddt.on_policy_test(begun, mask)
+    by_z = ddt.on_policy_test(begun, mask)
     by_pit = ddt.pit_test(pit[:, :n], begun.varentropy, mask)
-    found.append({
-        'length': n,
-        'varentropy': float(np.median(begun.varentropy.sum(1))),
-        'z_variance': float(np.var(test.z)),
-        **{name: significance.wilson(
-            int(np.sum(p < corpus_stats.LEVEL)), len(p))._asdict()
-           for name, p in (('z', test.p_value), ('pit', by_pit))},
-    })
+    shares = [
+        significance.wilson(int(np.sum(p < significance.LEVEL)), len(p))
+        for p in (by_z.p_value, by_pit)]
+    found.append(FalsePositives(
+        n, float(np.median(begun.varentropy.sum(1))), float(np.var(by_z.z)),
+        *shares))
   return found
-
-
-def false_positives_table(
-    found: Sequence[dict[str, Any]]
-) -> run_words.Table:
-  def share(x):
-    return '{:.1%} [{:.1%}, {:.1%}]'.format(x['value'], x['low'], x['high'])
-
-  return run_words.Table(
-      ['tokens', 'median summed varentropy', 'Var z', 'z-test', 'PIT test'],
-      [[str(f['length']), f'{f["varentropy"]:.2f}', f'{f["z_variance"]:.3f}',
-        share(f['z']), share(f['pit'])] for f in found])

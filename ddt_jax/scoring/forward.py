@@ -1,9 +1,9 @@
-"""Token statistics of a corpus, by the training forward."""
+"""Token statistics of texts, by the forward pass that training uses."""
 
 from collections.abc import Iterable, Iterator, Sequence
 import functools
 import itertools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -16,47 +16,58 @@ from ddt_jax.data import batches
 from ddt_jax.data import buckets
 from ddt_jax.data import chat
 
+Item = TypeVar('Item')
+
 
 @functools.partial(jax.jit, static_argnames=(
     'config', 'mesh', 'temperature', 'tail', 'top_k'))
-def batch_stats(params, config, mesh, batch, **how):
+def batch_stats(
+    params: Any, config: model.ModelConfig, mesh: jax.sharding.Mesh,
+    batch: batches.Batch, **options: Any
+) -> ddt.TokenStats:
+  """TokenStats [B, T] of a batch; 0 where a target is not supervised.
+
+  `**options` are those of `vocab_head.supervised_stats`.
+  """
   hidden, _ = model.forward(
       params, config, batch.tokens, positions=batch.positions,
       return_hidden=True, mesh=mesh,
   )
   return vocab_head.supervised_stats(
-      hidden, model.head(params), batch.targets, batch.mask, mesh=mesh, **how)
+      hidden, model.head(params), batch.targets, batch.mask, mesh=mesh,
+      **options)
 
 
 class Pending(NamedTuple):
-  """Examples whose statistics the device is working at.
+  """Examples that the device is scoring.
 
   Attributes:
-    batches: (places of its rows among the examples, mask, TokenStats) of each.
-    examples: how many they are.
+    batches: one (indices of the rows' examples, mask, TokenStats) a batch.
+    examples: their number.
   """
 
   batches: list[tuple[list[int], np.ndarray, ddt.TokenStats]]
   examples: int
 
   def collect(self) -> tuple[np.ndarray, ddt.TokenStats]:
-    """Waits for it: supervised tokens of each example, and their statistics.
+    """Waits for the device and puts the examples in order again.
 
     Returns:
-      [examples] numbers of tokens, and TokenStats of numpy arrays [their sum], in
-      the order of the examples.
+      lengths: [examples], supervised tokens of each.
+      stats: TokenStats of NumPy arrays [sum of lengths], one example after the
+        other.
     """
-    places, counts, parts = [], [], []
-    for where, mask, stats in self.batches:
+    indices, counts, parts = [], [], []
+    for rows, mask, stats in self.batches:
       stats = jax.tree.map(processes.to_host, stats)
       parts.append(stats.map(lambda x, mask=mask: x[mask > 0]))
-      places += where
-      counts += (mask > 0).sum(1)[:len(where)].tolist()
+      indices += rows
+      counts += (mask > 0).sum(1)[:len(rows)].tolist()
     lengths = np.zeros(self.examples, np.int64)
-    lengths[places] = counts
-    # From the batches' order to the examples': which token comes from where.
+    lengths[indices] = counts
+    # Position of each token in the batches' order, in the examples' order.
     starts = np.zeros(self.examples, np.int64)
-    starts[places] = np.cumsum(counts) - counts
+    starts[indices] = np.cumsum(counts) - counts
     ends = np.cumsum(lengths)
     take = np.arange(ends[-1]) + np.repeat(starts - (ends - lengths), lengths)
     return lengths, jax.tree.map(lambda *x: np.concatenate(x)[take], *parts)
@@ -75,25 +86,56 @@ def dispatch(
     tail: bool = False,
     top_k: int = 0,
 ) -> Pending:
-  """Sets the device to work; at least one example. See `token_stats`."""
+  """Starts scoring examples and returns without waiting for the device.
+
+  Args:
+    params, config: the model.
+    examples: at least one.
+    batch: rows scored together, at least.
+    mesh: the rows are sharded over it.
+    time, tokens: size of the batches, see `buckets.by_length`.
+    temperature, tail, top_k: see `ddt.token_stats`.
+  """
   (window,) = buckets.by_length(
       examples, batch=batch, ahead=-(-len(examples) // batch), time=time,
       tokens=tokens)
   return Pending([
-      (places, rows.mask, batch_stats(
+      (indices, rows.mask, batch_stats(
           params, config, mesh, batches.place(rows, mesh),
           temperature=temperature, tail=tail, top_k=top_k,
-      )) for places, rows in window
+      )) for indices, rows in window
   ], len(examples))
 
 
-def one_behind(made: Iterable[Any]) -> Iterator[Any]:
-  """Each item once the next is made: the device works while the host does."""
+def one_late(items: Iterable[Item]) -> Iterator[Item]:
+  """Yields each item after the next one was made.
+
+  So the device computes the next while the host handles this one.
+
+  Example:
+    >>> list(one_late([1, 2]))
+    [1, 2]
+  """
   last = []
-  for item in made:
+  for item in items:
     yield from last
     last = [item]
   yield from last
+
+
+def split(
+    lengths: Sequence[int], stats: ddt.TokenStats
+) -> list[ddt.TokenStats]:
+  """Statistics of each example, from those of all one after the other.
+
+  Args:
+    lengths: [examples], tokens of each.
+    stats: TokenStats of [sum of lengths].
+  """
+  return [
+      stats.map(lambda x, n=n, end=end: x[end - n:end])
+      for n, end in zip(lengths, np.cumsum(lengths), strict=True)
+  ]
 
 
 def token_stats(
@@ -104,32 +146,31 @@ def token_stats(
     batch: int,
     mesh: jax.sharding.Mesh,
     ahead: int = 16,
-    **how: Any,
+    **options: Any,
 ) -> Iterator[ddt.TokenStats]:
   """Statistics of the supervised tokens of each example, in order.
 
-  Examples of like length are scored together, whatever their order; of a stream
-  no more is held than twice ahead * batch.
+  Examples of similar length are scored together. Of a stream at most
+  2 * ahead * batch examples are held in memory.
 
   Args:
     params, config: the model.
     examples: tokenised; those without supervised tokens are left out.
-    batch: rows scored together.
-    mesh: the rows are spread over it.
-    ahead: batches that are put together.
-    **how: time, tokens: of the batches, see `buckets.by_length`; temperature,
-      tail, top_k: see `ddt.token_stats`.
+    batch: rows scored together, at least.
+    mesh: the rows are sharded over it.
+    ahead: batches that are sorted by length together.
+    **options: time, tokens, temperature, tail, top_k of `dispatch`.
 
   Yields:
-    TokenStats of numpy arrays [supervised tokens].
+    TokenStats of NumPy arrays [supervised tokens].
   """
   stream = iter(examples)
   windows = iter(lambda: list(itertools.islice(stream, ahead * batch)), [])
-  for pending in one_behind(
-      dispatch(params, config, window, batch=batch, mesh=mesh, **how)
+  for pending in one_late(
+      dispatch(params, config, window, batch=batch, mesh=mesh, **options)
       for window in windows
   ):
     lengths, stats = pending.collect()
-    for n, end in zip(lengths, np.cumsum(lengths), strict=True):
+    for n, example in zip(lengths, split(lengths, stats), strict=True):
       if n:
-        yield stats.map(lambda x, n=n, end=end: x[end - n:end])
+        yield example

@@ -1,12 +1,14 @@
-"""The model's own samples: what its scores are compared with, and tested on."""
+"""The model's own samples: texts for comparison and for the self-test."""
 
 from collections.abc import Callable, Mapping, Sequence
+import os
 from typing import Any
 
 import jax
 import tqdm
 
 from ddt_jax import engine
+from ddt_jax import errors
 from ddt_jax import model
 from ddt_jax.data import chat
 from ddt_jax.data import records
@@ -21,68 +23,72 @@ def draw(
     problems: Sequence[records.Problem],
     *,
     samples: int,
-    folder: Any,
+    folder: str | os.PathLike[str],
     made_from: Mapping[str, Any],
     key: jax.Array,
     max_new_tokens: int,
     temperature: float,
     decoding: Mapping[str, Any],
     max_tokens: int,
-    size: int = 512,
+    block: int = 500,
     check_stop: Callable[[], None] = lambda: None,
 ) -> sources.Samples:
-  """Draws answers from the whole distribution, or reads those drawn before.
+  """Samples answers without top-p, or reads those sampled before.
 
-  A text that is cut off at a limit is as good a sample as one that ends: what is
-  expected of each token is so whatever came before it.
+  Texts cut at a limit are valid samples: E[phi_t] = 0 given any prefix.
 
   Args:
     params, config, tokenizer: the model.
-    problems: asked in turn, as often as is needed; at least one.
-    samples: how many answers.
-    folder: where they are kept.
-    made_from: what they follow from, besides what is given here.
+    problems: answered in turn, repeatedly if need be; at least one.
+    samples: number of answers.
+    folder: of the answers.
+    made_from: everything they depend on besides the other arguments.
     key: random key.
-    max_new_tokens, temperature: of the answers.
-    decoding: of `engine.generate`: eos_ids, slots, mesh.
+    max_new_tokens, temperature: of the answers; temperature above 0.
+    decoding: options of `engine.generate`: eos_ids, slots, mesh.
     max_tokens: of prompt and answer together.
-    size: answers that a kill can cost.
-    check_stop: called now and then; may raise to end the call.
+    block: answers in one file; a kill costs at most so many.
+    check_stop: called after each block; may raise to end the call.
+
+  Raises:
+    errors.InputError: no prompt leaves room for an answer, or the folder holds
+      samples of other settings.
   """
   prompts = [
       chat.encode_prompt(tokenizer, p.conversation[:-1]) for p in problems]
   room = [min(max_new_tokens, max_tokens - len(prompt)) for prompt in prompts]
-  able = [i for i, n in enumerate(room) if n > 0]
-  if not able:
-    raise ValueError(f'no prompt leaves room for an answer in {max_tokens} tokens')
-  asked = [able[i % len(able)] for i in range(samples)]
-  made_from = dict(made_from) | {
-      'samples': samples, 'max_new_tokens': max_new_tokens,
+  usable = [i for i, n in enumerate(room) if n > 0]
+  if not usable:
+    raise errors.InputError(
+        f'no prompt leaves room for an answer in {max_tokens} tokens; raise'
+        ' --config.data.max_tokens')
+  chosen = [usable[i % len(usable)] for i in range(samples)]
+  made_from = {
+      **made_from, 'samples': samples, 'max_new_tokens': max_new_tokens,
       'temperature': temperature,
   }
 
-  def make(first, some):
+  def make(first, indices):
     generated = engine.generate(
-        params, config, [prompts[i] for i in some], key=key,
-        max_new_tokens=max_new_tokens, max_tokens=[room[i] for i in some],
-        temperature=temperature, request_ids=range(first, first + len(some)),
-        **decoding,
+        params, config, [prompts[i] for i in indices], key=key,
+        max_new_tokens=max_new_tokens, max_tokens=[room[i] for i in indices],
+        temperature=temperature,
+        request_ids=range(first, first + len(indices)), **decoding,
     )
     return [
         records.Response(
             problems[i].id, tuple(g.tokens),
             tokenizer.decode(g.tokens, skip_special_tokens=True), g.finish)
-        for i, g in zip(some, generated, strict=True)
+        for i, g in zip(indices, generated, strict=True)
     ]
 
   responses = []
+  cache = stage_cache.StageCache(folder, made_from)
   with tqdm.tqdm(total=samples, desc='own samples') as bar:
-    for made, _ in stage_cache.StageCache(folder, made_from).map(
-        make, asked, records.Response, size=size
-    ):
+    for made, _ in cache.map(make, chosen, records.Response, size=block):
       responses += made
       bar.update(len(made))
       check_stop()
   return sources.Samples(
-      'own', made_from, [problems[i] for i in asked],
-      [prompts[i] for i in asked], responses)
+      'own', made_from, [problems[i] for i in chosen],
+      [prompts[i] for i in chosen], responses)

@@ -1,7 +1,7 @@
-"""A user's file, or the model's own samples, as rows to be scored.
+"""Rows to score: those of a user's file, or the model's own samples.
 
-Rows come one block at a time, with what is wrong with each that cannot be
-scored; the columns that they came with are kept.
+Rows come in blocks. A row keeps its own columns; one that cannot be scored has
+a fault instead of an example.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,14 +18,14 @@ from ddt_jax.data import records
 
 
 class Row(NamedTuple):
-  """What is to be scored.
+  """One row.
 
   Attributes:
-    line: where it stands, from 1.
-    columns: what it came with.
-    example: tokenised; None where there is a fault.
-    fault: why it cannot be scored, '' of a good row.
-    truncated: its end was cut off.
+    line: of the file, from 1.
+    columns: the row's own.
+    example: tokenised conversation; None with a fault.
+    fault: why it cannot be scored, '' if it can.
+    truncated: whether its end was cut off.
   """
 
   line: int
@@ -36,13 +36,13 @@ class Row(NamedTuple):
 
 
 class Source(Protocol):
-  """Where rows come from.
+  """A sequence of rows.
 
   Attributes:
-    name: for the screen.
-    count: all rows, bad ones too.
-    types: see `census.Census.types`.
-    made_from: what the rows follow from; JSON-able.
+    name: shown to the user.
+    count: number of rows, bad ones included.
+    types: of the rows' own columns, see `census.Census.types`.
+    made_from: everything the rows depend on; JSON-able.
   """
 
   name: str
@@ -51,7 +51,7 @@ class Source(Protocol):
   made_from: dict[str, Any]
 
   def blocks(self, size: int, first: int) -> Iterator[list[Row]]:
-    """Rows from the block `first` on, `size` at a time."""
+    """Yields blocks of `size` rows, beginning with block number `first`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +60,11 @@ class File:
 
   Attributes:
     path, columns, options: see `readers.stream`.
-    found: what `census.take` found there.
+    found: see `census.take`.
     tokenizer, end, vocab_size: of the model.
     max_tokens, overlong: see `lengths.fit`.
-    bad_rows: 'error' raises where a row cannot be scored, 'skip' says why.
+    bad_rows: 'error' raises at a row that cannot be scored; 'skip' yields it with
+      its fault.
   """
 
   path: str
@@ -101,7 +102,7 @@ class File:
       yield self._tokenised(block)
 
   def _tokenised(self, block: Sequence[readers.Row]) -> list[Row]:
-    """The rows of a block; the tokenizer is called once for all."""
+    """Tokenises a block with one call of the tokenizer, which has threads."""
     faults = [row.fault for row in block]
     pieces = {}
     for i, row in enumerate(block):
@@ -138,19 +139,19 @@ class File:
     if highest < self.vocab_size:
       return ''
     token = self.tokenizer.convert_ids_to_tokens(highest)
-    return (f'the token {token!r} has the id {highest}, and the model knows'
-            f' {self.vocab_size}: is this its tokenizer?')
+    return (f'the token {token!r} has the id {highest}, but the model knows'
+            f' {self.vocab_size} tokens: is this its tokenizer?')
 
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-  """What the model answered: ids as they were drawn.
+  """Answers of the model, with the ids that it sampled.
 
   Attributes:
     name, made_from: see `Source`.
-    problems: what was asked.
-    prompts: the same, tokenised.
-    responses: one to each.
+    problems: the questions.
+    prompts: the questions, tokenised.
+    responses: one to each question.
   """
 
   name: str

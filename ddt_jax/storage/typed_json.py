@@ -1,7 +1,8 @@
 """Records as JSON, and back: the fields in a file are those of the class.
 
 A record is a frozen dataclass or a NamedTuple. Its fields are numbers, strings,
-booleans, records, `dict[str, X]`, `tuple[X, ...]` or `X | None`.
+booleans, records, `dict[str, X]`, `tuple[X, ...]`, `X | None`, or `Any` for JSON
+that is kept as it is.
 """
 
 import dataclasses
@@ -65,6 +66,8 @@ def parse(value: Any, kind: Any, field: str = '') -> Any:
   Raises:
     errors.InputError: the value does not have this type.
   """
+  if kind is Any:
+    return value
   arguments = typing.get_args(kind)
   if types.NoneType in arguments:
     if value is None:

@@ -31,7 +31,7 @@ from ddt_jax.data import chat
 from ddt_jax.embedded import problems
 from ddt_jax.scoring import forward
 from ddt_jax.scoring import sources
-from ddt_jax.scoring import store
+from ddt_jax.scoring import scored_corpus
 from experiments.bench import paired
 from experiments.run import lifecycle
 
@@ -84,16 +84,15 @@ class Contenders:
   def score(self, path, folder) -> tuple[float, int]:
     """Returns the seconds and the number of scored tokens."""
     began = time.perf_counter()
-    shards = store.Shards(
+    corpus = scored_corpus.ScoredCorpus(
         folder, self.source(path), size=_SHARD.value, made_from={})
-    shards.make(
+    corpus.score(
         lambda examples: forward.dispatch(
             self.params, self.config, examples, mesh=self.mesh, tail=True,
             **self.how),
         seed=0)
-    shards.rank()
     seconds = time.perf_counter() - began
-    return seconds, int(shards.columns('length')['length'].sum())
+    return seconds, int(corpus.columns('length')['length'].sum())
 
   def forward(self, path) -> float:
     """Seconds of computing logits for the batches that scoring makes of the file."""

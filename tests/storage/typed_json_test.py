@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +30,7 @@ class Outer:
   done: bool
   parts: dict[str, Inner]
   rows: tuple[tuple[int, ...], ...] | None
+  extra: dict[str, Any]
 
 
 POINTS = st.builds(Point, st.floats(allow_nan=False), st.floats(0, 1))
@@ -37,7 +38,8 @@ RECORDS = st.builds(
     Outer, st.integers(), st.floats(allow_nan=False), st.booleans(),
     st.dictionaries(st.text(), st.builds(
         Inner, st.lists(POINTS).map(tuple), st.none() | st.text())),
-    st.none() | st.lists(st.lists(st.integers()).map(tuple)).map(tuple))
+    st.none() | st.lists(st.lists(st.integers()).map(tuple)).map(tuple),
+    st.dictionaries(st.text(), st.none() | st.integers() | st.text()))
 
 
 @given(RECORDS)
@@ -47,7 +49,7 @@ def test_a_record_is_read_as_it_was_written(record):
 
 
 def small():
-  return Outer(1, 0.5, True, {'a': Inner((Point(1.0, 2.0),), None)}, ((1, 2),))
+  return Outer(1, 0.5, True, {'a': Inner((Point(1.0, 2.0),), None)}, ((1, 2),), {})
 
 
 @pytest.mark.parametrize('change, message', [

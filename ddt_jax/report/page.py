@@ -1,0 +1,161 @@
+"""Reports as HTML: one file that needs no network, for light and dark screens.
+
+The pages are Jinja templates in `pages/` with autoescape on, since prompts and
+tokens come from a model or from a stranger's data. `Markup` marks what is not
+escaped: our own style sheets and script, and nothing else. A content security
+policy forbids the network, and all scripts but ours, should an escape fail.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+import hashlib
+import pathlib
+from typing import Any, NamedTuple
+
+import jinja2
+import markupsafe
+import numpy as np
+
+from ddt_jax.report import results
+from ddt_jax.report import style
+from ddt_jax.report import table
+
+_PAGES = pathlib.Path(__file__).parent / 'pages'
+# Of the heat maps: below 0 and above 0, and how opaque the ends of the scale are.
+# Text stays readable on them in both themes.
+BELOW, ABOVE, OPACITY = '213,94,0', '0,114,178', 0.75
+
+
+class Plot(NamedTuple):
+  """A picture in a page, with its heading and caption."""
+
+  heading: str
+  caption: str
+  picture: style.Picture
+
+
+class HeatMap(NamedTuple):
+  """A text by tokens.
+
+  Attributes:
+    heading: text above.
+    tokens: (token as shown, text of its tooltip, phi in nats).
+  """
+
+  heading: str
+  tokens: list[tuple[str, str, float]]
+
+
+def run(
+    *,
+    title: str,
+    verdict: str,
+    tables: Sequence[tuple[str, table.Table]],
+    notes: str,
+    about_phi: str,
+    plots: Sequence[Plot],
+    examples: Sequence[results.ShownText],
+    facts: table.Table,
+) -> str:
+  """The report of a run.
+
+  Args:
+    title, verdict, notes, about_phi: texts.
+    tables: with their headings.
+    plots: pictures.
+    examples: shown as heat maps before and after training, on one scale.
+    facts: table at the end.
+  """
+  limit = scale_limit([
+      phi for e in examples for phi in (*e.phi_before, *e.phi_after)])
+  return _environment().get_template('run.html.j2').render(
+      title=title, verdict=verdict, tables=tables, notes=notes,
+      about_phi=about_phi, plots=plots, facts=facts, limit=limit,
+      examples=[(e, _heat_maps(e)) for e in examples])
+
+
+def scores(
+    *,
+    title: str,
+    verdicts: Sequence[str],
+    tables: Sequence[tuple[str, table.Table]],
+    notes: str,
+    plots: Sequence[Plot],
+    examples: Mapping[str, Any] | None,
+) -> str:
+  """The report of scored corpora.
+
+  Args:
+    title, verdicts, notes: texts.
+    tables: with their headings.
+    plots: pictures.
+    examples: JSON-able data for score.js, see `scores_examples.pack`; None
+      without any.
+  """
+  script = (_PAGES / 'score.js').read_text()
+  digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+  data = None if examples is None else {
+      **examples, 'below': BELOW, 'above': ABOVE, 'opacity': OPACITY}
+  return _environment().get_template('scores.html.j2').render(
+      title=title, verdicts=verdicts, tables=tables, notes=notes, plots=plots,
+      data=data, script=markupsafe.Markup(script), script_digest=digest)
+
+
+def scale_limit(phis: Sequence[float]) -> float:
+  """End of a heat map's scale, in nats: at least 1.
+
+  It is the 95th percentile of abs(phi), rounded up. The few tokens beyond it
+  share the end's colour; on a longer scale all the others would be pale.
+  """
+  if not len(phis):
+    return 1.0
+  return max(float(np.ceil(np.quantile(np.abs(phis), 0.95))), 1.0)
+
+
+def _heat_maps(example: results.ShownText) -> list[HeatMap]:
+  maps = []
+  for when, phis in (('before', example.phi_before),
+                     ('after', example.phi_after)):
+    mean = f', mean phi {np.mean(phis):+.2f}' if phis else ''
+    tokens = []
+    for token, before, after, phi in zip(
+        example.tokens, example.phi_before, example.phi_after, phis,
+        strict=True):
+      shown = table.visible(token)
+      tooltip = (f'"{shown}": phi {before:+.2f} before, {after:+.2f} after'
+                 ' training')
+      with_breaks = shown.replace(table.LINE_END, f'{table.LINE_END}\n')
+      tokens.append((with_breaks, tooltip, phi))
+    maps.append(HeatMap(f'{when} training{mean}', tokens))
+  return maps
+
+
+def _color(phi: float, limit: float) -> str:
+  """CSS colour: orange below 0, blue above, transparent at 0."""
+  opacity = OPACITY * min(abs(phi) / limit, 1.0)
+  return f'rgba({BELOW if phi < 0 else ABOVE},{opacity:.2f})'
+
+
+def _data_uri(png: bytes) -> str:
+  return f'data:image/png;base64,{base64.b64encode(png).decode("ascii")}'
+
+
+def _printable(value: Any) -> Any:
+  """Replaces lone surrogates, which UTF-8 cannot encode, by '?'."""
+  if isinstance(value, str) and not isinstance(value, markupsafe.Markup):
+    return value.encode('utf-8', 'replace').decode('utf-8')
+  return value
+
+
+def _environment() -> jinja2.Environment:
+  environment = jinja2.Environment(
+      loader=jinja2.FileSystemLoader(_PAGES), autoescape=True,
+      undefined=jinja2.StrictUndefined, finalize=_printable, trim_blocks=True,
+      lstrip_blocks=True)
+  environment.policies['json.dumps_kwargs'] = {'separators': (',', ':')}
+  environment.filters |= {'color': _color, 'data_uri': _data_uri}
+  environment.globals['page_css'] = markupsafe.Markup(
+      (_PAGES / 'page.css').read_text())
+  environment.globals['score_css'] = markupsafe.Markup(
+      (_PAGES / 'score.css').read_text())
+  return environment

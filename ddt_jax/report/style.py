@@ -1,0 +1,76 @@
+"""Looks of the plots: a light and a dark style, and figures as PNG.
+
+A plot is a function that returns a figure; `draw` calls it once in each style.
+Colours are those of Okabe and Ito, which colour-blind readers can distinguish.
+In both styles 'C0' (blue) is the model after training or the first corpus, and
+'C1' (orange) the model before training or the second corpus.
+"""
+
+from collections.abc import Callable
+import io
+import textwrap
+from typing import Any, NamedTuple
+
+import cycler
+import matplotlib
+from matplotlib import figure
+from matplotlib.backends import backend_agg
+
+AFTER, BEFORE = 'C0', 'C1'
+
+
+class Picture(NamedTuple):
+  """One plot as PNG, for light and for dark screens."""
+
+  light: bytes
+  dark: bytes
+
+
+def _style(paper: str, ink: str, *colors: str) -> dict[str, Any]:
+  """Matplotlib's settings for a background, a text colour and lines."""
+  text = ('text.color', 'axes.labelcolor', 'axes.titlecolor', 'axes.edgecolor',
+          'xtick.color', 'ytick.color')
+  ground = ('figure.facecolor', 'axes.facecolor', 'savefig.facecolor')
+  return {
+      **dict.fromkeys(text, ink), **dict.fromkeys(ground, paper),
+      'axes.prop_cycle': cycler.cycler(color=[*colors, '#009e73', '#cc79a7', ink]),
+      'axes.spines.top': False, 'axes.spines.right': False,
+      'xtick.labelsize': 9, 'ytick.labelsize': 9,
+      # Names of corpora come from users: '$' is no mathematics.
+      'text.parse_math': False,
+  }
+
+
+LIGHT = _style('#ffffff', '#22262b', '#0072b2', '#b34f00')
+DARK = _style('#15181c', '#e4e6e9', '#56b4e9', '#e69f00')
+
+
+def draw(plot: Callable[..., figure.Figure], *args: Any) -> Picture:
+  """The figure of `plot(*args)` in both styles."""
+  pictures = []
+  for style in (LIGHT, DARK):
+    with matplotlib.rc_context(style):
+      buffer = io.BytesIO()
+      plot(*args).savefig(buffer, format='png')
+      pictures.append(buffer.getvalue())
+  return Picture(*pictures)
+
+
+def ink() -> str:
+  """Colour of text and rules in the current style."""
+  return matplotlib.rcParams['text.color']
+
+
+def paper() -> str:
+  """Colour of the background in the current style."""
+  return matplotlib.rcParams['axes.facecolor']
+
+
+def make_figure(title: str, height: float) -> figure.Figure:
+  """An empty figure, `height` inches high, under its title."""
+  # Not pyplot: its figures live in global state until they are closed.
+  fig = figure.Figure((7.6, height), dpi=150, layout='constrained')
+  backend_agg.FigureCanvasAgg(fig)
+  fig.suptitle(textwrap.fill(title, 84), x=0.01, ha='left', fontsize=11,
+               fontweight='bold')
+  return fig
