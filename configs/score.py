@@ -4,7 +4,9 @@ python -m experiments.score --config configs/score.py \
     --config.data.path=my.jsonl [--config.model.path=DIR] [--workdir DIR]
 
 Several inputs side by side: --config.data.paths=a.jsonl,b.jsonl,own
-The self-test, before anybody trusts a score: --config.calibrate=True
+Self-test, before you trust a score: --config.calibrate=True
+
+Two CPU cores, the embedded student, 1,000 own samples: about a minute.
 """
 
 import ml_collections
@@ -12,33 +14,72 @@ import ml_collections
 
 def get_config():
   c = ml_collections.ConfigDict()
-  c.name = 'score'
-  c.seed = 0
-  c.model = dict(path='embedded', dtype='float32', remat='none')
-  # path, or paths with commas between; 'own' among them is the model's own
-  # samples. max_tokens: 0 is the model's context. overlong: truncate | drop |
-  # error; bad_rows: error | skip. source: a column to tell apart by.
-  c.data = dict(
-      path='', paths='',
-      columns=dict(problem='problem', solution='solution', messages='messages'),
-      source='source', question='{problem}', bad_rows='error', max_tokens=0,
-      overlong='truncate',
-  )
-  # Of the distribution that is scored, and of own samples.
-  c.temperature = 1.0
-  c.own = dict(samples=1000, max_new_tokens=256)
-  # lengths: of texts on which the tests' false positives are counted. controls:
-  # the samples must fail under weights with so much noise, and shifted by one.
-  c.calibrate = False
-  c.calibration = dict(
-      samples=2000, lengths=(16, 64, 256), controls=False, noise=0.05)
-  # Together: so many tokens with their padding, at least so many rows; times
-  # the data and fsdp axes of the mesh. shard: rows that a kill can cost.
-  c.batch = dict(tokens=4096, rows=1)
-  c.shard = 2048
-  c.write = dict(prefix='ddt_')
-  # On the page, of all corpora together; of each, so many tokens at most.
-  c.report = dict(examples=1000, tokens=400)
-  c.mesh = dict(data=1, fsdp=-1, tensor=1)
-  c.decoding = dict(slots=256, tensor=1)
+  c.name = 'score'     # its folder is runs/<name>/<inputs> unless --workdir is given
+  c.seed = 0           # of own samples, of the randomised PIT, of shown examples
+  c.temperature = 1.0  # > 0: of the scored distribution and of own samples
+  c.calibrate = False  # whether to run the self-test first
+  c.shard = 2048       # rows in a file of scores, all that a kill can cost
+  c.update(data() | self_test() | machine())
   return c
+
+
+def data():
+  return dict(
+      # experiments.run.inputs.load_model
+      model=dict(
+          path='embedded',  # or a Hugging Face folder or id
+          dtype='float32',  # of activations and products; or bfloat16
+          remat='none',     # without effect: scoring has no backward
+      ),
+      data=dict(
+          path='',          # your .jsonl or .parquet
+          paths='',         # or several, with commas; own: the model's own samples
+          columns=dict(     # their names in your files
+              problem='problem', solution='solution', messages='messages',
+          ),
+          source='source',  # column by which the report breaks a file down
+          question='{problem}',  # prompt of a row that has no messages
+          bad_rows='error',      # or skip
+          max_tokens=0,     # longest prompt and response; 0: the model's context
+          overlong='truncate',   # rule for longer ones: truncate | drop | error
+      ),
+      write=dict(
+          prefix='ddt_',    # of the columns that scores are written to
+      ),
+      report=dict(
+          examples=1000,    # responses on the page, of all inputs together
+          tokens=400,       # shown of each, at most
+      ),
+  )
+
+
+def self_test():
+  return dict(
+      own=dict(
+          samples=1000,         # number, where `own` is among data.paths
+          max_new_tokens=256,   # longest sample, also in the self-test
+      ),
+      calibration=dict(
+          samples=2000,         # fewer make the bounds fail by chance
+          lengths=(16, 64, 256),  # tokens: false positives are counted at these
+          controls=False,       # whether to test that wrong models and masks fail
+          noise=0.05,           # relative noise on the weights of the wrong model
+      ),
+  )
+
+
+def machine():
+  return dict(
+      batch=dict(
+          tokens=4096,  # in one forward on each device, padding included: this
+                        # bounds the memory; a longer text is scored alone
+      ),
+      # ddt_jax.sharding.make_mesh: devices of each axis; -1: all that are left
+      mesh=dict(data=1, fsdp=-1, tensor=1),
+      # experiments.run.inputs.decoding_options
+      decoding=dict(
+          slots=256,       # responses decoded together
+          tensor=1,        # devices that share the heads; the rest are copies
+          cache_dtype='',  # of keys and values; '': as model.dtype
+      ),
+  )

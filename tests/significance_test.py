@@ -104,6 +104,20 @@ def test_auroc_is_the_share_of_pairs_in_order(lower, higher):
   assert significance.auroc(lower, higher) == pytest.approx(wanted)
 
 
+def test_auroc_by_hand():
+  assert significance.auroc(np.array([1, 2]), np.array([3, 4])) == 1
+  assert significance.auroc(np.array([3, 4]), np.array([1, 2])) == 0
+  assert significance.auroc(np.array([1, 1]), np.array([1, 1, 1])) == 0.5
+
+
+def test_false_discoveries_by_hand():
+  # level k / n: 0.0125, 0.025, 0.0375, 0.05; the third saves the second.
+  found = significance.false_discoveries(np.array([0.6, 0.001, 0.0375, 0.027]))
+  assert found.tolist() == [False, True, True, True]
+  assert not significance.false_discoveries(np.array([0.06, 0.9])).any()
+  assert significance.false_discoveries(np.array([])).tolist() == []
+
+
 @given(st.lists(st.floats(0, 1), max_size=40))
 def test_false_discoveries_follow_benjamini_and_hochberg(p_values):
   n, ranked = len(p_values), sorted(p_values)
@@ -139,3 +153,17 @@ def test_normal_quantiles_of_a_normal_sample_are_on_the_diagonal():
   assert len(normal) == 200
   np.testing.assert_allclose(found, normal, atol=0.04)
   assert len(significance.normal_quantiles(np.zeros(0))[0]) == 0
+  normal, found = significance.normal_quantiles(2 + 3 * z, points=50)
+  np.testing.assert_allclose(found, 2 + 3 * normal, atol=0.15)
+  # Shares 1/4 and 3/4: the quartiles of the standard normal.
+  normal, found = significance.normal_quantiles(np.array([1.0, 2.0]))
+  np.testing.assert_allclose(normal, [-0.6744897501960817, 0.6744897501960817])
+  np.testing.assert_allclose(found, [1.25, 1.75])
+
+
+def test_uniformity_is_kolmogorov_s_exact_test():
+  # Two numbers: P(D_2 >= d) = 1 - (4 d - 1)^2 / 2 for 1/4 <= d <= 1/2.
+  for d in (0.3, 0.4, 0.5):
+    assert significance.uniformity(d, 2).p_value == pytest.approx(
+        1 - (4 * d - 1)**2 / 2)
+  assert significance.uniformity(0.25, 2).p_value == pytest.approx(1)

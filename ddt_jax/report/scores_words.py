@@ -12,13 +12,14 @@ from ddt_jax.scoring import response_scores
 NOTES = (
     'phi measures fit, not correctness: a wrong answer in the model\'s own words'
     ' scores well, and a text that is more deterministic than the model can score'
-    ' above 0. Intervals (±) are 2 standard errors over responses. rejected: share'
-    ' of responses that the test on the probability integral transform (PIT)'
-    ' rejects at 5 % false discoveries; it holds for texts of any length. The z-test'
-    ' is calibrated only where the varentropy of a text sums to'
+    ' above 0. ±: 2 standard errors over responses. tokens: mean of a response.'
+    ' phi < -1: share of tokens. rejected: share of responses that the test on the'
+    ' probability integral transform (PIT) rejects at 5 % false discoveries; it'
+    ' holds for texts of any length. by z: the same by the z-test, which holds only'
+    ' where the varentropy of a text sums to'
     f' {response_scores.ENOUGH_VARENTROPY:g} nats^2 or more. AUROC: probability that'
     ' a score ranks an own sample above a response of the corpus; 0.5 is chance.'
-    ' Lowest 1 %: share of the negative sum of phi that comes from the 1 % of tokens'
+    ' lowest 1 %: share of the negative sum of phi that comes from the 1 % of tokens'
     ' with the lowest phi.')
 
 FILTERS = {  # keys of `corpus_summary.filters`
@@ -100,8 +101,8 @@ def tables(
 def corpora_table(summary: corpus_summary.ScoresSummary) -> table.Table:
   """Each corpus in one row."""
   return table.Table([
-      'corpus', 'responses', 'skipped', 'truncated', 'mean tokens', 'mean phi',
-      'perplexity', 'phi < -1', '< -3', '< -5', 'rejected', 'by z-test',
+      'corpus', 'responses', 'skipped', 'truncated', 'tokens', 'mean phi',
+      'perplexity', 'phi < -1', '< -3', '< -5', 'rejected', 'by z',
   ], [[
       name, f'{n.responses:,}', f'{n.skipped:,}', f'{n.truncated:,}',
       f'{n.length:.1f}', f'{n.phi:+.4f} ± {2 * n.phi_se:.4f}',
@@ -125,7 +126,7 @@ def lowest_table(summary: corpus_summary.ScoresSummary) -> table.Table:
   rows = []
   for name, n in _with_sources(summary):
     shares = [
-        'phi not below 0' if x is None else f'{x:.0%}'
+        'phi \u2265 0' if x is None else f'{x:.0%}'
         for x in n.lowest.values()
     ]
     fifths = [
@@ -134,7 +135,7 @@ def lowest_table(summary: corpus_summary.ScoresSummary) -> table.Table:
     rows.append([
         name, f'{n.phi:+.4f}', *shares, *(f'{x:+.3f}' for x in fifths)])
   return table.Table([
-      'corpus', 'mean phi', 'lowest 1 %', 'lowest 5 %', 'phi in the 1st fifth',
+      'corpus', 'mean phi', 'lowest 1 %', 'lowest 5 %', 'phi: 1st fifth',
       '2nd', '3rd', '4th', '5th',
   ], rows)
 
@@ -169,8 +170,8 @@ def self_test_table(test: calibration.SelfTest) -> table.Table:
   if test.z_variance is not None:
     low, high = calibration.VARIANCE
     rows.append([
-        f'variance of z between {low:g} and {high:g}, for texts cut at a summed'
-        f' varentropy of {response_scores.ENOUGH_VARENTROPY:g} nats^2',
+        f'variance of z in [{low:g}, {high:g}], texts cut at'
+        f' {response_scores.ENOUGH_VARENTROPY:g} nats^2',
         f'{test.z_variance:.3f}', test.variance_is_one])
   return table.Table(
       ['requirement', 'measured', 'met'],

@@ -154,7 +154,7 @@ def endless_samples(
     max_tokens: of prompt and text together.
     key, seed: of the samples, and of the randomised PIT.
     temperature: of the samples, above 0.
-    decoding: options of `engine.generate`: slots, mesh.
+    decoding: options of `engine.generate`; its eos_ids are ignored.
     block: texts scored at a time.
 
   Returns:
@@ -171,12 +171,13 @@ def endless_samples(
   chosen = [fitting[i % len(fitting)] for i in range(samples)]
   drawn = engine.generate(
       params, config, chosen, key=key, max_new_tokens=length,
-      temperature=temperature, eos_ids=(), **decoding)
+      temperature=temperature, **{**decoding, 'eos_ids': ()})
   examples = [
       chat.answered(p, g.tokens) for p, g in zip(chosen, drawn, strict=True)]
   parts = []
   for first in range(0, samples, block):
-    _, stats = dispatch(params, examples=examples[first: first + block]).collect()
+    _, stats = dispatch(
+        params, examples=examples[first: first + block], tail=True).collect()
     parts.append(stats.map(lambda x: x.reshape(-1, length)))
   stats = jax.tree.map(lambda *x: np.concatenate(x), *parts)
   return stats, randomised_pit(stats, seed)

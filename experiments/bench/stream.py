@@ -30,8 +30,8 @@ from ddt_jax.data import census
 from ddt_jax.data import chat
 from ddt_jax.embedded import problems
 from ddt_jax.scoring import forward
-from ddt_jax.scoring import sources
 from ddt_jax.scoring import scored_corpus
+from ddt_jax.scoring import sources
 from experiments.bench import paired
 from experiments.run import lifecycle
 

@@ -1,71 +1,114 @@
-"""What is advised for which corpus, and which examples are shown."""
+"""Numbers of a corpus by hand, its diagnosis, its filters, shown examples."""
+
+import dataclasses
 
 import numpy as np
 import pytest
 
 from ddt_jax.scoring import corpus_summary
+from ddt_jax.scoring import token_sums
+from ddt_jax.storage import typed_json
+from tests.support import corpora
+
+OFF_POLICY = dict(
+    responses=100, phi=-0.3, phi_se=0.01, rejected=0.9, tail_5=0.02,
+    lowest={'1 %': 0.2, '5 %': 0.4})
 
 
-def corpus(**numbers):
-  return {
-      'responses': 100, 'phi': -0.3, 'phi_se': 0.01, 'rejected': 0.9,
-      'tail_5': 0.02, 'carried': {'1 %': 0.2, '5 %': 0.4},
-  } | numbers
-
-
-@pytest.mark.parametrize('numbers, remedy, said', [
-    ({'phi': -0.02, 'rejected': 0.01}, 'none', 'is on-policy'),
-    ({'phi': -0.07, 'rejected': 0.04}, 'hinted', 'mildly off-policy'),
-    ({'carried': {'1 %': 0.9, '5 %': 1.1}, 'tail_5': 0.005}, 'mask', 'a mask first'),
-    ({'carried': {'1 %': 0.9, '5 %': 1.1}}, 'idft', 'IDFT first'),
-    ({'carried': {'1 %': 0.3, '5 %': 0.7}}, 'idft', 'IDFT first'),
-    ({'carried': {'1 %': 0.3, '5 %': 0.7}, 'phi': -2.0}, 'hinted', 'Hinted Decoding'),
-    ({}, 'hinted', 'is off-policy'),
-    ({'phi': 0.2, 'carried': {'1 %': None, '5 %': None}}, 'deterministic',
-     'more deterministic'),
+@pytest.mark.parametrize('numbers, diagnosis', [
+    ({'phi': -0.02, 'rejected': 0.01}, 'on_policy'),
+    ({'phi': -0.07, 'rejected': 0.04}, 'spread'),
+    ({'lowest': {'1 %': 0.9, '5 %': 1.1}, 'tail_5': 0.005}, 'few_tokens'),
+    ({'lowest': {'1 %': 0.9, '5 %': 1.1}}, 'some_tokens'),
+    ({'lowest': {'1 %': 0.3, '5 %': 0.7}}, 'some_tokens'),
+    ({'lowest': {'1 %': 0.3, '5 %': 0.7}, 'phi': -2.0}, 'spread'),
+    ({}, 'spread'),
+    ({'phi': 0.2, 'lowest': {'1 %': None, '5 %': None}}, 'deterministic'),
 ], ids=str)
-def test_remedies(numbers, remedy, said):
-  assert corpus_summary.remedy(corpus(**numbers)) == remedy
-  text = corpus_summary.verdict('mine', corpus(**numbers))
-  assert said in text and 'responses rejected' in text
+def test_diagnosis(numbers, diagnosis):
+  found = corpora.summary(**OFF_POLICY | numbers)
+  assert corpus_summary.diagnose(found) == diagnosis
 
 
-def test_an_empty_corpus_has_a_verdict():
-  assert 'nothing to score' in corpus_summary.verdict('x', corpus(responses=0))
+@pytest.mark.parametrize('phi, rejected, far', [
+    (-0.11, 0.1, True), (-0.09, 0.1, False), (-0.09, 0.6, True)])
+def test_data_beyond_self_distillation_are_far(phi, rejected, far):
+  found = corpora.summary(phi=phi, rejected=rejected)
+  assert corpus_summary.is_far(found) == far
 
 
-def test_filters_say_what_they_keep():
+def test_numbers_by_hand():
+  # Two responses of 1 and 3 tokens.
+  phi, lengths = np.array([-1.0, -2, 0, -1]), np.array([1, 3])
+  columns = {name: np.zeros(2) for name in corpus_summary.COLUMNS} | {
+      'length': lengths, 'phi': np.array([-1.0, -1]),
+      'phi_sum': np.array([-1.0, -3]), 'log_p_sum': np.array([-2.0, -4]),
+      'tail_1': np.array([0.0, 1 / 3]), 'z': np.array([-1.0, 3]),
+      'p_value': np.array([0.9, 0.001]), 'rejected': np.array([False, True])}
+  sums = token_sums.TokenSums.of(phi, lengths, np.array([0.1, 0.3, 0.6, 0.99]))
+  found = corpus_summary.numbers(columns, sums)
+  assert (found.responses, found.tokens, found.length) == (2, 4, 2)
+  assert found.phi == -1 and found.phi_se == 0  # both have this mean
+  assert found.nll == 1.5 and found.perplexity == pytest.approx(np.exp(1.5))
+  assert found.tail_1 == pytest.approx(1 / 4) and found.tail_3 == 0
+  assert found.rejected == 0.5 and found.rejected_z == 0.5
+  assert (found.z_mean, found.z_variance) == (1, 4)
+  assert sum(found.token_phi.counts) == 4 and sum(found.pit_histogram) == 4
+  assert found.lowest['5 %'] == pytest.approx(0.2 * 2 / 4)  # 0.2 of a token
+
+
+def test_the_standard_error_is_over_responses():
+  # Residuals from the mean of -1: +1 for one token, -1 for one token.
+  columns = {name: np.zeros(2) for name in corpus_summary.COLUMNS} | {
+      'length': np.array([1, 1]), 'phi': np.array([0.0, -2]),
+      'phi_sum': np.array([0.0, -2])}
+  sums = token_sums.TokenSums.of([0, -2], [1, 1], [0.5, 0.5])
+  assert corpus_summary.numbers(columns, sums).phi_se == pytest.approx(
+      np.sqrt(2) / 2)
+
+
+def test_an_empty_corpus_has_numbers():
+  columns = {name: np.zeros(0) for name in corpus_summary.COLUMNS}
+  found = corpus_summary.numbers(columns, token_sums.TokenSums.of([], [], []))
+  assert found.responses == 0 and found.phi == 0 and found.z_variance is None
+
+
+def test_a_summary_survives_its_file():
+  found = corpus_summary.ScoresSummary(
+      'm', 1.0, 'own', {'own': corpora.summary(), 'b': corpora.summary(
+          sources={'s': corpora_numbers()})}, {'b': {'phi': 0.75}})
+  assert typed_json.from_json(
+      typed_json.to_json(found), corpus_summary.ScoresSummary, source='x') == found
+
+
+def corpora_numbers():
+  whole = corpora.summary(n=7)
+  return corpus_summary.Numbers(**{
+      f.name: getattr(whole, f.name)
+      for f in dataclasses.fields(corpus_summary.Numbers)})
+
+
+def test_filters_keep_what_they_say():
   columns = {
       'phi': np.array([-0.6, -0.2, 0.0, 0.1]), 'length': np.array([10, 20, 30, 40]),
       'phi_sum': np.array([-6.0, -4, 0, 4]), 'tail_5': np.array([0.1, 0, 0, 0]),
       'rejected': np.array([True, True, False, False]),
   }
   found = corpus_summary.filters(columns)
-  assert found['all'] == {'responses': 1.0, 'tokens': 1.0, 'phi': -0.06}
-  assert found['what the test does not reject'] == {
-      'responses': 0.5, 'tokens': 0.7, 'phi': pytest.approx(4 / 70)}
-  assert found['mean phi above -0.5']['tokens'] == 0.9
-  assert found['no token with phi below -5']['responses'] == 0.75
-
-
-class Fake:
-  """Shards whose responses have these phi."""
-
-  def __init__(self, phi):
-    self._phi = np.array(phi)
-
-  def columns(self, *names):
-    assert names == ('phi',)
-    return {'phi': self._phi}
+  assert found['all'] == corpus_summary.Filter(1.0, 1.0, -0.06)
+  assert found['accepted'] == corpus_summary.Filter(
+      0.5, 0.7, pytest.approx(4 / 70))
+  assert found['phi > -0.5'].tokens == 0.9
+  assert found['no token below -5'].responses == 0.75
 
 
 def test_the_worst_the_typical_and_some_others_are_shown():
-  phi = [5, -9, 0, 1, -8, 2, 0.9, 30, -7, 1.1, 40, 50]
-  found = corpus_summary.choose(Fake(phi), 9, seed=0)
+  phi = np.array([5, -9, 0, 1, -8, 2, 0.9, 30, -7, 1.1, 40, 50])
+  found = corpus_summary.choose(phi, 9, seed=0)
   assert found['worst'] == [1, 4, 8]
   assert set(found['typical']) == {3, 6, 9}  # about the median, 1.05
   assert len(found['drawn']) == 3
   places = [i for some in found.values() for i in some]
   assert len(set(places)) == 9
-  few = corpus_summary.choose(Fake([1.0, 2.0]), 9, seed=0)
+  few = corpus_summary.choose(np.array([1.0, 2.0]), 9, seed=0)
   assert sorted(i for some in few.values() for i in some) == [0, 1]

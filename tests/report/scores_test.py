@@ -12,32 +12,14 @@ from ddt_jax import ddt
 from ddt_jax import embedded
 from ddt_jax.data import chat
 from ddt_jax.report import scores
-from ddt_jax.report import scores_page
-from ddt_jax.scoring import corpus_stats
+from ddt_jax.report import scores_examples
 from ddt_jax.scoring import corpus_summary
 from tests.support import chromium
+from tests.support import corpora
 
-STRANGE = '<script>document.title="broken"</script><img src=x onerror=alert(1)> &amp;'
-
-
-def numbers(n=400, seed=0):
-  """Of a corpus, as `corpus_summary.describe` has them."""
-  rng = np.random.default_rng(seed)
-  lengths = rng.integers(5, 20, n)
-  tokens = int(lengths.sum())
-  log_p = -rng.exponential(size=tokens).astype(np.float32)
-  stats = ddt.TokenStats(
-      log_p=log_p, entropy=rng.random(tokens).astype(np.float32),
-      varentropy=rng.random(tokens).astype(np.float32))
-  pit = rng.random(tokens)
-  columns = corpus_stats.per_response(stats, lengths, pit)
-  columns['rejected'] = corpus_stats.rejected(columns['pit_p_value'])
-  sums = corpus_stats.TokenSums.of(stats.phi, lengths, pit)
-  return corpus_summary.numbers(columns, sums) | {
-      'rows': n, 'skipped': 2, 'truncated': 1, 'sources': {},
-      'filters': corpus_summary.filters(columns),
-      'reasons': {f'{STRANGE} is empty': 2},
-  }
+STRANGE = (
+    '<script>document.title="broken"</script><img src=x onerror=alert(1)> &amp;'
+    ' "\' onload=alert(1) x="')
 
 
 @functools.cache
@@ -60,7 +42,7 @@ def example(i, corpus='mine.jsonl', text='an answer'):
       'pit_p_value': (i % 50) / 50, 'rejected': i % 50 == 0, 'perplexity': 2.0,
       'length': n,
   }
-  return scores_page.example(
+  return scores_examples.ScoredResponse.of(
       tokenizer, corpus, ('worst', 'typical', 'drawn')[i % 3],
       {f'ddt_{k}': v for k, v in row.items()} | {'source': f'source {i % 2}'},
       'ddt_', chat.answered(prompt, ids), stats, most=400, source='source')
@@ -69,10 +51,10 @@ def example(i, corpus='mine.jsonl', text='an answer'):
 def write(folder, count=1000):
   examples = [example(i) for i in range(count - 1)]
   examples.append(example(count - 1, corpus=STRANGE, text=STRANGE))
-  summary = {
-      'model': STRANGE, 'own': '', 'temperature': 1.0, 'auroc': {},
-      'corpora': {'mine.jsonl': numbers(), STRANGE: numbers(seed=1)},
-  }
+  summary = corpus_summary.ScoresSummary(
+      model=STRANGE, own='', temperature=1.0, auroc={}, corpora={
+          'mine.jsonl': corpora.summary(), STRANGE: corpora.summary(
+              seed=1, reasons={f'{STRANGE} is empty': 2})})
   said = scores.write(folder, summary, examples)
   assert 'mine.jsonl is off-policy' in said
   return folder / 'report.html'

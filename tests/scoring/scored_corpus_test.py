@@ -16,9 +16,10 @@ from ddt_jax import weights
 from ddt_jax.data import census
 from ddt_jax.data import chat
 from ddt_jax.embedded import problems
+from ddt_jax.scoring import columns
 from ddt_jax.scoring import forward
+from ddt_jax.scoring import scored_corpus
 from ddt_jax.scoring import sources
-from ddt_jax.scoring import store
 
 COLUMNS = dict(
     problem='problem', solution='solution', messages='messages', answer='', id='')
@@ -56,15 +57,14 @@ def write(path, some):
 
 def make(folder, path, after=lambda rows: None, size=5, **options):
   config, params = load()
-  shards = store.Shards(
+  corpus = scored_corpus.ScoredCorpus(
       folder, source(path, **options), size=size, made_from={'seed': 0})
-  shards.make(
+  corpus.score(
       functools.partial(
           forward.dispatch, params, config, mesh=mesh(), batch=1, tokens=512,
           tail=True),
       seed=0, after=after)
-  shards.rank()
-  return shards
+  return corpus
 
 
 def lines(folder):
@@ -81,7 +81,7 @@ def content(folder):
 def test_rows_keep_their_columns_and_get_scores_in_both_formats(tmp_path):
   given = rows()
   folder = tmp_path / 'scores'
-  shards = make(folder, write(tmp_path / 'in.jsonl', given))
+  corpus = make(folder, write(tmp_path / 'in.jsonl', given))
   assert len(list(folder.glob('*.parquet'))) == 3
   found = lines(folder)
   assert [{k: row[k] for k in given[0]} for row in found] == given
@@ -91,7 +91,7 @@ def test_rows_keep_their_columns_and_get_scores_in_both_formats(tmp_path):
       row['mixed'] for row in given]
   for row, other in zip(found, table.to_pylist(), strict=True):
     assert row['ddt_line'] == other['ddt_line']
-    for name in store.TOKENS:
+    for name in columns.TOKENS:
       key = f'ddt_token_{name}'
       assert len(row[key]) == row['ddt_length']
       np.testing.assert_allclose(row[key], other[key], atol=6e-5)
@@ -103,7 +103,7 @@ def test_rows_keep_their_columns_and_get_scores_in_both_formats(tmp_path):
 
   # The same numbers as by the statistics of the texts one after another.
   config, params = load()
-  examples = [e for _, e in shards.examples(range(12))]
+  examples = [e for _, e in corpus.examples(range(12))]
   alone = forward.token_stats(params, config, examples, batch=1, mesh=mesh())
   for row, stats, example in zip(table.to_pylist(), alone, examples, strict=True):
     np.testing.assert_allclose(row['ddt_token_phi'], stats.phi, atol=2e-5)
@@ -148,10 +148,10 @@ def test_what_was_stopped_or_damaged_ends_the_same(tmp_path):
 
 
 @pytest.mark.parametrize('published', [0, 1, 2, 3])
-def test_a_kill_while_ranking_loses_no_shard(tmp_path, monkeypatch, published):
+def test_a_kill_while_ranking_loses_no_part(tmp_path, monkeypatch, published):
   path = write(tmp_path / 'in.jsonl', rows())
   make(tmp_path / 'whole', path)
-  real, count = store.storage.publish, None
+  real, count = scored_corpus.storage.publish, None
 
   def publish(file, data):
     nonlocal count
@@ -161,15 +161,15 @@ def test_a_kill_while_ranking_loses_no_shard(tmp_path, monkeypatch, published):
       count += 1
     real(file, data)
 
-  monkeypatch.setattr(store.storage, 'publish', publish)
-  rank = store.Shards.rank
+  monkeypatch.setattr(scored_corpus.storage, 'publish', publish)
+  rank = scored_corpus.ScoredCorpus._rank
 
   def killed(self):
     nonlocal count
     count = 0
     rank(self)
 
-  monkeypatch.setattr(store.Shards, 'rank', killed)
+  monkeypatch.setattr(scored_corpus.ScoredCorpus, '_rank', killed)
   with pytest.raises(KeyboardInterrupt):
     make(tmp_path / 'cut', path)
   monkeypatch.undo()
@@ -183,7 +183,7 @@ def test_another_file_or_config_is_refused(tmp_path):
   path = write(tmp_path / 'in.jsonl', rows(3))
   make(tmp_path / 'scores', path)
   write(path, rows(4))
-  with pytest.raises(ValueError, match='was made from'):
+  with pytest.raises(errors.InputError, match='was made from'):
     make(tmp_path / 'scores', path)
   scored = lines(tmp_path / 'scores')
   again = write(tmp_path / 'again.jsonl', scored)
@@ -202,10 +202,10 @@ def bad_rows():
 
 def test_broken_empty_and_overlong_rows_are_named_and_counted(tmp_path):
   path = write(tmp_path / 'in.jsonl', bad_rows())
-  shards = make(tmp_path / 'scores', path, bad_rows='skip')
+  corpus = make(tmp_path / 'scores', path, bad_rows='skip')
   assert [row['ddt_line'] for row in lines(tmp_path / 'scores')] == [1, 4, 5, 7]
-  skipped = dict(shards.skipped())
-  assert sorted(skipped) == [2, 3, 6] and shards.truncated() == 1
+  skipped = dict(corpus.skipped())
+  assert sorted(skipped) == [2, 3, 6] and corpus.truncated() == 1
   assert 'broken JSON' in skipped[2] and "'solution' is empty" in skipped[3]
   assert 'more than data.max_tokens=200' in skipped[6]
   cut = lines(tmp_path / 'scores')[2]
@@ -216,15 +216,15 @@ def test_broken_empty_and_overlong_rows_are_named_and_counted(tmp_path):
   with pytest.raises(errors.InputError, match=r'in.jsonl:2: broken JSON'):
     make(tmp_path / 'refused', path)
   long = write(tmp_path / 'long.jsonl', [bad_rows()[0], bad_rows()[4]])
-  with pytest.raises(ValueError, match=r'long.jsonl:2: \d+ tokens'):
+  with pytest.raises(errors.InputError, match=r'long.jsonl:2: \d+ tokens'):
     make(tmp_path / 'long', long, overlong='error')
 
 
 def test_tokens_that_the_model_does_not_know(tmp_path):
   path = write(tmp_path / 'in.jsonl', rows(3))
-  shards = make(tmp_path / 'skip', path, bad_rows='skip', vocab_size=5)
-  assert [line for line, _ in shards.skipped()] == [1, 2, 3]
-  assert 'the model knows 5' in dict(shards.skipped())[1]
+  corpus = make(tmp_path / 'skip', path, bad_rows='skip', vocab_size=5)
+  assert [line for line, _ in corpus.skipped()] == [1, 2, 3]
+  assert 'the model knows 5 tokens' in dict(corpus.skipped())[1]
   assert lines(tmp_path / 'skip') == []
   with pytest.raises(errors.InputError, match='in.jsonl:1: the token .* has the id'):
     make(tmp_path / 'error', path, vocab_size=5)
@@ -233,16 +233,16 @@ def test_tokens_that_the_model_does_not_know(tmp_path):
 def test_a_model_that_is_not_finite_is_named_by_row(tmp_path):
   config, params = load()
   broken = jax.tree.map(lambda x: x * np.nan, params)
-  shards = store.Shards(
+  corpus = scored_corpus.ScoredCorpus(
       tmp_path / 'x', source(write(tmp_path / 'in.jsonl', rows(2))), size=5,
       made_from={})
-  with pytest.raises(FloatingPointError, match='in.jsonl:1: .* no finite'):
-    shards.make(functools.partial(
+  with pytest.raises(errors.InputError, match='in.jsonl:1: .* no finite'):
+    corpus.score(functools.partial(
         forward.dispatch, broken, config, mesh=mesh(), batch=1, tail=True), seed=0)
 
 
 def test_a_large_file_is_not_held(tmp_path, monkeypatch):
-  """No more rows are alive than two shards have."""
+  """No more rows are alive than two corpus have."""
   path = write(tmp_path / 'in.jsonl', rows(40))
   alive = set()
   most = 0
