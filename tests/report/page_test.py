@@ -1,0 +1,135 @@
+"""Pages escape every text, wherever it stands, and lose nothing of it."""
+
+import html.parser
+import json
+
+import pytest
+
+from ddt_jax.report import page
+from ddt_jax.report import results
+from ddt_jax.report import style
+from ddt_jax.report import table
+
+HOSTILE = [
+    '<script>alert(1)</script>', '</script><script>alert(1)</script>', '<!--',
+    '" onmouseover="alert(1)', "' onmouseover='alert(1)", '{{ 7 * 7 }}',
+    '{% raw %}', '&amp; &lt;', ']]>', '\u2028', 'a\nb',
+]
+PLOT = page.Plot('heading', 'caption', style.Picture(b'light', b'dark'))
+CELLS = table.Table(['name', 'n'], [['a', '1']])
+
+
+class Page(html.parser.HTMLParser):
+  """Tags with their attributes, and the text outside and inside of scripts."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.tags, self.text, self.scripts = [], '', []
+    self._in_script = False
+    self.feed(text)
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append((tag, dict(attrs)))
+    if tag == 'script':
+      self._in_script = True
+      self.scripts.append('')
+
+  def handle_endtag(self, tag):
+    self._in_script &= tag != 'script'
+
+  def handle_data(self, data):
+    if self._in_script:
+      self.scripts[-1] += data
+    else:
+      self.text += data
+
+
+def run_page(text='', facts=CELLS):
+  example = results.ShownText(text, text, (text, 'b'), (-3.0, 0.1), (0.5, 0.2))
+  return page.run(
+      title=text, verdict=text, tables=[(text, table.Table(
+          [text, text], [[text, text]]))], notes=text, about_phi=text,
+      plots=[PLOT._replace(heading=text, caption=text)], examples=[example],
+      facts=facts)
+
+
+def scores_page(text=''):
+  return page.scores(
+      title=text, verdicts=[text], tables=[(text, CELLS)], notes=text,
+      plots=[PLOT._replace(caption=text)],
+      examples={'examples': [{'prompt': text}], 'vocabulary': [text], 'limit': 2.0})
+
+
+def names(found):
+  """Tags with the names of their attributes."""
+  return [(tag, sorted(attrs)) for tag, attrs in found.tags]
+
+
+@pytest.mark.parametrize('make', [run_page, scores_page])
+@pytest.mark.parametrize('text', HOSTILE)
+def test_a_hostile_text_adds_no_tag_and_no_attribute(make, text):
+  assert names(Page(make(text))) == names(Page(make('plain')))
+
+
+@pytest.mark.parametrize('text', HOSTILE)
+def test_a_text_is_shown_as_it_is(text):
+  found = Page(run_page(text))
+  # Title twice, verdict, heading, four cells, notes, phi, plot twice, example.
+  assert found.text.count(text) >= 13
+  image, = (attrs for tag, attrs in found.tags if tag == 'img')
+  assert image['alt'] == text
+  tooltips = [a['title'] for tag, a in found.tags if 'title' in a]
+  assert f'"{table.visible(text)}": phi -3.00 before, +0.50 after training' in (
+      tooltips)
+
+
+@pytest.mark.parametrize('text', HOSTILE)
+def test_a_text_reaches_the_script_as_data(text):
+  data, script = Page(scores_page(text)).scripts
+  assert json.loads(data)['vocabulary'] == [text]
+  assert json.loads(data)['examples'] == [{'prompt': text}]
+  assert '<' not in data
+  assert script == Page(scores_page('')).scripts[1]
+
+
+def test_half_a_surrogate_pair_does_not_end_the_report():
+  for make in (run_page, scores_page):
+    assert make('a\ud800b').encode()
+  assert 'a?b' in run_page('a\ud800b')
+
+
+def test_only_the_page_s_own_script_may_run():
+  policies = [
+      attrs['content'] for text in (run_page(), scores_page())
+      for tag, attrs in Page(text).tags if 'http-equiv' in attrs]
+  assert all(p.startswith("default-src 'none'") for p in policies)
+  assert 'script-src' not in policies[0]
+  assert "script-src 'sha256-" in policies[1]
+
+
+def test_a_page_without_examples_has_no_script():
+  text = page.scores(
+      title='', verdicts=[], tables=[], notes='', plots=[], examples=None)
+  assert not Page(text).scripts and 'Examples' not in text
+
+
+def test_a_header_without_names_is_left_out():
+  facts = table.Table(['run', ''], [['model', 'm']], words=(0, 1))
+  tags = [tag for tag, _ in Page(run_page('x', facts)).tags]
+  assert tags.count('th') == 2  # of the other table
+  cells = [a for tag, a in Page(run_page('x', facts)).tags if tag == 'td']
+  assert [a.get('class') for a in cells] == ['words', None, 'words', 'words']
+
+
+@pytest.mark.parametrize('phis, limit', [
+    ([], 1.0), ([0.1, -0.2], 1.0), ([-2.5] * 20, 3.0), ([0.0] * 99 + [-50.0], 1.0)])
+def test_the_scale_of_a_heat_map(phis, limit):
+  assert page.scale_limit(phis) == limit
+
+
+def test_tokens_are_coloured_by_phi():
+  found = Page(run_page('x'))
+  styles = [a['style'] for tag, a in found.tags if a.get('class') == 'token']
+  # The limit is 3, the 95th percentile of 3, 0.1, 0.5, 0.2, rounded up.
+  assert styles[0] == f'background:rgba({page.BELOW},0.75)'
+  assert styles[2] == f'background:rgba({page.ABOVE},0.12)'
