@@ -1,17 +1,17 @@
 r"""Hinted Decoding: two streams, one text.
 
 The hinted stream p has read a reference solution, the student stream q the
-question alone; both are rows of one batch. Each token is drawn from
+question alone. Both are rows of one batch. Each token is drawn from the mixture
 
 .. math:: \log m = (1 - \lambda) \log p + \lambda \log q
 
-with lambda from the entropy of p (see `hinting`), and appended to both. Once the
-splitter has appeared the student alone speaks: a wrong derivation is not rescued
-by the hint. Source: arXiv:2602.12222, section on Hinted Decoding.
+with lambda from the entropy of p (see `hinting`), and is appended to both. After
+the splitter only the student decides, so the hint cannot rescue a wrong
+derivation. Source: arXiv:2602.12222, section on Hinted Decoding.
 """
 
 from collections.abc import Callable, Sequence
-import functools
+import math
 from typing import Any, NamedTuple
 
 from flax import struct
@@ -20,23 +20,26 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from ddt_jax import engine
+from ddt_jax import errors
 from ddt_jax import hinting
 from ddt_jax import model
 from ddt_jax import stopping
-from ddt_jax.engine import device_loop
-from ddt_jax.engine import requests
 
 Generated = engine.Generated
+
+# Token ids of the student's prompt and of the hinted one.
+Pair = tuple[Sequence[int], Sequence[int]]
 
 
 @struct.dataclass
 class Mixture:
-  """How the streams' distributions become one; see `hinting`.
+  """Mixes the logits of the hinted and the student stream, see `hinting`.
 
   Attributes:
-    beta, center: see `hinting.hint_weight`; another number needs no compilation.
-    schedule, bounds: see `hinting.hint_weight`.
-    first_from_hint: the first token is the hinted stream's alone.
+    beta, center: see `hinting.hint_weight`. They are traced: other values use the
+      same compiled loop.
+    schedule, bounds: see `hinting.hint_weight`; static.
+    first_from_hint: draw the first token from the hinted stream alone.
   """
 
   beta: float
@@ -50,7 +53,13 @@ class Mixture:
   def __call__(
       self, logits: jax.Array, count: jax.Array, past_splitter: jax.Array
   ) -> jax.Array:
-    """logits [2, S, V], tokens so far [S], bool [S] -> log m + constant [S, V]."""
+    """Returns log m [S, V] up to a constant per row.
+
+    Args:
+      logits: [2, S, V], hinted and student.
+      count: [S], tokens drawn so far.
+      past_splitter: bool [S], whether they contain the splitter.
+    """
     hinted, student = logits
     lam = hinting.hint_weight(
         hinting.entropy(hinted), logits.shape[-1], schedule=self.schedule,
@@ -65,14 +74,14 @@ class Mixture:
 def generate(
     params: Any,
     config: model.ModelConfig,
-    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+    pairs: Sequence[Pair],
     *,
     key: jax.Array,
     max_new_tokens: int,
     beta: float,
     schedule: str = 'linear',
     center: float = 0.5,
-    bounds: tuple[float, float] = (0.3, 0.7),
+    bounds: Sequence[float] = (0.3, 0.7),
     temperature: float,
     top_p: float,
     greedy: bool = False,
@@ -91,56 +100,98 @@ def generate(
     mesh: Mesh | None = None,
     progress: bool = False,
 ) -> list[Generated]:
-  """Continues two contexts with one text; see the module.
+  """Continues two contexts with one text, see the module.
 
   Args:
     params, config: the model, the same for both streams.
     pairs: (student ids, hinted ids), each non-empty, of any lengths.
-    beta, schedule, center, bounds: see `hinting.hint_weight`; linear with
-      beta = 0 is self-distillation, the hinted stream alone.
-    splitter: what ends the hint's say, e.g. '\\boxed{'; needs the tokenizer.
+    beta, schedule, center, bounds: see `hinting.hint_weight`. Linear with
+      beta = 0 is self-distillation: the hinted stream alone.
+    splitter: string after which only the student decides, e.g. '\\boxed{'; needs
+      the tokenizer. None: the hint never ends.
     tokenizer: of transformers.
-    first_from_hint: the first token comes from the hinted stream alone, and
-      does not end the response.
-    repetition: (window, times, every), see `engine.generate`.
-    key, max_new_tokens, temperature, top_p, greedy, order, eos_ids, slots,
-      official_window, max_tokens, request_ids, on_result, cache_dtype, mesh,
-      progress: see `engine.generate`.
+    first_from_hint: draw the first token from the hinted stream alone; it does
+      not end the response.
+    key, max_new_tokens, max_tokens, request_ids, on_result: see
+      `engine.generate`.
+    temperature, top_p, greedy, order, eos_ids, slots, repetition,
+      official_window, cache_dtype, mesh, progress: see `engine.DecodeOptions`.
 
   Returns:
     Generated, in the order of `pairs`.
 
   Raises:
-    ValueError: an option or a request that cannot be served, by name.
+    InputError: naming the option or the request that is invalid.
   """
-  if beta < 0:
-    raise ValueError(f'hint.beta {beta} is negative')
-  mixture = Mixture(beta, center, schedule, tuple(bounds), first_from_hint)
-  hinting.hint_weight(
-      jnp.zeros(()), config.vocab_size, schedule=schedule, beta=beta,
-      center=center, bounds=bounds,
+  options = _two_stream_options(
+      config, beta=beta, schedule=schedule, center=center, bounds=bounds,
+      splitter=splitter, tokenizer=tokenizer, first_from_hint=first_from_hint,
+      temperature=temperature, top_p=top_p, greedy=greedy, order=order,
+      eos_ids=tuple(eos_ids), slots=slots, repetition=repetition,
+      official_window=official_window, cache_dtype=cache_dtype, mesh=mesh,
+      progress=progress,
   )
+  requests = _two_stream_requests(
+      pairs, max_new_tokens, max_tokens, request_ids)
+  return engine.run(
+      params, config, requests, options, key=key, on_result=on_result)
+
+
+def _two_stream_options(
+    config: model.ModelConfig,
+    *,
+    beta: float,
+    temperature: float,
+    top_p: float,
+    schedule: str = 'linear',
+    center: float = 0.5,
+    bounds: Sequence[float] = (0.3, 0.7),
+    splitter: str | None = None,
+    tokenizer: Any = None,
+    first_from_hint: bool = True,
+    repetition: tuple[int, int, int] | None = (30, 5, 100),
+    **decoding: Any,
+) -> engine.DecodeOptions:
+  """The engine's options for two streams; checks those of the mixture."""
+  mixture = Mixture(beta, center, schedule, tuple(bounds), first_from_hint)
+  check_mixture(mixture, config.vocab_size)
   if tokenizer is not None:
     stopping.check_eos(tokenizer, config.vocab_size)
   automaton = None
   if splitter is not None:
     automaton = stopping.splitter_automaton(
-        tokenizer, splitter, config.vocab_size
-    )
-  rule = device_loop.Rule(
-      temperature, top_p, order, greedy, mixture,
-      first_may_end=not first_from_hint,
+        tokenizer, splitter, config.vocab_size)
+  return engine.DecodeOptions(
+      temperature=temperature, top_p=top_p, combine=mixture,
+      first_may_end=not first_from_hint, automaton=automaton,
+      repetition=repetition, **decoding,
   )
-  asked = requests.make(
-      [(hinted, student) for student, hinted in pairs], max_new_tokens,
-      max_tokens, request_ids,
+
+
+def check_mixture(mixture: Mixture, vocab_size: int) -> None:
+  """Raises InputError, naming an option of the mixture that is invalid."""
+  if not 0 <= mixture.beta < math.inf:
+    raise errors.InputError(f'hint.beta {mixture.beta}: at least 0, and finite')
+  if not math.isfinite(mixture.center):
+    raise errors.InputError(f'hint.center {mixture.center} is not finite')
+  if len(mixture.bounds) != 2 or not all(map(math.isfinite, mixture.bounds)):
+    raise errors.InputError(
+        f'hint.bounds {mixture.bounds}: two numbers, the lower one first')
+  hinting.hint_weight(  # checks the schedule, and the order of the bounds
+      jnp.zeros(()), vocab_size, schedule=mixture.schedule, beta=mixture.beta,
+      center=mixture.center, bounds=mixture.bounds,
   )
-  return engine.run(
-      params, config, asked, rule, key=key, eos_ids=eos_ids, slots=slots,
-      automaton=automaton, repetition=repetition,
-      official_window=official_window, on_result=on_result,
-      cache_dtype=cache_dtype, mesh=mesh, progress=progress,
-  )
+
+
+def _two_stream_requests(
+    pairs: Sequence[Pair],
+    max_new_tokens: int,
+    max_tokens: Sequence[int] | None = None,
+    request_ids: Sequence[int] | None = None,
+) -> list[engine.Request]:
+  """Requests whose first stream is the hinted one, as `Mixture` expects."""
+  prompts = [(hinted, student) for student, hinted in pairs]
+  return engine.make_requests(prompts, max_new_tokens, max_tokens, request_ids)
 
 
 class Rewritten(NamedTuple):
@@ -148,7 +199,7 @@ class Rewritten(NamedTuple):
 
   Attributes:
     tokens, finish, student_only_from: see `engine.Generated`; finish is
-      'skipped' where there are no tokens for `reason`.
+      'skipped' for a request that was not rewritten.
     analysis: tokens that the model wrote before, up to the marker.
     reason: why the request was skipped, or ''.
   """
@@ -163,7 +214,7 @@ class Rewritten(NamedTuple):
 def rewrite(
     params: Any,
     config: model.ModelConfig,
-    requests: Sequence[tuple[Sequence[int], Sequence[int]]],
+    requests: Sequence[Pair],
     *,
     tokenizer: Any,
     key: jax.Array,
@@ -179,11 +230,11 @@ def rewrite(
 ) -> list[Rewritten]:
   """Lets the model analyse each solution greedily, then rewrite it.
 
-  What it wrote is cut, in token space, after the last marker; from there on the
-  hinted stream goes on as in `generate`. Its context is read again: reading is
-  many times as fast as decoding, and a slot that kept its cache until all
-  analyses are written would stand idle. A request without a marker, or too long
-  for the model's positions, is skipped and says why.
+  The analysis is cut, in token space, after the last marker; from there the two
+  streams decode as in `generate`. The context is prefilled again: prefill is
+  cheap, and keeping its cache would idle the slot until all analyses are done.
+  A request whose analysis has no marker, or which is too long for the model's
+  positions, is skipped with a reason.
 
   Args:
     params, config: the model.
@@ -191,65 +242,68 @@ def rewrite(
       `chat.encode_prompt`.
     tokenizer: of transformers.
     key: random key.
-    max_new_tokens: of a rewritten solution.
-    max_analysis_tokens: of an analysis and what follows it unasked; fewer where
-      the model's positions would not hold the rewritten solution as well.
+    max_new_tokens: most tokens of a rewritten solution.
+    max_analysis_tokens: most tokens of an analysis and the text after it. Fewer
+      where the model's positions would not hold the rewritten solution too.
     eos_ids: any of them ends a text.
     marker: after it the model speaks in its own words.
-    slots, cache_dtype, mesh, progress: see `engine.generate`.
-    **options: of `generate`, the same for all requests.
+    slots, cache_dtype, mesh, progress: see `engine.DecodeOptions`.
+    **options: of `generate`, the same for all requests: beta, temperature and
+      top_p, and by choice schedule, center, bounds, greedy, order, splitter,
+      first_from_hint, repetition, official_window.
 
   Returns:
     Rewritten, in the order of `requests`.
 
   Raises:
-    ValueError: an option or a request that cannot be served, by name, before
-      anything is decoded.
+    InputError: naming the option or the request that is invalid, before any
+      decoding.
   """
+  if own := {'max_tokens', 'request_ids', 'on_result'} & options.keys():
+    raise errors.InputError(
+        f'{sorted(own)} belong to single requests; `rewrite` sets them itself')
   shared = dict(
-      key=key, eos_ids=eos_ids, slots=slots, cache_dtype=cache_dtype, mesh=mesh,
+      eos_ids=tuple(eos_ids), slots=slots, cache_dtype=cache_dtype, mesh=mesh,
       progress=progress,
   )
-  if own := {'max_tokens', 'request_ids', 'on_result'} & options.keys():
-    raise ValueError(f'{sorted(own)} go with single requests, not with `rewrite`')
-  tell = functools.partial(
-      generate, params, config, tokenizer=tokenizer, **shared, **options
-  )
-  results: list[Any] = [None] * len(requests)
-
-  def skip(i, analysis, reason):
-    results[i] = Rewritten([], 'skipped', None, analysis, reason)
-
-  ids, rooms = [], []
+  two_streams = _two_stream_options(
+      config, tokenizer=tokenizer, **shared, **options)
+  rooms, results = {}, {}
   for i, (student, hinted) in enumerate(requests):
     room = config.max_positions - max_new_tokens - len(hinted)
     if room < 1 or len(student) + max_new_tokens > config.max_positions:
       longer = max(len(student), len(hinted))
-      skip(i, [], f'{longer} tokens leave no room for {max_new_tokens}')
+      results[i] = _skipped(
+          f'{longer} tokens leave no room for {max_new_tokens}')
     else:
-      ids.append(i)
-      rooms.append(room)
-  # Decodes nothing: what is wrong with an option or a request is said here.
-  tell([requests[i] for i in ids], max_new_tokens=0, request_ids=ids)
-  written = engine.generate(
-      params, config, [requests[i][1] for i in ids], greedy=True,
-      max_new_tokens=max_analysis_tokens, max_tokens=rooms, request_ids=ids,
-      **shared,
+      rooms[i] = room
+  engine.check(
+      config, _two_stream_requests(
+          [requests[i] for i in rooms], max_new_tokens, request_ids=list(rooms)),
+      two_streams)
+  analyses = engine.generate(
+      params, config, [requests[i][1] for i in rooms], key=key, greedy=True,
+      max_new_tokens=max_analysis_tokens, max_tokens=list(rooms.values()),
+      request_ids=list(rooms), **shared,
   )
   pieces = stopping.token_bytes(tokenizer, config.vocab_size)
   pairs = {}
-  for i, found in zip(ids, written, strict=True):
-    stop = stopping.after_last(pieces, marker, found.tokens)
+  for i, written in zip(rooms, analyses, strict=True):
+    stop = stopping.after_last(pieces, marker, written.tokens)
     if stop is None:
-      skip(i, found.tokens, f'no {marker!r} in the analysis ({found.finish})')
+      results[i] = _skipped(
+          f'no {marker!r} in the analysis ({written.finish})', written.tokens)
     else:
       student, hinted = requests[i]
-      pairs[i] = student, [*hinted, *found.tokens[:stop]]
-  told = tell(
-      list(pairs.values()), max_new_tokens=max_new_tokens,
-      request_ids=list(pairs),
-  )
-  for (i, (_, context)), found in zip(pairs.items(), told, strict=True):
-    analysis = context[len(requests[i][1]):]
-    results[i] = Rewritten(*found, analysis, '')
-  return results
+      pairs[i] = student, [*hinted, *written.tokens[:stop]]
+  rewritten = engine.run(
+      params, config, _two_stream_requests(
+          list(pairs.values()), max_new_tokens, request_ids=list(pairs)),
+      two_streams, key=key)
+  for (i, (_, context)), text in zip(pairs.items(), rewritten, strict=True):
+    results[i] = Rewritten(*text, context[len(requests[i][1]):], '')
+  return [results[i] for i in range(len(requests))]
+
+
+def _skipped(reason: str, analysis: Sequence[int] = ()) -> Rewritten:
+  return Rewritten([], 'skipped', None, list(analysis), reason)

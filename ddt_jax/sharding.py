@@ -1,8 +1,8 @@
-"""The device mesh, and which parameter lies where: one table.
+"""The device mesh, and one table of how parameters are sharded over it.
 
 Axes: `data` replicates parameters, `fsdp` shards them (and the batch), and
-`tensor` shards heads, MLP width and vocabulary. Compilation by `jax.jit` with
-in/out shardings does the rest; the model code names no axis.
+`tensor` shards heads, MLP width and vocabulary. `jax.jit` with in/out shardings
+does the rest: the model code names no axis.
 """
 
 import math
@@ -16,16 +16,19 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
+from ddt_jax import errors
+
 AXES = ('data', 'fsdp', 'tensor')
 BATCH = P(('data', 'fsdp'))  # every leading batch axis
 
-# The first rule that matches the parameter's path wins. Layers are stacked, so
-# their leading axis is L. Optimizer moments have the same path endings.
-_BY_ROWS = P(('tensor', 'fsdp'))
+# (pattern, spec, ...): the first pattern found in the parameter's path applies, and
+# of its specs the first that divides the shape. Layers are stacked, so their leading
+# axis is L. Optimizer moments have the same path endings.
 RULES = (
-    # [V, D]; tables are gathered and their gradients scattered whole rows at a
-    # time, which a TPU does without a copy in another layout.
-    (r'(embed/embedding|head/kernel)$', _BY_ROWS),
+    # [V, D]. Lookups read, and their gradients add, whole rows: split by rows, a
+    # TPU needs no copy in another layout. Columns where V does not divide.
+    (r'(embed/embedding|head/kernel)$',
+     P(('tensor', 'fsdp')), P('tensor', 'fsdp')),
     (r'(q|k|v|gate|up)/kernel$', P(None, 'fsdp', 'tensor')),  # [L, D, out]
     (r'(o|down)/kernel$', P(None, 'tensor', 'fsdp')),  # [L, in, D]
     (r'(q|k|v)/bias$', P(None, 'tensor')),  # [L, out]
@@ -36,50 +39,74 @@ RULES = (
 def make_mesh(
     *, data: int = 1, fsdp: int = -1, tensor: int = 1, devices=None
 ) -> Mesh:
-  """A mesh over `devices` (default all); one axis may be -1: what is left.
+  """Returns a mesh with axes `data`, `fsdp` and `tensor`.
+
+  Args:
+    data, fsdp, tensor: sizes of the axes. One may be -1: all remaining devices.
+    devices: default all.
 
   Raises:
-    ValueError: the sizes do not multiply to the number of devices.
+    InputError: the sizes do not multiply to the number of devices.
   """
   devices = jax.devices() if devices is None else devices
   sizes = [data, fsdp, tensor]
   shown = ', '.join(f'{a}={s}' for a, s in zip(AXES, sizes, strict=True))
   if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
-    raise ValueError(f'mesh sizes are positive, at most one is -1: {shown}')
+    raise errors.InputError(
+        f'mesh sizes are positive, at most one is -1: {shown}')
   known = math.prod(s for s in sizes if s != -1)
   sizes = [len(devices) // known if s == -1 else s for s in sizes]
   if math.prod(sizes) != len(devices):
-    raise ValueError(f'mesh {shown} does not fit {len(devices)} device(s)')
+    raise errors.InputError(
+        f'mesh {shown} does not fit {len(devices)} device(s); set mesh.data,'
+        ' mesh.fsdp and mesh.tensor, one of them to -1')
   # Auto: under the default, Explicit, a lookup in a sharded table raises.
   axis_types = (AxisType.Auto,) * len(AXES)
   return jax.make_mesh(sizes, AXES, axis_types=axis_types, devices=devices)
 
 
 def path_name(path: tuple[Any, ...]) -> str:
-  """`layers/attn/q/kernel` for a key path of `jax.tree_util`."""
+  """Returns `layers/attn/q/kernel` for a key path of `jax.tree_util`."""
   return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
 def spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
-  """The rule for a parameter; an axis that does not divide is dropped.
+  """Returns how the table shards a parameter.
 
-  Of a table whose rows do not divide by both axes, `fsdp` takes the columns.
+  Args:
+    path: see `path_name`.
+    shape: of the parameter. A longer spec loses its leading axes: a layer that is
+      not stacked has no L.
+    mesh: with the axes `AXES`.
+
+  Returns:
+    The first of the rule's specs that divides the shape; if none does, the last
+    one without the axes that do not divide.
   """
-  rule = next(s for pattern, s in RULES if re.search(pattern, path))
-  ways = mesh.shape['tensor'] * mesh.shape['fsdp']
-  if rule == _BY_ROWS:
-    if shape[0] % ways == 0:
-      return rule
-    rule = P('tensor', 'fsdp')
-  rule = tuple(rule)[-len(shape):] if shape else ()
-  return P(*(
-      axis if axis and size % mesh.shape[axis] == 0 else None
-      for axis, size in zip(rule, shape, strict=False)
-  ))
+
+  def fits(axes, size):
+    names = axes if isinstance(axes, tuple) else (axes,)
+    return axes and size % math.prod(mesh.shape[a] for a in names) == 0
+
+  specs = next(s for pattern, *s in RULES if re.search(pattern, path))
+  for rule in specs:
+    axes = tuple(rule)[-len(shape):] if shape else ()
+    kept = [
+        a if fits(a, size) else None
+        for a, size in zip(axes, shape, strict=False)
+    ]
+    if kept == list(axes):
+      break
+  return P(*kept)
 
 
 def tree_shardings(tree: Any, mesh: Mesh) -> Any:
-  """NamedShardings for params, a TrainState, or their abstract shapes."""
+  """Returns NamedShardings for a tree by the table.
+
+  Args:
+    tree: params, a TrainState, or their abstract shapes.
+    mesh: with the axes `AXES`.
+  """
   return jax.tree_util.tree_map_with_path(
       lambda path, x: NamedSharding(
           mesh, spec(path_name(path), np.shape(x), mesh)
@@ -88,44 +115,76 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
   )
 
 
-def decoding_mesh(mesh: Mesh, tensor: int) -> Mesh:
-  """The same devices, none of which waits for another's part of a matrix.
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of arrays with a leading batch axis."""
+  return NamedSharding(mesh, BATCH)
 
-  A step of decoding reads all weights for a few rows: split over `fsdp` they
-  would be gathered anew for every token.
+
+def gathered(table: jax.Array, mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of a vocabulary table [V, D] gathered over `fsdp`."""
+  whole = len(table) % mesh.shape['tensor']
+  return NamedSharding(mesh, P() if whole else P('tensor'))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of arrays that every device holds whole."""
+  return NamedSharding(mesh, P())
+
+
+# --- From training's layout to decoding's.
+
+
+def decoding_mesh(mesh: Mesh, tensor: int) -> Mesh:
+  """Returns a mesh of the same devices without `fsdp`.
+
+  A decode step reads all weights for a few rows. With `fsdp` it would all-gather
+  all weights for every token.
 
   Args:
     mesh: of training.
-    tensor: devices that share the heads.
+    tensor: number of devices that share the heads.
+
+  Raises:
+    InputError: `tensor` does not divide the number of devices.
   """
   if tensor < 1 or mesh.size % tensor:
-    raise ValueError(
+    raise errors.InputError(
         f'decoding.tensor={tensor} does not divide the {mesh.size} device(s)'
     )
   return _reshaped(mesh, (mesh.size // tensor, 1, tensor))
 
 
 def _reshaped(mesh: Mesh, sizes: tuple[int, int, int]) -> Mesh:
-  """The same devices in the same order, or arrays could not be resharded."""
+  # The devices keep their order, or arrays could not be resharded.
   return Mesh(
       mesh.devices.reshape(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES)
   )
 
 
 def halfway(mesh: Mesh) -> Mesh:
-  """Where parameters stop on their way to `mesh`.
+  """Returns the mesh of the intermediate layout when resharding to `mesh`.
 
-  Everything is split as often as in training, but along the new axes already: an
-  all-to-all. In one hop the compiler would gather whole arrays on every device.
+  It splits everything as finely as training does, but along the new axes. Two
+  all-to-alls lead there and on; in one step XLA would gather whole arrays on
+  every device.
   """
   tensor = mesh.shape['tensor']
   return _reshaped(mesh, (1, mesh.size // tensor, tensor))
 
 
 def reshard(params: Any, mesh: Mesh, dtype: Any) -> Any:
-  """Parameters as the table has them on another mesh, in another type.
+  """Reshards parameters to another mesh by the table, in another dtype.
 
-  What lies there already is not copied; the rest is, one array after another.
+  Arrays already in place are returned as they are. The others move one at a time,
+  to bound memory.
+
+  Args:
+    params: sharded over the same devices.
+    mesh: see `decoding_mesh`.
+    dtype: of the result.
+
+  Returns:
+    The same tree.
   """
   def move(x, *hops):
     x = x.astype(dtype)
@@ -139,17 +198,3 @@ def reshard(params: Any, mesh: Mesh, dtype: Any) -> Any:
       move, params, tree_shardings(params, halfway(mesh)),
       tree_shardings(params, mesh),
   )
-
-
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-  return NamedSharding(mesh, BATCH)
-
-
-def gathered(table: jax.Array, mesh: Mesh) -> NamedSharding:
-  """A vocabulary table [V, D] as split over `tensor` alone."""
-  whole = len(table) % mesh.shape['tensor']
-  return NamedSharding(mesh, P() if whole else P('tensor'))
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-  return NamedSharding(mesh, P())

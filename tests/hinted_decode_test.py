@@ -12,6 +12,7 @@ import pytest
 import transformers
 
 from ddt_jax import embedded
+from ddt_jax import errors
 from ddt_jax import hinted_decode
 from ddt_jax import model
 from ddt_jax import sampling
@@ -238,7 +239,12 @@ def test_an_analysis_leaves_room_for_what_follows():
 
 
 @pytest.mark.parametrize('options, message', [
-    ({'beta': -1.0}, 'beta -1'),
+    ({'beta': -1.0}, 'hint.beta -1'),
+    ({'bounds': [0.3]}, 'hint.bounds'),
+    ({'schedule': 'piecewise', 'bounds': [0.7, 0.3]}, 'hint.bounds'),
+    ({'order': 'both'}, "order 'both'"),
+    ({'cache_dtype': 'int8'}, 'decoding.cache_dtype int8'),
+    ({'max_new_tokens': -1}, 'request 0: .*limit below 0'),
     ({'max_tokens': [5]}, 'max_tokens.*rewrite'),
     ({'requests': [([1], [2]), ([], [2])]}, 'request 1: an empty prompt'),
     ({'requests': [([1], [2]), ([9999], [2])]}, 'request 1: .*vocabulary'),
@@ -246,15 +252,19 @@ def test_an_analysis_leaves_room_for_what_follows():
 def test_what_cannot_be_rewritten_is_refused_before_any_decoding(
     options, message, monkeypatch
 ):
-  monkeypatch.setattr(hinted_decode.engine, 'generate', None)
-  with pytest.raises(ValueError, match=message):
+  for function in ('generate', 'run'):
+    monkeypatch.setattr(hinted_decode.engine, function, None)
+  with pytest.raises(errors.InputError, match=message):
     rewrite_all(options.pop('requests', [request()]), **options)
 
 
 @pytest.mark.parametrize('options, message', [
     ({'beta': -1.0}, 'beta -1'),
     ({'schedule': 'cosine'}, "'cosine'"),
-    ({'schedule': 'piecewise', 'bounds': (0.7, 0.3)}, 'bounds'),
+    ({'beta': float('nan')}, 'hint.beta nan'),
+    ({'center': float('inf')}, 'hint.center inf'),
+    ({'schedule': 'piecewise', 'bounds': (0.7, 0.3)}, 'hint.bounds'),
+    ({'bounds': (0.1, 0.3, 0.7)}, 'hint.bounds'),
     ({'top_p': 0.0}, 'top_p 0'),
     ({'splitter': 'x'}, 'needs a tokenizer'),
     ({'eos_ids': [503]}, 'EOS.*503'),
@@ -267,5 +277,32 @@ def test_what_cannot_be_decoded_is_refused_by_name(options, message):
       pairs=[([1], [2])], key=KEY, max_new_tokens=4, beta=1.0, temperature=1.0,
       top_p=1.0, eos_ids=[],
   ) | options
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(errors.InputError, match=message):
     hinted_decode.generate(params, config, options.pop('pairs'), **options)
+
+
+def test_options_come_as_they_stand_in_a_config():
+  plain, = rewrite_all([request()], schedule='piecewise', bounds=(0.2, 0.6))
+  listed, = rewrite_all(
+      [request()], schedule='piecewise', bounds=[0.2, 0.6], cache_dtype='',
+      order='top_p_first', center=0.5)
+  assert listed == plain
+  same = [request()] * 8
+  for options, other in (
+      ({'schedule': 'sigmoid', 'temperature': 1.0}, {'center': 0.9}),
+      ({'temperature': 2.0}, {'order': 'temperature_first'}),
+  ):
+    assert rewrite_all(same, **options) != rewrite_all(same, **options | other)
+
+
+def test_a_cache_dtype_by_its_name_rounds_keys_and_values():
+  config, params = load(paths.GOLDEN / 'models' / 'qwen2-tiny')
+  pairs = [pair('qwen2-tiny', i) for i in range(len(RUNS['pairs']['qwen2-tiny']))]
+  exact, rounded, by_class = (
+      hinted_decode.generate(
+          params, config, pairs, key=KEY, max_new_tokens=40, beta=1.0,
+          temperature=1.0, top_p=1.0, greedy=True, eos_ids=(), repetition=None,
+          cache_dtype=dtype)
+      for dtype in (None, 'bfloat16', jnp.bfloat16)
+  )
+  assert rounded == by_class != exact

@@ -1,4 +1,4 @@
-"""Sizes of a decoding loop's cache: how much memory, and whether it fits."""
+"""Sizes of the decoding cache, in bytes too, and whether they fit the memory."""
 
 from collections.abc import Sequence
 import pathlib
@@ -11,15 +11,21 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import numpy as np
 
+from ddt_jax import errors
 from ddt_jax import model
-from ddt_jax.engine import requests
+from ddt_jax.engine import request
 
 DEFAULT_SLOTS = 256
 _MEMINFO = pathlib.Path('/proc/meminfo')
 
 
 def bucket(length: int) -> int:
-  """The next of 16, 24, 32, 48, 64, 96, ...: few compiled shapes."""
+  """Rounds a length up to 16, 24, 32, 48, 64, 96, ...: few compiled shapes.
+
+  Example:
+    >>> [bucket(n) for n in (1, 17, 25, 1000)]
+    [16, 24, 32, 1024]
+  """
   power = 1 << max(length - 1, 15).bit_length()
   return power * 3 // 4 if 24 <= power * 3 // 4 >= length else power
 
@@ -29,7 +35,7 @@ class Plan(NamedTuple):
 
   Attributes:
     slots: requests decoded together.
-    queue: requests that wait on the device, their prompts read.
+    queue: prefilled requests that wait on the device.
     widths: columns for the prompts of each stream.
     ring: columns for new tokens.
     bytes: of keys and values on one device.
@@ -43,7 +49,7 @@ class Plan(NamedTuple):
 
   def __str__(self) -> str:
     return (
-        f'{self.slots} slots and {self.queue} in waiting, prompts of up to'
+        f'{self.slots} slots and {self.queue} queued requests, prompts of up to'
         f' {" + ".join(map(str, self.widths))} and {self.ring} new tokens:'
         f' {self.bytes / 1e9:.2f} GB of keys and values on each device'
     )
@@ -51,30 +57,31 @@ class Plan(NamedTuple):
 
 def plan(
     config: model.ModelConfig,
-    asked: Sequence[requests.Request],
+    requests: Sequence[request.Request],
     *,
     slots: int | None = None,
     dtype: Any,
     mesh: Mesh,
 ) -> Plan:
-  """Sizes of the cache that serves these requests.
+  """Returns sizes of the cache that serves these requests.
 
-  The queue is long enough for some 64 steps without the host, if responses
-  have a quarter of the length they may have.
+  The queue is sized for about 64 steps between host syncs, if responses average
+  a quarter of their limit.
 
   Args:
     config: the model.
-    asked: the requests, all of as many streams.
-    slots: decoded together, at most; default 256.
+    requests: all with the same number of streams.
+    slots: most requests decoded together; default 256.
     dtype: of keys and values.
-    mesh: where; what else is to lie there already does.
+    mesh: for decoding. All else that it must hold, such as the parameters, is on
+      its devices already.
 
   Raises:
-    ValueError: it does not fit; naming how many slots would.
+    InputError: the cache does not fit; it names the number of slots that would.
   """
-  ring = max(r.limit for r in asked)
-  streams = zip(*(r.prompts for r in asked), strict=True)
-  # All but the last token, which is the first to be decoded.
+  ring = max(r.limit for r in requests)
+  streams = zip(*(r.prompts for r in requests), strict=True)
+  # The last token of a prompt is not prefilled: the first decode step reads it.
   widths = tuple(bucket(max(map(len, s)) - 1) for s in streams)
   spread = mesh.shape['data'] * mesh.shape['fsdp']
   per_column = (
@@ -86,31 +93,36 @@ def plan(
 
   def sized(n):
     n = -(-n // spread) * spread
-    queue = max(1, min(len(asked), 4 * n, -(-256 * n // ring)))
+    queue = max(1, min(len(requests), 4 * n, -(-256 * n // ring)))
     columns = n // spread * (sum(widths) + len(widths) * ring)
     columns += queue * sum(widths)
     return Plan(n, queue, widths, ring, columns * per_column)
 
-  wanted = sized(min(slots or DEFAULT_SLOTS, len(asked)))
+  wanted = sized(min(slots or DEFAULT_SLOTS, len(requests)))
   free = _free_bytes()
-  if mesh.is_multi_process:  # the least of all: they must decide alike
+  if mesh.is_multi_process:
+    # The least of all processes, so that all raise, or none does.
     every = multihost_utils.process_allgather(np.float32(free))
     free = int(np.min(every))
   if wanted.bytes > free:
     fits = next(
         (n for n in range(wanted.slots, 0, -spread) if sized(n).bytes <= free), 0
     )
-    raise ValueError(
-        f'{wanted}; {free / 1e9:.2f} GB are free, enough for {fits} slots'
+    raise errors.InputError(
+        f'{wanted}; {free / 1e9:.2f} GB are free, enough for {fits} slots; set'
+        f' decoding.slots={fits}' if fits else
+        f'{wanted}; {free / 1e9:.2f} GB are free, not enough for one slot a'
+        ' device; lower max_new_tokens or use more devices'
     )
   return wanted
 
 
 def _free_bytes() -> int:
+  """Free memory of a local device; without one of its own, that of the host."""
   stats = jax.local_devices()[0].memory_stats()
-  if stats is None:  # the host's own memory
-    if not _MEMINFO.exists():
-      return sys.maxsize  # only Linux says
+  if stats is None:  # a CPU device
+    if not _MEMINFO.exists():  # not Linux: unknown, so nothing is refused
+      return sys.maxsize
     lines = dict(x.split(':') for x in _MEMINFO.read_text().splitlines())
     return int(lines['MemAvailable'].split()[0]) * 1024
   return stats['bytes_limit'] - stats['bytes_in_use']

@@ -1,195 +1,33 @@
-"""The device's part of decoding: slots, a queue, and one loop over tokens.
+"""The device's part of decoding: prefill, admission, and one loop over tokens.
 
 A request occupies a slot from its first token to its last. Others wait in a
-queue on the device with their prompts already read; a slot that falls free takes
-the next of them inside the loop, so that a long answer holds up nobody.
+queue on the device, their prompts prefilled. A freed slot admits the next queued
+request inside the loop, so one long answer does not stall the batch.
 
 A request has one prompt or more, its *streams*, to which the same tokens are
-appended. All streams of all slots are rows of one batch: one pass over the
-weights a token.
+appended. The streams of all slots are rows of one batch: a decode step is one
+pass over the weights.
 
-Keys and values of a slot are P columns for the prompt, copied from the queue,
-and a ring of R columns that all slots write at the same place: a slice instead
-of a scatter. What a request has not written itself is masked by its position.
+A slot's cache has P columns for the prompt, copied from the queue, and a ring of
+R columns. All slots write the same ring column in a step, which is a slice
+update instead of a scatter. Columns left by an earlier request are masked by
+position.
 """
 
 import functools
-from typing import Any, Protocol
+from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from ddt_jax import model
 from ddt_jax import sampling
-
-_static = functools.partial(struct.field, pytree_node=False)
-
-IDLE = -1  # the ticket of a slot without a request
-PREFILL_TOKENS = 2048  # read at once, so that the weights are read rarely
-
-
-class Combine(Protocol):
-  """One next-token distribution out of the streams'; a pytree."""
-
-  def __call__(
-      self, logits: jax.Array, count: jax.Array, past_splitter: jax.Array
-  ) -> jax.Array:
-    """logits [streams, S, V], tokens so far [S], bool [S] -> log m [S, V].
-
-    Up to a constant a row: a softmax follows.
-    """
-
-
-@struct.dataclass
-class Rule:
-  """How a token is chosen; a pytree of `combine`, all else being static.
-
-  Attributes:
-    temperature, top_p, order: see `sampling.distribution`.
-    greedy: the likeliest token instead of a draw.
-    combine: of several streams; None: there is one.
-    first_may_end: whether an EOS as the first token ends the response.
-  """
-
-  temperature: float = _static(default=1.0)
-  top_p: float = _static(default=1.0)
-  order: str = _static(default='top_p_first')
-  greedy: bool = _static(default=False)
-  combine: Combine | None = None
-  first_may_end: bool = _static(default=True)
-
-
-@struct.dataclass
-class Marks:
-  """Tokens that mean something.
-
-  Attributes:
-    eos: [V], true where a token ends the response.
-    splitter: [states, V], see `stopping.splitter_automaton`.
-    found: scalar, the state in which the splitter has been found.
-  """
-
-  eos: Any
-  splitter: Any
-  found: Any
-
-
-@struct.dataclass
-class Requests:
-  """What tells requests apart; n of them, in slots or in the queue.
-
-  Attributes:
-    ticket: [n], place in the caller's list, or IDLE.
-    name: [n], of the random stream.
-    limit: [n], tokens it may have.
-    length: [n, streams], tokens of its prompts.
-    last: [n, streams], last tokens of its prompts.
-  """
-
-  ticket: Any
-  name: Any
-  limit: Any
-  length: Any
-  last: Any
-
-
-@struct.dataclass
-class Slots:
-  """Requests in progress.
-
-  Attributes:
-    requests: of S slots.
-    count: [S], tokens drawn.
-    token: [S, streams], to be read next.
-    splitter: [S], state of the splitter's automaton.
-    caches: of each stream, [S, ..., P + R columns, ...].
-    step: scalar, steps taken; the ring is written at step % R.
-  """
-
-  requests: Requests
-  count: jax.Array
-  token: jax.Array
-  splitter: jax.Array
-  caches: tuple[model.Cache, ...]
-  step: jax.Array
-
-
-@struct.dataclass
-class Queue:
-  """Requests in waiting, their prompts read but for the last token.
-
-  Attributes:
-    requests: of Q places.
-    caches: of each stream, [Q, ..., P columns, ...].
-    head: scalar, the next to be taken.
-    size: scalar, how many places are filled.
-  """
-
-  requests: Requests
-  caches: tuple[model.Cache, ...]
-  head: Any
-  size: Any
-
-
-def empty(
-    config: model.ModelConfig,
-    widths: tuple[int, ...],
-    *,
-    slots: int,
-    queue: int,
-    ring: int,
-    dtype: Any = None,
-) -> tuple[Slots, Queue]:
-  """Idle slots and an empty queue; `widths`: P of each stream."""
-
-  def requests(n):
-    one, each = jnp.zeros(n, jnp.int32), jnp.zeros((n, len(widths)), jnp.int32)
-    return Requests(one + IDLE, one, one, each, each)
-
-  def caches(n, columns):
-    return tuple(
-        model.init_cache(config, n, width + columns, dtype) for width in widths
-    )
-
-  zero, none = jnp.zeros((), jnp.int32), jnp.zeros(slots, jnp.int32)
-  waiting = Queue(requests(queue), caches(queue, 0), zero, zero)
-  return Slots(
-      requests(slots), none, jnp.zeros((slots, len(widths)), jnp.int32), none,
-      caches(slots, ring), zero,
-  ), waiting
-
-
-def shardings(made: tuple[Slots, Queue], mesh: Mesh) -> tuple[Slots, Queue]:
-  """Where they lie: slots over data and fsdp, heads over tensor.
-
-  What waits is on every device that may take it.
-  """
-
-  def used(*axes):
-    # As the compiler would say it, or what comes back would be compiled again.
-    axes = tuple(a for a in axes if mesh.shape[a] > 1)
-    return axes if len(axes) > 1 else axes[0] if axes else None
-
-  def where(rows):
-    def leaf(x):
-      if x.ndim < 4:
-        return NamedSharding(mesh, P())
-      # Keys and values, [n, K, ...].
-      tensor = None if x.shape[1] % mesh.shape['tensor'] else used('tensor')
-      spec = (rows, tensor) if tensor else (rows,) if rows else ()
-      return NamedSharding(mesh, P(*spec))
-
-    return leaf
-
-  slots, queue = made
-  return (
-      jax.tree.map(where(used('data', 'fsdp')), slots),
-      jax.tree.map(where(None), queue),
-  )
+from ddt_jax import sharding
+from ddt_jax.engine import loop_state
+from ddt_jax.engine.loop_state import IDLE
+from ddt_jax.engine.loop_state import Queue
+from ddt_jax.engine.loop_state import Slots
 
 
 @functools.partial(
@@ -203,18 +41,21 @@ def prefill(
     positions: jax.Array,
     places: jax.Array,
 ) -> model.Cache:
-  """Reads prompts into places of a stream's queue.
+  """Reads prompts and stores their keys and values in places of the queue.
 
   Args:
     params, config: the model.
-    cache: of the queue, P columns.
-    tokens, positions: [n, bucket], at most P.
+    cache: of one stream of the queue, P columns; donated.
+    tokens, positions: [n, T], T at most P; `model.PADDING` marks padding.
     places: [n]; a row whose place is beyond the queue is dropped.
+
+  Returns:
+    The updated cache.
   """
-  n, bucket = tokens.shape
+  n, time = tokens.shape
   _, new = model.forward(
       params, config, tokens, positions=positions,
-      cache=model.init_cache(config, n, bucket, cache.k[0].dtype),
+      cache=model.init_cache(config, n, time, cache.k[0].dtype),
       return_hidden=True,
   )
 
@@ -222,7 +63,7 @@ def prefill(
     within = tuple(map(slice, new.shape[1:]))
     return old.at[(places, *within)].set(new, mode='drop')
 
-  unused = cache.positions.shape[1] - bucket
+  unused = cache.positions.shape[1] - time
   rows = jnp.pad(positions, ((0, 0), (0, unused)), constant_values=model.PADDING)
   return model.Cache(
       *jax.tree.map(put, (cache.k, cache.v), (new.k, new.v)),
@@ -230,13 +71,151 @@ def prefill(
   )
 
 
-def _put_row(old: jax.Array, new: jax.Array, row: jax.Array) -> jax.Array:
-  """new [1, ...] over the beginning of a row of old."""
-  return jax.lax.dynamic_update_slice(old, new, (row,) + (0,) * (old.ndim - 1))
+@functools.partial(
+    jax.jit, static_argnames=('config', 'steps', 'mesh'),
+    donate_argnames=('slots', 'queue'),
+)
+def decode(
+    params: Any,
+    config: model.ModelConfig,
+    slots: Slots,
+    queue: Queue,
+    *,
+    key: jax.Array,
+    rule: loop_state.SamplingRule,
+    steps: int,
+    tables: loop_state.StopTables,
+    more: jax.Array,
+    mesh: Mesh,
+) -> tuple[Slots, Queue, jax.Array, jax.Array, jax.Array]:
+  """Runs decode steps until the host is needed.
+
+  Args:
+    params, config: the model.
+    slots, queue: donated.
+    key: random key; with a request's name and a token's place in the response it
+      determines the draw.
+    rule: how tokens are chosen.
+    steps: most steps.
+    tables: what ends a response, or the hint's part in it.
+    more: scalar bool, whether the host has further requests. If so, the loop
+      ends as soon as a slot is idle and the queue empty.
+    mesh: for decoding; all that the host reads is replicated over it.
+
+  Returns:
+    slots, queue, tokens [steps, S], their tickets [steps, S], and the number of
+    steps done. Rows of later steps are 0.
+  """
+
+  def not_done(carry):
+    slots, queue, _, _, step = carry
+    idle, waiting = slots.requests.ticket == IDLE, queue.head < queue.size
+    needs_host = more & ~waiting & jnp.any(idle)
+    return (step < steps) & (waiting | ~jnp.all(idle)) & ~needs_host
+
+  def may_admit(carry):
+    slots, queue = carry
+    idle = jnp.any(slots.requests.ticket == IDLE)
+    return idle & (queue.head < queue.size)
+
+  def advance(carry):
+    slots, queue, tokens, tickets, step = carry
+    slots, queue = jax.lax.while_loop(
+        may_admit, lambda s: _admit(*s), (_unpacked(slots), queue)
+    )
+    new, token = _decode_step(
+        params, config, slots, queue, key=key, rule=rule, tables=tables
+    )
+    tokens = tokens.at[step].set(token)
+    tickets = tickets.at[step].set(slots.requests.ticket)
+    return _packed(new), queue, tokens, tickets, step + 1
+
+  log = jnp.zeros((steps, slots.count.shape[0]), jnp.int32)
+  carry = (_packed(slots), queue, log, log, 0)
+  slots, queue, *log = jax.lax.while_loop(not_done, advance, carry)
+  slots = _unpacked(slots)
+
+  def replicate(tree):
+    # Every process reads these, so every process needs all of them.
+    where = sharding.replicated(mesh)
+    return jax.tree.map(
+        lambda x: jax.lax.with_sharding_constraint(x, where), tree
+    )
+
+  return (
+      slots.replace(requests=replicate(slots.requests)),
+      queue.replace(head=replicate(queue.head), size=replicate(queue.size)),
+      *replicate(log),
+  )
+
+
+def _decode_step(
+    params: Any,
+    config: model.ModelConfig,
+    slots: Slots,
+    queue: Queue,
+    *,
+    key: jax.Array,
+    rule: loop_state.SamplingRule,
+    tables: loop_state.StopTables,
+) -> tuple[Slots, jax.Array]:
+  """One token for every slot: (slots, tokens [S]). Idle slots compute too."""
+  requests = slots.requests
+  active = requests.ticket != IDLE
+  # What an idle slot writes is padding, so no request will see it.
+  positions = requests.length - 1 + slots.count[:, None]
+  positions = jnp.where(active[:, None], positions, model.PADDING)
+  caches = tuple(
+      new.replace(index=_ring_column(new, old, slots.step))
+      for new, old in zip(slots.caches, queue.caches, strict=True)
+  )
+  hidden, caches = model.forward(
+      params, config, slots.token.T.reshape(-1, 1),
+      positions=positions.T.reshape(-1, 1), cache=caches, return_hidden=True,
+  )
+  logits = model.next_logits(params, hidden[:, 0])
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, requests.name)
+  token = _choose(
+      rule, logits.reshape(-1, len(slots.count), logits.shape[-1]), keys,
+      slots.count, slots.splitter == tables.found,
+  )
+  count = slots.count + active
+  ends = tables.eos[token]
+  if not rule.first_may_end:
+    ends &= count > 1
+  ends |= count >= requests.limit
+  return Slots(
+      requests.replace(ticket=jnp.where(ends, IDLE, requests.ticket)),
+      count, jnp.broadcast_to(token[:, None], slots.token.shape),
+      tables.splitter[slots.splitter, token], caches, slots.step + 1,
+  ), token
+
+
+def _choose(
+    rule: loop_state.SamplingRule,
+    logits: jax.Array,
+    keys: jax.Array,
+    count: jax.Array,
+    past_splitter: jax.Array,
+) -> jax.Array:
+  """Tokens [S] from logits [streams, S, V]."""
+  if rule.combine is None:
+    logits, = logits
+  else:
+    logits = rule.combine(logits, count, past_splitter)
+  if rule.greedy:
+    return jnp.argmax(logits, -1).astype(jnp.int32)
+  p = sampling.distribution(
+      logits, temperature=rule.temperature, top_p=rule.top_p, order=rule.order
+  )
+  return sampling.draw(jax.vmap(jax.random.fold_in)(keys, count), p)
+
+
+# --- Admission.
 
 
 def _admit(slots: Slots, queue: Queue) -> tuple[Slots, Queue]:
-  """The first in the queue takes the first idle slot."""
+  """Moves the first request of the queue into the first idle slot."""
   slot, place = jnp.argmax(slots.requests.ticket == IDLE), queue.head
 
   def first(waiting):
@@ -247,6 +226,7 @@ def _admit(slots: Slots, queue: Queue) -> tuple[Slots, Queue]:
 
   def take_cache(old, waiting):
     ring = old.positions.shape[1] - waiting.positions.shape[1]
+    # The ring's positions are reset, which masks the last request's tokens.
     seen = jnp.pad(
         first(waiting.positions), ((0, 0), (0, ring)),
         constant_values=model.PADDING,
@@ -265,131 +245,30 @@ def _admit(slots: Slots, queue: Queue) -> tuple[Slots, Queue]:
   ), queue.replace(head=place + 1)
 
 
-def _choose(rule: Rule, logits, keys, count, past_splitter) -> jax.Array:
-  """Tokens [S] out of logits [streams, S, V]."""
-  if rule.combine is None:
-    logits, = logits
-  else:
-    logits = rule.combine(logits, count, past_splitter)
-  if rule.greedy:
-    return jnp.argmax(logits, -1).astype(jnp.int32)
-  p = sampling.distribution(
-      logits, temperature=rule.temperature, top_p=rule.top_p, order=rule.order
-  )
-  return sampling.draw(jax.vmap(jax.random.fold_in)(keys, count), p)
+def _put_row(old: jax.Array, new: jax.Array, row: jax.Array) -> jax.Array:
+  """Writes new [1, ...] over the beginning of a row of old."""
+  return jax.lax.dynamic_update_slice(old, new, (row,) + (0,) * (old.ndim - 1))
 
 
-@functools.partial(
-    jax.jit, static_argnames=('config', 'steps', 'mesh'),
-    donate_argnames=('slots', 'queue'),
-)
-def decode(
-    params: Any,
-    config: model.ModelConfig,
-    slots: Slots,
-    queue: Queue,
-    *,
-    key: jax.Array,
-    rule: Rule,
-    steps: int,
-    marks: Marks,
-    more: jax.Array,
-    mesh: Mesh,
-) -> tuple[Slots, Queue, jax.Array, jax.Array, jax.Array]:
-  """Draws tokens until the host is needed.
+def _ring_column(slots: model.Cache, queue: model.Cache, step: jax.Array):
+  """Column that all slots write in a step; the ring follows the prompt's P."""
+  width = queue.positions.shape[1]
+  return width + step % (slots.positions.shape[1] - width)
 
-  Args:
-    params, config: the model.
-    slots, queue: donated.
-    key: with a request's name and the place of a token it fixes the draw.
-    rule: how tokens are chosen.
-    steps: at most so many.
-    marks: what ends a response, or the hint's part in it.
-    more: whether the host has further requests; then the loop ends as soon as
-      a slot is idle and the queue empty.
-    mesh: every process of it gets all that the host looks at.
 
-  Returns:
-    slots, queue, tokens [steps, S], the tickets they belong to [steps, S], and
-    how many of these steps were taken.
-  """
-  n = slots.count.shape[0]
-
-  def going_on(state):
-    slots, queue, _, _, step = state
-    idle, waiting = slots.requests.ticket == IDLE, queue.head < queue.size
-    stuck = more & ~waiting & jnp.any(idle)
-    return (step < steps) & (waiting | ~jnp.all(idle)) & ~stuck
-
-  def may_admit(state):
-    slots, queue = state
-    idle = jnp.any(slots.requests.ticket == IDLE)
-    return idle & (queue.head < queue.size)
-
-  def advance(state):
-    slots, queue, tokens, tickets, step = state
-    slots, queue = jax.lax.while_loop(
-        may_admit, lambda s: _admit(*s), (_unpacked(slots), queue)
-    )
-    requests = slots.requests
-    active = requests.ticket != IDLE
-    positions = requests.length - 1 + slots.count[:, None]
-    positions = jnp.where(active[:, None], positions, model.PADDING)
-    caches = tuple(
-        new.replace(index=_ring_index(new, old, slots.step))
-        for new, old in zip(slots.caches, queue.caches, strict=True)
-    )
-    hidden, caches = model.forward(
-        params, config, slots.token.T.reshape(-1, 1),
-        positions=positions.T.reshape(-1, 1), cache=caches, return_hidden=True,
-    )
-    logits = model.next_logits(params, hidden[:, 0])
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, requests.name)
-    token = _choose(
-        rule, logits.reshape(-1, n, logits.shape[-1]), keys, slots.count,
-        slots.splitter == marks.found,
-    )
-    count = slots.count + active
-    ends = marks.eos[token]
-    if not rule.first_may_end:
-      ends &= count > 1
-    ends |= count >= requests.limit
-    tokens = tokens.at[step].set(token)
-    tickets = tickets.at[step].set(requests.ticket)
-    slots = Slots(
-        requests.replace(ticket=jnp.where(ends, IDLE, requests.ticket)),
-        count, jnp.broadcast_to(token[:, None], slots.token.shape),
-        marks.splitter[slots.splitter, token], caches, slots.step + 1,
-    )
-    return _packed(slots), queue, tokens, tickets, step + 1
-
-  log = jnp.zeros((steps, n), jnp.int32)
-  state = (_packed(slots), queue, log, log, 0)
-  slots, queue, *log = jax.lax.while_loop(going_on, advance, state)
-  slots = _unpacked(slots)
-
-  def everywhere(tree):
-    where = NamedSharding(mesh, P())
-    return jax.tree.map(
-        lambda x: jax.lax.with_sharding_constraint(x, where), tree
-    )
-
-  return (
-      slots.replace(requests=everywhere(slots.requests)),
-      queue.replace(head=everywhere(queue.head), size=everywhere(queue.size)),
-      *everywhere(log),
-  )
+# --- Form of the loop's carry.
 
 
 def _packed(slots: Slots) -> Slots:
-  """As the loop carries them: of one slot, caches without the axis of slots.
+  """Loop-carry form: with one slot, keys and values without the slot axis.
 
-  XLA on CPU would copy caches of a single row at every step.
+  XLA:CPU would copy caches of a single row at every step.
   """
   return _each_cache(slots, lambda x: x[0])
 
 
 def _unpacked(slots: Slots) -> Slots:
+  """Inverse of `_packed`."""
   return _each_cache(slots, lambda x: x[None])
 
 
@@ -400,9 +279,3 @@ def _each_cache(slots: Slots, change) -> Slots:
       c.replace(k=jax.tree.map(change, c.k), v=jax.tree.map(change, c.v))
       for c in slots.caches
   ))
-
-
-def _ring_index(slots: model.Cache, queue: model.Cache, step: jax.Array):
-  """Where all slots write: behind the columns that the queue has."""
-  width = queue.positions.shape[1]
-  return width + step % (slots.positions.shape[1] - width)

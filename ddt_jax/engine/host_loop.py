@@ -1,6 +1,6 @@
-"""Batched decoding: the host's part, which keeps the device's queue filled.
+"""The host's part of decoding: it keeps the device's queue filled.
 
-See `slots` for what happens between two visits of the host.
+Between two host syncs the device decodes alone, see `device_loop`.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,27 +13,29 @@ from jax.sharding import Mesh
 import numpy as np
 import tqdm
 
+from ddt_jax import errors
 from ddt_jax import model
 from ddt_jax import sharding
 from ddt_jax.engine import cache_plan
+from ddt_jax.engine import decode_options
 from ddt_jax.engine import device_loop
 from ddt_jax.engine import ledger
-from ddt_jax.engine import requests
+from ddt_jax.engine import loop_state
+from ddt_jax.engine import request
 
-STEPS = 128  # between two visits of the host, at most
+STEPS = 128  # most decode steps between two host syncs
+_PREFILL_TOKENS = 2048  # per prefill: many, since each reads all weights
 
-Generated = ledger.Generated
 
-
-class Visit(NamedTuple):
-  """What happened between two visits of the host.
+class HostSync(NamedTuple):
+  """Work between two host syncs.
 
   Attributes:
-    steps: passes over the weights, each of all slots.
+    steps: decode steps, each one pass over the weights for all slots.
     tokens: drawn in them; steps * slots if no slot was idle.
-    decode_s: their wall time.
-    prompt_tokens: read into the queue before, without padding.
-    prefill_s: the wall time of that.
+    decode_s: seconds for the steps, wall time.
+    prompt_tokens: prefilled before, without padding.
+    prefill_s: seconds for the prefill, wall time.
   """
 
   steps: int
@@ -60,220 +62,223 @@ def generate(
     official_window: bool = False,
     max_tokens: Sequence[int] | None = None,
     request_ids: Sequence[int] | None = None,
-    on_result: Callable[[int, Generated], None] | None = None,
+    on_result: Callable[[int, ledger.Generated], None] | None = None,
     cache_dtype: Any = None,
     mesh: Mesh | None = None,
     progress: bool = False,
-) -> list[Generated]:
+) -> list[ledger.Generated]:
   """Samples a continuation of each prompt.
 
-  The randomness of a token comes from (key, request id, its position in the
-  response) alone, so a result depends on its batch mates, and on their number,
-  by rounding only. In float32 that moves hardly a token of 10,000 requests; in
-  bfloat16 logits often tie, and another number of slots gives other texts, drawn
-  from the same distribution. The same call gives the same texts.
+  The randomness of a token comes from (key, request id, its place in the
+  response) alone. Batch mates and the number of slots change a result by
+  rounding only. In float32 that is rare (a test allows 1 request in 200 of
+  10,000 with 7 instead of 64 slots). In bfloat16 logits often tie, and another
+  number of slots gives other texts, drawn from the same distribution. The same
+  call gives the same texts.
 
   Args:
-    params, config: the model.
+    params, config: the model. A copy of the layers is held while decoding.
     prompts: token ids, each non-empty.
     key: random key.
-    max_new_tokens: limit for every request.
-    temperature, top_p, order: see `sampling.distribution`; top_p above 0.
-    greedy: the likeliest token instead of a draw.
-    eos_ids: any of them ends a response and is its last token.
-    slots: rows decoded together; default 256 or all, if fewer.
-    repetition: (n, times, every): a response is cut when, at a multiple of
-      `every` tokens, it `stopping.repeats`.
-    official_window: see `stopping.repeats`.
-    max_tokens: a lower limit for each request.
-    request_ids: names of the random streams, int32, default 0, 1, ...
-    on_result: called with (index in `prompts`, result) as they finish.
-    cache_dtype: of keys and values, a float of 16 bits or more; default the
-      compute dtype.
-    mesh: rows are spread over its `data` and `fsdp` axes, heads over `tensor`;
-      the parameters are brought there, in the compute dtype. Default: the one
-      device that the parameters are on, and they as they are. A copy of the
-      layers is held while decoding.
-    progress: print the cache's size and show a bar.
+    max_new_tokens: most tokens of any response.
+    max_tokens: most tokens of each response, if lower.
+    request_ids: names of the random streams, int32, all different; default
+      0, 1, ...
+    on_result: called with (index in `prompts`, result) when a request finishes.
+    temperature, top_p, greedy, order, eos_ids, slots, repetition,
+      official_window, cache_dtype, mesh, progress: see `DecodeOptions`.
 
   Returns:
     Generated, in the order of `prompts`.
 
   Raises:
-    ValueError: naming the request that cannot be served.
+    InputError: naming the option or the request that is invalid.
   """
-  rule = device_loop.Rule(temperature, top_p, order, greedy)
-  asked = requests.make(
+  options = decode_options.DecodeOptions(
+      eos_ids=tuple(eos_ids), temperature=temperature, top_p=top_p,
+      greedy=greedy, order=order, repetition=repetition,
+      official_window=official_window, slots=slots, cache_dtype=cache_dtype,
+      mesh=mesh, progress=progress,
+  )
+  requests = request.make_requests(
       [(p,) for p in prompts], max_new_tokens, max_tokens, request_ids
   )
-  return run(
-      params, config, asked, rule, key=key, eos_ids=eos_ids, slots=slots,
-      repetition=repetition, official_window=official_window,
-      on_result=on_result, cache_dtype=cache_dtype, mesh=mesh, progress=progress,
-  )
+  return run(params, config, requests, options, key=key, on_result=on_result)
+
+
+def check(
+    config: model.ModelConfig,
+    requests: Sequence[request.Request],
+    options: decode_options.DecodeOptions,
+) -> None:
+  """Raises InputError for what `run` would refuse, before any decoding."""
+  options.check(config)
+  request.check(config, requests)
 
 
 def run(
     params: Any,
     config: model.ModelConfig,
-    asked: Sequence[requests.Request],
-    rule: device_loop.Rule,
+    requests: Sequence[request.Request],
+    options: decode_options.DecodeOptions,
     *,
     key: jax.Array,
-    eos_ids: Sequence[int],
-    slots: int | None = None,
-    automaton: np.ndarray | None = None,
-    repetition: tuple[int, int, int] | None = None,
-    official_window: bool = False,
-    on_result: Callable[[int, Generated], None] | None = None,
-    on_visit: Callable[[Visit], None] | None = None,
-    cache_dtype: Any = None,
-    mesh: Mesh | None = None,
-    progress: bool = False,
-) -> list[Generated]:
-  """Serves requests of one or more streams; arguments as in `generate`.
+    on_result: Callable[[int, ledger.Generated], None] | None = None,
+    on_sync: Callable[[HostSync], None] | None = None,
+) -> list[ledger.Generated]:
+  """Serves requests of one or more streams.
 
   Args:
     params, config: the model.
-    asked: the requests, all of as many streams.
-    rule: how tokens are chosen.
-    key, eos_ids, slots, repetition, official_window, on_result, cache_dtype,
-      mesh, progress: see `generate`.
-    automaton: [states, V], see `stopping.splitter_automaton`.
-    on_visit: called after each; the wall times are then those of the device.
+    requests: all with the same number of streams.
+    options: the same for all requests.
+    key, on_result: see `generate`.
+    on_sync: called after every host sync. It makes the host wait for each
+      prefill, so that the timings are those of the device.
 
   Returns:
-    Generated, in the order of `asked`.
+    Generated, in the order of `requests`.
+
+  Raises:
+    InputError: naming the option or the request that is invalid.
   """
-  dtype = cache_dtype or config.dtype
-  requests.check_options(
-      config, rule, eos_ids=eos_ids, slots=slots, repetition=repetition,
-      cache_dtype=dtype,
-  )
-  requests.check(config, asked)
-  book = ledger.Ledger(
-      asked, rule.first_may_end, eos_ids, automaton, repetition, official_window,
-      on_result,
-  )
-  if not book.left:
+  check(config, requests, options)
+  book = ledger.Ledger(requests, options, on_result)
+  if not book.unfinished:
     return book.results
-  if mesh is None:
-    mesh = _mesh_of(params)
-  else:
-    params = sharding.reshard(params, mesh, config.dtype)
-  params = model.unstacked(params)
-  # What is free is known only now.
-  sizes = cache_plan.plan(config, asked, slots=slots, dtype=dtype, mesh=mesh)
-  if progress:
+  params, mesh = _placed(params, config, options.mesh)
+  dtype = options.dtype(config)
+  # Free memory is known only now that the parameters are in place.
+  sizes = cache_plan.plan(
+      config, requests, slots=options.slots, dtype=dtype, mesh=mesh)
+  if options.progress:
     print(sizes, flush=True)
-  state, queue = _empty(config, sizes, dtype, mesh)()
-  marks = jax.device_put(
-      _marks(config.vocab_size, eos_ids, automaton), sharding.replicated(mesh)
-  )
-  waiting = 0  # in the queue
-  with tqdm.tqdm(total=book.left, desc='decode', disable=not progress) as bar:
-    while book.left:
-      began, read = time.perf_counter(), 0
-      if not waiting and (tickets := book.give(sizes.queue)):
-        queue = _fill(params, config, queue, asked, tickets)
-        read = sum(len(p) - 1 for i in tickets for p in asked[i].prompts)
-        if on_visit is not None:
+  slots, queue = _empty(config, sizes, dtype, mesh)()
+  tables = jax.device_put(
+      options.stop_tables(config.vocab_size), sharding.replicated(mesh))
+  rule = options.rule()
+  queued = 0
+  with tqdm.tqdm(
+      total=book.unfinished, desc='decode', disable=not options.progress
+  ) as bar:
+    while book.unfinished:
+      began, prompt_tokens = time.perf_counter(), 0
+      if not queued and (taken := book.take_next(sizes.queue)):
+        queue = _refill(params, config, queue, requests, taken)
+        prompt_tokens = sum(
+            len(p) - 1 for i in taken for p in requests[i].prompts)
+        if on_sync is not None:
           jax.block_until_ready(queue)
       filled = time.perf_counter()
-      state, queue, *log = device_loop.decode(
-          params, config, state, queue, key=key, rule=rule, steps=STEPS,
-          marks=marks, more=bool(book.ungiven), mesh=mesh,
+      slots, queue, *log = device_loop.decode(
+          params, config, slots, queue, key=key, rule=rule, steps=STEPS,
+          tables=tables, more=bool(book.waiting), mesh=mesh,
       )
-      *log, steps, waiting, tickets = jax.device_get(
-          (*log, queue.size - queue.head, state.requests.ticket)
+      *log, steps, queued, tickets = jax.device_get(
+          (*log, queue.size - queue.head, slots.requests.ticket)
       )
       new = ledger.by_ticket(*(x[:steps] for x in log))
-      if on_visit is not None:
-        on_visit(Visit(
+      if on_sync is not None:
+        on_sync(HostSync(
             int(steps), sum(map(len, new.values())),
-            time.perf_counter() - filled, read, filled - began,
+            time.perf_counter() - filled, prompt_tokens, filled - began,
         ))
-      finished, stopped = book.add(new, set(tickets.tolist()))
+      finished, to_free = book.record(new, set(tickets.tolist()))
       bar.update(finished)
-      if stopped:
-        left = np.where(np.isin(tickets, stopped), device_loop.IDLE, tickets)
-        left = _like(left, state.requests.ticket)
-        state = state.replace(requests=state.requests.replace(ticket=left))
+      if to_free:
+        slots = _freed(slots, tickets, to_free)
   return book.results
 
 
-def _mesh_of(params) -> Mesh:
-  """Of the one device that the parameters are on."""
+def _placed(
+    params: Any, config: model.ModelConfig, mesh: Mesh | None
+) -> tuple[Any, Mesh]:
+  """Unstacked parameters on the mesh for decoding, and that mesh."""
+  if mesh is not None:
+    return model.unstacked(sharding.reshard(params, mesh, config.dtype)), mesh
   devices = set().union(*(x.devices() for x in jax.tree.leaves(params)))
   if len(devices) > 1:
-    raise ValueError(
-        f'the parameters are on {len(devices)} devices: say with mesh= how'
-        ' they are to decode'
+    raise errors.InputError(
+        f'the parameters are on {len(devices)} devices: choose the layout for'
+        ' decoding by mesh=, see sharding.decoding_mesh'
     )
-  return sharding.make_mesh(fsdp=1, devices=list(devices))
+  mesh = sharding.make_mesh(fsdp=1, devices=list(devices))
+  return model.unstacked(params), mesh
 
 
 @functools.cache
 def _empty(config, sizes, dtype, mesh):
-  """Compiles what makes idle slots and an empty queue, on a mesh's devices."""
+  """Compiles the function that makes idle slots and an empty queue on a mesh."""
   make = functools.partial(
-      device_loop.empty, config, sizes.widths, slots=sizes.slots,
+      loop_state.empty, config, sizes.widths, slots=sizes.slots,
       queue=sizes.queue, ring=sizes.ring, dtype=dtype,
   )
-  where = device_loop.shardings(jax.eval_shape(make), mesh)
+  where = loop_state.shardings(jax.eval_shape(make), mesh)
   return jax.jit(make, out_shardings=where)
 
 
-def _fill(params, config, queue, asked, tickets):
-  """The queue with these requests, their prompts read."""
-  batch = [asked[i] for i in tickets]
-  size = queue.requests.ticket.shape[0]
-  lengths = np.zeros((size, len(batch[0].prompts)), np.int32)
-  last = np.zeros_like(lengths)
-  ticket, name, limit = np.zeros((3, size), np.int32)
+# --- Updates of the device's state by the host.
+
+
+def _refill(params, config, queue, requests, tickets) -> loop_state.Queue:
+  """Prefills these requests into an empty queue."""
+  batch = [requests[i] for i in tickets]
+  places = queue.requests.ticket.shape[0]
+  length = np.zeros((places, len(batch[0].prompts)), np.int32)
+  last = np.zeros_like(length)
+  ticket, name, limit = np.zeros((3, places), np.int32)
   for i, (t, r) in enumerate(zip(tickets, batch, strict=True)):
     ticket[i], name[i], limit[i] = t, r.name, r.limit
-    lengths[i] = [len(p) for p in r.prompts]
+    length[i] = [len(p) for p in r.prompts]
     last[i] = [p[-1] for p in r.prompts]
-  caches = list(queue.caches)
-  for stream, cache in enumerate(caches):
-    groups: dict[int, list[int]] = {}
-    for i, r in enumerate(batch):
-      width = cache_plan.bucket(len(r.prompts[stream]) - 1)
-      groups.setdefault(width, []).append(i)
-    for width, members in groups.items():
-      rows = min(size, max(1, device_loop.PREFILL_TOKENS // width))
-      for first in range(0, len(members), rows):
-        tokens = np.zeros((rows, width), np.int32)
-        positions = np.full((rows, width), model.PADDING, np.int32)
-        places = np.full(rows, size, np.int32)
-        for row, i in enumerate(members[first: first + rows]):
-          prompt = batch[i].prompts[stream][:-1]
-          tokens[row, :len(prompt)] = prompt
-          positions[row, :len(prompt)] = np.arange(len(prompt))
-          places[row] = i
-        cache = device_loop.prefill(
-            params, config, cache, tokens, positions, places
-        )
-    caches[stream] = cache
-  small = device_loop.Requests(ticket, name, limit, lengths, last), 0, len(batch)
-  where = queue.requests, queue.head, queue.size
-  read, head, size = jax.tree.map(_like, small, where)
-  return device_loop.Queue(read, tuple(caches), head, size)
+  caches = tuple(
+      _prefill_stream(params, config, cache, prompts) for cache, prompts in
+      zip(queue.caches, zip(*(r.prompts for r in batch), strict=True), strict=True)
+  )
+  new = loop_state.Requests(ticket, name, limit, length, last), 0, len(batch)
+  old = queue.requests, queue.head, queue.size
+  new, head, size = jax.tree.map(put_like, new, old)
+  return loop_state.Queue(new, caches, head, size)
 
 
-def _like(new, old):
-  """A host array where an old one lies: another place would be compiled for."""
+def _prefill_stream(params, config, cache, prompts) -> model.Cache:
+  """Prefills prompts into places 0, 1, ... of one stream's queue.
+
+  Prompts are grouped by the bucket of their length. All batches of a bucket have
+  the same number of rows, so a bucket is compiled once.
+  """
+  places = cache.positions.shape[0]
+  groups: dict[int, list[int]] = {}
+  for i, prompt in enumerate(prompts):
+    groups.setdefault(cache_plan.bucket(len(prompt) - 1), []).append(i)
+  for width, members in groups.items():
+    rows = min(places, max(1, _PREFILL_TOKENS // width))
+    for first in range(0, len(members), rows):
+      tokens = np.zeros((rows, width), np.int32)
+      positions = np.full((rows, width), model.PADDING, np.int32)
+      place = np.full(rows, places, np.int32)  # beyond the queue: dropped
+      for row, i in enumerate(members[first: first + rows]):
+        prompt = prompts[i][:-1]  # the first decode step reads the last token
+        tokens[row, :len(prompt)] = prompt
+        positions[row, :len(prompt)] = np.arange(len(prompt))
+        place[row] = i
+      cache = device_loop.prefill(
+          params, config, cache, tokens, positions, place)
+  return cache
+
+
+def _freed(
+    slots: loop_state.Slots, tickets: np.ndarray, to_free: list[int]
+) -> loop_state.Slots:
+  """Slots with those of these requests idle."""
+  kept = np.where(np.isin(tickets, to_free), loop_state.IDLE, tickets)
+  kept = put_like(kept, slots.requests.ticket)
+  return slots.replace(requests=slots.requests.replace(ticket=kept))
+
+
+def put_like(new: Any, old: jax.Array) -> jax.Array:
+  """Puts a host array on an old array's sharding, in its dtype.
+
+  Another sharding would recompile the loop.
+  """
   return jax.device_put(np.asarray(new, old.dtype), old.sharding)
-
-
-def _marks(vocab_size, eos_ids, automaton) -> device_loop.Marks:
-  eos = np.zeros(vocab_size, bool)
-  eos[list(eos_ids)] = True
-  if automaton is None:
-    return device_loop.Marks(eos, np.zeros((1, vocab_size), np.int32), -1)
-  # Splitters of up to 15, 31, ... bytes share a compiled loop.
-  states = -(-len(automaton) // 16) * 16
-  table = np.zeros((states, vocab_size), np.int32)
-  table[:len(automaton)] = automaton
-  return device_loop.Marks(eos, table, len(automaton) - 1)

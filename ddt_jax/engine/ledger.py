@@ -1,11 +1,14 @@
-"""What the host knows of the requests that are decoded."""
+"""The host's record of the requests: their texts so far and their results."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ddt_jax import stopping
-from ddt_jax.engine import device_loop
+from ddt_jax.engine import decode_options
+from ddt_jax.engine import loop_state
+from ddt_jax.engine import request
 
 
 class Generated(NamedTuple):
@@ -14,8 +17,8 @@ class Generated(NamedTuple):
   Attributes:
     tokens: at most max_new_tokens ids, the EOS included.
     finish: 'eos' | 'length' | 'repetition'.
-    student_only_from: how many tokens there are up to the end of the first
-      splitter, after which the student alone decides; None without one.
+    student_only_from: number of tokens up to the end of the first splitter,
+      after which the student alone decides; None without one.
   """
 
   tokens: list[int]
@@ -24,102 +27,124 @@ class Generated(NamedTuple):
 
 
 class Ledger:
-  """What the host knows of the requests: who is served, with which text so far.
+  """Keeps track of which requests wait, run and have finished.
 
   Attributes:
     results: Generated of each request, None until it has finished.
-    ungiven: requests that the device has not been given yet, in order.
+    waiting: indices of requests that were not yet taken, in order.
+    unfinished: number of requests without a result.
   """
 
   def __init__(
-      self, asked, first_may_end, eos_ids, automaton, repetition, official_window,
-      on_result,
+      self,
+      requests: Sequence[request.Request],
+      options: decode_options.DecodeOptions,
+      on_result: Callable[[int, Generated], None] | None = None,
   ):
-    self._ends = first_may_end, eos_ids, automaton
-    self._repetition, self._official_window = repetition, official_window
-    self._on_result, self._texts = on_result, {}
-    # A request for no token has its answer already.
-    self.results: list[Any] = [None] * len(asked)
-    self.ungiven = [i for i, r in enumerate(asked) if r.limit]
-    self.left = len(asked)
-    for i in sorted(set(range(len(asked))).difference(self.ungiven)):
-      self._finish(i, Generated([], 'length'))
+    self._options, self._on_result = options, on_result
+    self._texts: dict[int, list[int]] = {}
+    self.results: list[Any] = [None] * len(requests)
+    self.unfinished = len(requests)
+    self.waiting = []
+    for i, r in enumerate(requests):
+      if r.limit:
+        self.waiting.append(i)
+      else:  # no token may be drawn: the empty response is the result
+        self._finish(i, Generated([], 'length'))
 
-  def give(self, n: int) -> list[int]:
-    """The next n requests, to the device."""
-    given, self.ungiven = self.ungiven[:n], self.ungiven[n:]
-    return given
+  def take_next(self, n: int) -> list[int]:
+    """Removes the next n requests from `waiting` and returns them."""
+    taken, self.waiting = self.waiting[:n], self.waiting[n:]
+    return taken
 
-  def add(
+  def record(
       self, new: dict[int, list[int]], running: set[int]
   ) -> tuple[int, list[int]]:
-    """Takes in new tokens.
+    """Appends new tokens and finishes requests.
 
     Args:
-      new: tokens of each request since the last visit.
-      running: requests that the device goes on with.
+      new: tokens of each request since the last host sync.
+      running: requests that still occupy a slot.
 
     Returns:
-      How many requests have finished, and those among them that the device must
-      be told of.
+      The number of requests that have finished, and those of them that still
+      occupy a slot, which the host must free.
     """
-    before_these, stopped = self.left, []
+    before, to_free = self.unfinished, []
     for i, tokens in new.items():
       text = self._texts.setdefault(i, [])
-      before = len(text)
+      seen = len(text)
       text += tokens
-      cut = None
-      if self._repetition is not None:
-        cut = _repetition(
-            text, before, i in running, *self._repetition, self._official_window
-        )
+      cut = self._repetition(text, seen, i in running)
       if cut is not None and i in running:
-        stopped.append(i)
+        to_free.append(i)
       elif cut is None and i in running:
         continue
       del self._texts[i]
-      self._finish(i, _ended(text, cut, *self._ends))
-    return before_these - self.left, stopped
+      self._finish(i, self._result(text, cut))
+    return before - self.unfinished, to_free
 
   def _finish(self, i: int, result: Generated) -> None:
     self.results[i] = result
-    self.left -= 1
+    self.unfinished -= 1
     if self._on_result is not None:
       self._on_result(i, result)
 
+  def _repetition(
+      self, text: list[int], seen: int, running: bool
+  ) -> int | None:
+    """Where to cut a text because it repeats itself, or None.
 
-def by_ticket(tokens, tickets) -> dict[int, list[int]]:
-  """Ticket -> its new tokens, out of a log [steps, S]."""
+    Args:
+      text: all tokens.
+      seen: how many of them were checked before.
+      running: whether further tokens follow.
+    """
+    if self._options.repetition is None:
+      return None
+    n, times, every = self._options.repetition
+    # The official code checks before each draw, so a finished text is not checked
+    # at its last token.
+    last = len(text) if running else len(text) - 1
+    for stop in range((seen // every + 1) * every, last + 1, every):
+      if stopping.repeats(
+          text[:stop], n=n, times=times,
+          official_window=self._options.official_window,
+      ):
+        return stop
+    return None
+
+  def _result(self, text: list[int], cut: int | None) -> Generated:
+    options = self._options
+    if cut is not None:
+      text, finish = text[:cut], 'repetition'
+    elif text[-1] in options.eos_ids and (
+        options.first_may_end or len(text) > 1
+    ):
+      finish = 'eos'
+    else:
+      finish = 'length'
+    return Generated(text, finish, stopping.found_at(options.automaton, text))
+
+
+def by_ticket(
+    tokens: np.ndarray, tickets: np.ndarray
+) -> dict[int, list[int]]:
+  """Groups a log of decode steps by request.
+
+  Args:
+    tokens: [steps, S].
+    tickets: [steps, S], the requests they belong to, or `loop_state.IDLE`.
+
+  Returns:
+    ticket -> its tokens, in the order of the steps.
+  """
   tokens, tickets = tokens.ravel(), tickets.ravel()
-  order = np.argsort(tickets, kind='stable')  # keeps the order of steps
-  order = order[tickets[order] != device_loop.IDLE]
-  found, starts = np.unique(tickets[order], return_index=True)
+  order = np.argsort(tickets, kind='stable')  # keeps the order of the steps
+  order = order[tickets[order] != loop_state.IDLE]
+  present, starts = np.unique(tickets[order], return_index=True)
   return {
       int(ticket): part.tolist() for ticket, part in zip(
-          found, np.split(tokens[order], starts[1:]), strict=True
+          present, np.split(tokens[order], starts[1:]), strict=True
       )
   }
-
-
-def _repetition(
-    text, before, running, n, times, every, official_window
-) -> int | None:
-  """Where a text is to be cut because it repeats itself, or None."""
-  # It is looked at before the next token: a text that has ended is not.
-  last = len(text) if running else len(text) - 1
-  for stop in range((before // every + 1) * every, last + 1, every):
-    if stopping.repeats(
-        text[:stop], n=n, times=times, official_window=official_window
-    ):
-      return stop
-  return None
-
-
-def _ended(text, cut, first_may_end, eos_ids, automaton) -> Generated:
-  if cut is not None:
-    text, finish = text[:cut], 'repetition'
-  elif text[-1] in eos_ids and (first_may_end or len(text) > 1):
-    finish = 'eos'
-  else:
-    finish = 'length'
-  return Generated(text, finish, stopping.found_at(automaton, text))

@@ -20,8 +20,6 @@ from ddt_jax import hinted_decode
 from ddt_jax import model
 from ddt_jax import storage
 from ddt_jax import weights
-from ddt_jax.engine import device_loop
-from ddt_jax.engine import requests
 from experiments.bench import models
 from experiments.bench import paired
 from experiments.bench import peers
@@ -58,27 +56,27 @@ class Ours:
   """Contender: hinted decoding or plain sampling of some requests."""
 
   def __init__(self, params, config, pairs, new, *, slots, hinted=True):
-    rule = device_loop.Rule(peers.TEMPERATURE, peers.TOP_P)
+    options = dict(
+        eos_ids=(), slots=slots, temperature=peers.TEMPERATURE, top_p=peers.TOP_P
+    )
     if hinted:
-      mixture = hinted_decode.Mixture(peers.HINT_BETA)
-      rule = device_loop.Rule(
-          peers.TEMPERATURE, peers.TOP_P, combine=mixture, first_may_end=False
-      )
-    asked = [
-        requests.Request((h, s) if hinted else (s,), new, i)
+      options |= dict(
+          combine=hinted_decode.Mixture(peers.HINT_BETA), first_may_end=False)
+    requests = [
+        engine.Request((h, s) if hinted else (s,), new, i)
         for i, (s, h) in enumerate(pairs)
     ]
-    self.visits: list[engine.Visit] = []
+    self.syncs: list[engine.HostSync] = []
     self._run = lambda: engine.run(
-        params, config, asked, rule, key=jax.random.key(0), eos_ids=(),
-        slots=slots, on_visit=self.visits.append,
+        params, config, requests, engine.DecodeOptions(**options),
+        key=jax.random.key(0), on_sync=self.syncs.append,
     )
 
   def __call__(self) -> dict[str, float]:
     """Decodes; returns the seconds without the prefill."""
-    self.visits.clear()
+    self.syncs.clear()
     self._run()
-    return {'decode': sum(v.decode_s for v in self.visits)}
+    return {'decode': sum(s.decode_s for s in self.syncs)}
 
 
 def utilisation(params, config):
@@ -88,14 +86,14 @@ def utilisation(params, config):
   batches wait for their longest request.
   """
   lengths = np.random.default_rng(3).geometric(1 / 16, 512).clip(1, 64)
-  asked = [
-      requests.Request(([2 + i % 100] * 8,), int(n), i)
+  requests = [
+      engine.Request(([2 + i % 100] * 8,), int(n), i)
       for i, n in enumerate(lengths)
   ]
-  visits = []
+  syncs = []
   engine.run(
-      params, config, asked, device_loop.Rule(), key=jax.random.key(0),
-      eos_ids=(), slots=8, on_visit=visits.append,
+      params, config, requests, engine.DecodeOptions(eos_ids=(), slots=8),
+      key=jax.random.key(0), on_sync=syncs.append,
   )
   free = [0] * 8
   for n in lengths:
@@ -103,10 +101,10 @@ def utilisation(params, config):
     free[0] += int(n)
   static = sum(8 * max(lengths[i: i + 8]) for i in range(0, 512, 8))
   return {
-      'ours': lengths.sum() / (8 * sum(v.steps for v in visits)),
+      'ours': lengths.sum() / (8 * sum(s.steps for s in syncs)),
       'list scheduling': lengths.sum() / (8 * max(free)),
       'static batches': lengths.sum() / static,
-      'steps per visit': sum(v.steps for v in visits) / len(visits),
+      'steps per host sync': sum(s.steps for s in syncs) / len(syncs),
   }
 
 
@@ -124,8 +122,8 @@ def step_times(params, config, lengths=(128, 512, 1024)):
     run()  # compiles
     run()
     each = [
-        1000 * v.decode_s / v.steps for v in run.visits
-        if v.steps == engine.STEPS  # shorter ones mostly admit requests
+        1000 * s.decode_s / s.steps for s in run.syncs
+        if s.steps == engine.STEPS  # shorter ones mostly admit requests
     ]
     rows.append((new, each[0], each[-1]))
   columns = [STUDENT + HINTED + 2 * new for new in lengths]

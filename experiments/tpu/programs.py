@@ -18,6 +18,7 @@ from ddt_jax import sharding
 from ddt_jax import vocab_head
 from ddt_jax.data import batches
 from ddt_jax.engine import device_loop
+from ddt_jax.engine import loop_state
 from ddt_jax.scoring import forward
 from ddt_jax.training import optimizer
 from ddt_jax.training import train_step
@@ -171,27 +172,27 @@ def decode(c, mesh, config: model.ModelConfig, context: int) -> Iterator[Part]:
           lambda x: x.astype(config.dtype), model.unstacked(p)),
       _params(config, mesh))
   params = _placed(params, sharding.tree_shardings(params, mesh))
-  made = jax.eval_shape(lambda: device_loop.empty(
+  made = jax.eval_shape(lambda: loop_state.empty(
       config, (context - ring,) * (2 if c.hint.enabled else 1), slots=slots,
       queue=max(1, min(4 * slots, -(-256 * slots // ring))), ring=ring,
   ))
-  state, queue = _placed(made, device_loop.shardings(made, mesh))
+  state, queue = _placed(made, loop_state.shardings(made, mesh))
 
   def array(shape, dtype):
     return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.replicated(mesh))
 
-  marks = device_loop.Marks(
+  tables = loop_state.StopTables(
       array((config.vocab_size,), bool),
       array((16, config.vocab_size), jnp.int32), array((), jnp.int32))
   if c.hint.enabled:
-    rule = device_loop.Rule(
+    rule = loop_state.SamplingRule(
         c.hint.temperature, c.hint.top_p, first_may_end=False,
         combine=hinted_decode.Mixture(beta=c.hint.beta, schedule=c.hint.schedule))
   else:
-    rule = device_loop.Rule(c.curate.temperature, c.curate.top_p)
+    rule = loop_state.SamplingRule(c.curate.temperature, c.curate.top_p)
   compiled = _compiled(
       mesh, device_loop.decode, params, config, state, queue, rule=rule, steps=128,
-      marks=marks, key=jax.eval_shape(lambda: jax.random.key(0)),
+      tables=tables, key=jax.eval_shape(lambda: jax.random.key(0)),
       more=array((), bool), mesh=mesh)
   yield Part(
       f'decoding, {slots} slots of {context} tokens, tensor={c.decoding.tensor}',

@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 import jax
 import pytest
 
+from ddt_jax import engine
+from ddt_jax import errors
 from ddt_jax import model
 from ddt_jax import sharding
 from ddt_jax.engine import cache_plan
-from ddt_jax.engine import device_loop
-from ddt_jax.engine import requests
+from ddt_jax.engine import loop_state
 from tests.support import paths
 
 TINY = paths.GOLDEN / 'models' / 'qwen2-tiny'
@@ -20,14 +21,14 @@ CONFIG = model.ModelConfig.from_hf(TINY)
 
 def make_requests(n, lengths=(40,), limit=64):
   return [
-      requests.Request(tuple([1] * k for k in lengths), limit, i)
+      engine.Request(tuple([1] * k for k in lengths), limit, i)
       for i in range(n)
   ]
 
 
-def planned(asked, *, slots, dtype='float32', mesh=None):
+def planned(requests, *, slots, dtype='float32', mesh=None):
   mesh = mesh or sharding.make_mesh(fsdp=1, devices=jax.devices()[:1])
-  return cache_plan.plan(CONFIG, asked, slots=slots, dtype=dtype, mesh=mesh)
+  return cache_plan.plan(CONFIG, requests, slots=slots, dtype=dtype, mesh=mesh)
 
 
 @hypothesis.given(st.integers(0, 10**6))
@@ -41,7 +42,7 @@ def test_a_bucket_holds_its_length_and_little_more(length):
 def test_the_bytes_are_those_of_the_arrays():
   plan = planned(make_requests(50, (40, 7)), slots=8)
   assert plan.slots == 8 and plan.widths == (48, 16) and plan.ring == 64
-  made = jax.eval_shape(lambda: device_loop.empty(
+  made = jax.eval_shape(lambda: loop_state.empty(
       CONFIG, plan.widths, slots=plan.slots, queue=plan.queue, ring=plan.ring
   ))
   held = [x for x in jax.tree.leaves(made) if x.ndim == 4]
@@ -63,7 +64,12 @@ def test_what_does_not_fit_is_refused_with_what_would(monkeypatch):
   sizes = [planned(make_requests(50), slots=n).bytes for n in range(1, 9)]
   monkeypatch.setattr(cache_plan, '_free_bytes', lambda: sizes[4])
   assert planned(make_requests(50), slots=5).slots == 5
-  with pytest.raises(ValueError, match='8 slots .* enough for 5 slots'):
+  with pytest.raises(
+      errors.InputError, match='8 slots .* for 5 slots; set decoding.slots=5'
+  ):
+    planned(make_requests(50), slots=8)
+  monkeypatch.setattr(cache_plan, '_free_bytes', lambda: sizes[0] - 1)
+  with pytest.raises(errors.InputError, match='not enough for one slot'):
     planned(make_requests(50), slots=8)
 
 

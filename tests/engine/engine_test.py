@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from ddt_jax import engine
+from ddt_jax import errors
 from ddt_jax import model
 from ddt_jax import sampling
 from ddt_jax import sharding
 from ddt_jax import stopping
 from ddt_jax import weights
 from ddt_jax.engine import device_loop
-from ddt_jax.engine import requests
 from tests.support import jobs
 from tests.support import paths
 
@@ -102,20 +102,20 @@ def test_a_draw_comes_from_key_request_and_place_in_the_response():
 def test_results_do_not_depend_on_batch_mates(slots):
   # In another order, too; a request keeps its id, and with it its draws.
   order = np.random.default_rng(slots).permutation(len(PROMPTS)).tolist()
-  prompts, told = [PROMPTS[i] for i in order], []
+  prompts, reported = [PROMPTS[i] for i in order], []
   if slots > 1:  # a mate for whose length the others are padded
     prompts, order = [PROMPTS[1] * 2, *prompts], [100, *order]
   found = generate(
       prompts=prompts, request_ids=order, slots=slots,
-      on_result=lambda *result: told.append(result),
+      on_result=lambda *result: reported.append(result),
   )
   mismatches = [
       i for i, result in zip(order, found, strict=True)
       if i != 100 and result != reference()[i]
   ]
   assert not mismatches
-  # Each is told once, with its place in the list that was given.
-  assert sorted(told) == list(enumerate(found))
+  # Each result is reported once, with its index in `prompts`.
+  assert sorted(reported) == list(enumerate(found))
 
 
 def test_eight_devices_draw_what_one_does():
@@ -178,10 +178,13 @@ def test_a_cache_of_bfloat16_rounds():
   rounded = np.array(tokens(generate(greedy=True, cache_dtype=jnp.bfloat16)))
   assert rounded.shape == exact.shape and (rounded != exact).any()
   assert (rounded[:, 0] == exact[:, 0]).mean() > 0.8
+  named = tokens(generate(greedy=True, cache_dtype='bfloat16'))
+  assert named == rounded.tolist()
+  assert tokens(generate(greedy=True, cache_dtype='')) == exact.tolist()
 
 
 def test_in_bfloat16_a_call_repeats_itself():
-  # Whatever mates there are: rows see no others, but their number rounds.
+  # With any mates: only the number of rows changes rounding.
   config, params = weights.load(MODELS / 'qwen2-tiny', dtype='bfloat16')
   how = dict(key=KEY, max_new_tokens=NEW, eos_ids=NO_EOS, slots=4) | HOW
   found = engine.generate(params, config, PROMPTS, **how)
@@ -231,9 +234,12 @@ def test_frequencies_of_a_token_are_those_of_the_softmax():
     ({'repetition': (4, 3, 0)}, 'repetition.*positive'),
     ({'cache_dtype': 'int8'}, 'cache_dtype int8'),
     ({'cache_dtype': jnp.float8_e4m3fn}, 'cache_dtype float8'),
+    ({'cache_dtype': 'bf16'}, 'decoding.cache_dtype bf16'),
+    ({'eos_ids': (5, 503)}, r'EOS ids \[503\]'),
+    ({'repetition': (4, 3)}, 'repetition'),
 ], ids=str)
-def test_what_cannot_be_served_is_refused_by_name(options, said):
-  with pytest.raises(ValueError, match=said):
+def test_invalid_options_and_requests_are_refused_by_name(options, said):
+  with pytest.raises(errors.InputError, match=said):
     generate('qwen2-loop', **options)
 
 
@@ -247,7 +253,7 @@ def test_parameters_decode_where_they_are():
   assert generate(prompts=PROMPTS[:3], params=third) == reference()[:3]
   mesh = sharding.make_mesh(fsdp=4, devices=jax.devices()[:4])
   _, spread = weights.load(MODELS / 'qwen2-tiny', mesh=mesh)
-  with pytest.raises(ValueError, match='4 devices.*mesh='):
+  with pytest.raises(errors.InputError, match='4 devices.*mesh='):
     generate(params=spread)
 
 
@@ -265,18 +271,18 @@ def test_a_prompt_may_fill_the_model_to_the_last_position():
   assert len(found.tokens) == NEW
 
 
-def test_a_request_for_no_token_is_told_as_well():
-  told = []
+def test_a_request_for_no_token_has_a_result_as_well():
+  reported = []
   found = generate(
       prompts=PROMPTS[:3], max_tokens=[2, 0, 1],
-      on_result=lambda *result: told.append(result),
+      on_result=lambda *result: reported.append(result),
   )
   assert found[1] == engine.Generated([], 'length')
-  assert sorted(told) == list(enumerate(found))
+  assert sorted(reported) == list(enumerate(found))
 
 
 @pytest.mark.parametrize('every', [1, 5])
-def test_a_loop_is_cut_where_it_is_looked_at(every):
+def test_a_loop_is_cut_where_it_is_checked(every):
   n, times = 4, 3
   how = dict(greedy=True, max_new_tokens=64)
   whole, = generate('qwen2-loop', [PROMPTS[2]], **how)
@@ -296,7 +302,7 @@ def test_a_loop_is_cut_where_it_is_looked_at(every):
 
 
 @pytest.mark.parametrize('slots', [1, 3, 8])
-def test_loops_are_cut_between_mates_over_many_visits(slots):
+def test_loops_are_cut_between_mates_over_many_host_syncs(slots):
   n, times, every = 30, 5, 100
   how = dict(greedy=True, max_new_tokens=2 * engine.STEPS + 20, slots=slots)
   prompts = PROMPTS[3:11]
@@ -309,12 +315,12 @@ def test_loops_are_cut_between_mates_over_many_visits(slots):
     ]
     expected.append(
         engine.Generated(r.tokens[:stops[0]], 'repetition') if stops else r)
-  told = []
+  reported = []
   found = generate(
       'qwen2-loop', prompts, repetition=(n, times, every),
-      on_result=lambda i, _: told.append(i), **how,
+      on_result=lambda i, _: reported.append(i), **how,
   )
-  assert found == expected and sorted(told) == list(range(len(prompts)))
+  assert found == expected and sorted(reported) == list(range(len(prompts)))
   assert {len(r.tokens) for r in found} == {100, 200, 276}
 
 
@@ -334,20 +340,20 @@ def test_slots_are_refilled_at_once():
   # Lengths with a mean of a quarter of the maximum, as answers have them.
   config, params = load(MODELS / 'qwen2-loop')
   lengths = np.random.default_rng(3).geometric(1 / 16, 512).clip(1, 64)
-  visits = []
-  asked = requests.Request
+  syncs = []
   prompts = [PROMPTS[i % len(PROMPTS)] for i in range(len(lengths))]
   found = engine.run(
       params, config,
-      [asked((p,), int(n), i)
+      [engine.Request((p,), int(n), i)
        for i, (p, n) in enumerate(zip(prompts, lengths, strict=True))],
-      device_loop.Rule(), key=KEY, eos_ids=(), slots=8, on_visit=visits.append,
+      engine.DecodeOptions(eos_ids=(), slots=8), key=KEY, on_sync=syncs.append,
   )
   assert [len(r.tokens) for r in found] == lengths.tolist()
-  steps = sum(v.steps for v in visits)
-  assert sum(v.tokens for v in visits) == lengths.sum()
+  steps = sum(s.steps for s in syncs)
+  assert sum(s.tokens for s in syncs) == lengths.sum()
+  assert sum(s.prompt_tokens for s in syncs) == sum(len(p) - 1 for p in prompts)
   assert steps == ideal_steps(lengths.tolist(), 8)
-  assert steps / len(visits) >= 32
+  assert steps / len(syncs) >= 32
 
 
 @pytest.mark.parametrize('axes', [

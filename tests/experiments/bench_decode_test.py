@@ -17,4 +17,4 @@ def test_every_contender_has_a_figure(tmp_path):
     assert all(x > 0 for x in results[kind].values())
   used = results['utilisation']
   assert used['ours'] >= 0.97 * used['list scheduling']
-  assert used['steps per visit'] >= 32
+  assert used['steps per host sync'] >= 32

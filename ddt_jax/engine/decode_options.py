@@ -1,0 +1,117 @@
+"""Options of a decoding run, as one record, and their checks."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from jax.sharding import Mesh
+import numpy as np
+
+from ddt_jax import errors
+from ddt_jax import model
+from ddt_jax import sampling
+from ddt_jax.engine import loop_state
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class DecodeOptions:
+  """What all requests of a decoding run share.
+
+  Attributes:
+    temperature, top_p, order: see `sampling.distribution`; top_p above 0.
+    greedy: take the likeliest token instead of a draw.
+    combine: turns the logits of several streams into one; None with one stream.
+    first_may_end: whether an EOS as the first token ends the response.
+    eos_ids: any of them ends a response and is its last token.
+    automaton: [states, V], see `stopping.splitter_automaton`; None without a
+      splitter.
+    repetition: (n, times, every): a response is cut when, at a multiple of
+      `every` tokens, some n tokens occur `times` times (`stopping.repeats`).
+    official_window: see `stopping.repeats`.
+    slots: requests decoded together; default 256, or all if fewer.
+    cache_dtype: of keys and values, a float of 16 bits or more, or its name;
+      None or '' is the compute dtype.
+    mesh: rows are sharded over its `data` and `fsdp` axes, heads over `tensor`;
+      the parameters are resharded to it, in the compute dtype. None: the one
+      device that holds the parameters, which stay as they are.
+    progress: print the cache's size and show a progress bar.
+  """
+
+  eos_ids: tuple[int, ...]
+  temperature: float = 1.0
+  top_p: float = 1.0
+  greedy: bool = False
+  order: str = 'top_p_first'
+  combine: loop_state.Combine | None = None
+  first_may_end: bool = True
+  automaton: np.ndarray | None = None
+  repetition: tuple[int, int, int] | None = None
+  official_window: bool = False
+  slots: int | None = None
+  cache_dtype: Any = None
+  mesh: Mesh | None = None
+  progress: bool = False
+
+  def rule(self) -> loop_state.SamplingRule:
+    """Returns how a token is chosen, as the compiled loop takes it."""
+    return loop_state.SamplingRule(
+        self.temperature, self.top_p, self.order, self.greedy, self.combine,
+        self.first_may_end,
+    )
+
+  def stop_tables(self, vocab_size: int) -> loop_state.StopTables:
+    """Returns the tables of the EOS tokens and the splitter, as host arrays."""
+    eos = np.zeros(vocab_size, bool)
+    eos[list(self.eos_ids)] = True
+    if self.automaton is None:
+      splitter = np.zeros((1, vocab_size), np.int32)
+      return loop_state.StopTables(eos, splitter, -1)
+    # Padded to multiples of 16 states: splitters of up to 15, 31, ... bytes share
+    # a compiled loop.
+    states = -(-len(self.automaton) // 16) * 16
+    table = np.zeros((states, vocab_size), np.int32)
+    table[:len(self.automaton)] = self.automaton
+    return loop_state.StopTables(eos, table, len(self.automaton) - 1)
+
+  def dtype(self, config: model.ModelConfig) -> jnp.dtype:
+    """Returns the dtype of keys and values.
+
+    Raises:
+      InputError: `cache_dtype` is no float of 16 bits or more.
+    """
+    given = self.cache_dtype
+    if given is None or isinstance(given, str) and not given:
+      given = config.dtype
+    try:
+      dtype = jnp.dtype(given)
+    except TypeError:
+      dtype = None
+    # Keys and values are stored without scales: 8 bits would clip them.
+    if dtype is None or not (
+        jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize >= 2
+    ):
+      raise errors.InputError(
+          f'decoding.cache_dtype {dtype or given}: choose a float of 16 bits or'
+          ' more, such as bfloat16')
+    return dtype
+
+  def check(self, config: model.ModelConfig) -> None:
+    """Raises InputError, naming an option that is invalid for this model."""
+    if not self.greedy and not self.temperature > 0:
+      raise errors.InputError(
+          f'temperature {self.temperature} is not positive; for the likeliest'
+          ' token choose greedy=True')
+    if not 0 < self.top_p <= 1:
+      raise errors.InputError(f'top_p {self.top_p} is not in (0, 1]')
+    sampling.check_order(self.order)
+    if bad := [i for i in self.eos_ids if not 0 <= i < config.vocab_size]:
+      raise errors.InputError(
+          f'EOS ids {bad} are outside the vocabulary of {config.vocab_size}')
+    if self.slots is not None and self.slots < 1:
+      raise errors.InputError(f'decoding.slots {self.slots}: at least one')
+    if self.repetition is not None and (
+        len(self.repetition) != 3 or min(self.repetition) < 1
+    ):
+      raise errors.InputError(
+          f'repetition {self.repetition}: n, times and every must be positive')
+    self.dtype(config)

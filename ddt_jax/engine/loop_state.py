@@ -1,0 +1,199 @@
+"""State of the decoding loop: slots, the queue, and the rules of the loop.
+
+The record classes have the same fields on the host and on the device.
+"""
+
+import functools
+from typing import Any, Protocol
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ddt_jax import model
+
+_static = functools.partial(struct.field, pytree_node=False)
+
+IDLE = -1  # ticket of a slot without a request
+
+
+class Combine(Protocol):
+  """Turns the logits of several streams into those of one; a pytree."""
+
+  def __call__(
+      self, logits: jax.Array, count: jax.Array, past_splitter: jax.Array
+  ) -> jax.Array:
+    """Returns log m [S, V] up to a constant per row; a softmax follows.
+
+    Args:
+      logits: [streams, S, V].
+      count: [S], tokens drawn so far.
+      past_splitter: bool [S], whether they contain the splitter.
+    """
+
+
+@struct.dataclass
+class SamplingRule:
+  """How a token is chosen. Static but for `combine`, whose leaves are traced.
+
+  Attributes:
+    temperature, top_p, order: see `sampling.distribution`.
+    greedy: take the likeliest token instead of a draw.
+    combine: of several streams; None with one stream.
+    first_may_end: whether an EOS as the first token ends the response.
+  """
+
+  temperature: float = _static(default=1.0)
+  top_p: float = _static(default=1.0)
+  order: str = _static(default='top_p_first')
+  greedy: bool = _static(default=False)
+  combine: Combine | None = None
+  first_may_end: bool = _static(default=True)
+
+
+@struct.dataclass
+class StopTables:
+  """Lookup tables by token id: what ends a response, or the hint's part in it.
+
+  Attributes:
+    eos: bool [V], true for tokens that end the response.
+    splitter: [states, V], see `stopping.splitter_automaton`.
+    found: scalar, the state after the splitter; -1 without a splitter.
+  """
+
+  eos: Any
+  splitter: Any
+  found: Any
+
+
+@struct.dataclass
+class Requests:
+  """Data of n requests, in slots or in the queue.
+
+  Attributes:
+    ticket: [n], index in the caller's list, or IDLE.
+    name: [n], of the random stream.
+    limit: [n], most tokens of the response.
+    length: [n, streams], tokens of the prompts.
+    last: [n, streams], last token of each prompt.
+  """
+
+  ticket: Any
+  name: Any
+  limit: Any
+  length: Any
+  last: Any
+
+
+@struct.dataclass
+class Slots:
+  """Requests in progress.
+
+  Attributes:
+    requests: of S slots.
+    count: [S], tokens drawn.
+    token: [S, streams], input of the next step.
+    splitter: [S], state of the splitter's automaton.
+    caches: of each stream, [S, ..., P + R columns, ...].
+    step: scalar, steps done; step % R is the ring's next column.
+  """
+
+  requests: Requests
+  count: jax.Array
+  token: jax.Array
+  splitter: jax.Array
+  caches: tuple[model.Cache, ...]
+  step: jax.Array
+
+
+@struct.dataclass
+class Queue:
+  """Waiting requests. Their prompts are prefilled, except for the last token.
+
+  Attributes:
+    requests: of Q places.
+    caches: of each stream, [Q, ..., P columns, ...].
+    head: scalar, the next place to admit from.
+    size: scalar, filled places.
+  """
+
+  requests: Requests
+  caches: tuple[model.Cache, ...]
+  head: Any
+  size: Any
+
+
+def empty(
+    config: model.ModelConfig,
+    widths: tuple[int, ...],
+    *,
+    slots: int,
+    queue: int,
+    ring: int,
+    dtype: Any = None,
+) -> tuple[Slots, Queue]:
+  """Returns idle slots and an empty queue.
+
+  Args:
+    config: the model.
+    widths: P of each stream, columns for its prompts.
+    slots: S.
+    queue: Q, places.
+    ring: R, columns for new tokens.
+    dtype: of keys and values; default the compute dtype.
+  """
+
+  def requests(n):
+    one, each = jnp.zeros(n, jnp.int32), jnp.zeros((n, len(widths)), jnp.int32)
+    return Requests(one + IDLE, one, one, each, each)
+
+  def caches(n, columns):
+    return tuple(
+        model.init_cache(config, n, width + columns, dtype) for width in widths
+    )
+
+  zero, none = jnp.zeros((), jnp.int32), jnp.zeros(slots, jnp.int32)
+  waiting = Queue(requests(queue), caches(queue, 0), zero, zero)
+  return Slots(
+      requests(slots), none, jnp.zeros((slots, len(widths)), jnp.int32), none,
+      caches(slots, ring), zero,
+  ), waiting
+
+
+def shardings(
+    loop: tuple[Slots, Queue], mesh: Mesh
+) -> tuple[Slots, Queue]:
+  """NamedShardings of `empty`'s arrays: slots over data and fsdp, heads over tensor.
+
+  The queue is replicated over data and fsdp: any slot may admit from it.
+
+  Args:
+    loop: the arrays, or their abstract shapes.
+    mesh: for decoding, see `sharding.decoding_mesh`.
+  """
+
+  def used(*axes):
+    # The spec as XLA returns it, without axes of size 1: an equivalent but
+    # different spec would recompile the loop at its second call.
+    axes = tuple(a for a in axes if mesh.shape[a] > 1)
+    return axes if len(axes) > 1 else axes[0] if axes else None
+
+  def where(rows):
+    def leaf(x):
+      if x.ndim < 4:
+        return NamedSharding(mesh, P())
+      # Keys and values, [n, K, ...].
+      tensor = None if x.shape[1] % mesh.shape['tensor'] else used('tensor')
+      spec = (rows, tensor) if tensor else (rows,) if rows else ()
+      return NamedSharding(mesh, P(*spec))
+
+    return leaf
+
+  slots, queue = loop
+  return (
+      jax.tree.map(where(used('data', 'fsdp')), slots),
+      jax.tree.map(where(None), queue),
+  )
