@@ -84,7 +84,12 @@ def _after(text: str, marker: str) -> str | None:
     while line and not line[0].strip(_MARKUP):
       line = _LINE.search(text, line.end())
     if line:
-      found = line[0].strip(_MARKUP).rstrip(f'{_MARKUP}.')
-      quoted = _QUOTED.fullmatch(found)
-      found = quoted[1].strip(_MARKUP).rstrip('.') if quoted else found
+      found = unmarked(line[0])
   return found
+
+
+def unmarked(text: str) -> str:
+  """Text without markup, a closing full stop, or quotes around it."""
+  text = text.strip(_MARKUP).rstrip(f'{_MARKUP}.')
+  quoted = _QUOTED.fullmatch(text)
+  return unmarked(quoted[1]) if quoted else text

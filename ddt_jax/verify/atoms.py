@@ -178,7 +178,7 @@ class Parser(cursor.Cursor):
     if opened == r'\{':
       if self.accept(r'\}'):
         return _CONSTANTS[r'\emptyset']
-      if self.tokens[self.at + 1].kind in (':', '|', r'\mid') and self.word:
+      if self.word and self.tokens[self.at + 1].kind in (':', '|', r'\mid'):
         self.at += 2  # {x : x > 2}
     angle, self.angle = self.angle, self.angle and opened == '('
     absolute, self.absolute = self.absolute, False
@@ -291,7 +291,8 @@ class Parser(cursor.Cursor):
     return found
 
   def matrix(self):
-    if self.advance().value not in ('pmatrix', 'bmatrix', 'matrix', 'array'):
+    environment = self.advance().value
+    if environment not in ('pmatrix', 'bmatrix', 'matrix', 'array'):
       raise Abstain('an environment that is no matrix')
     rows = [[self.sum()]]
     while self.kind in ('&', '\\\\'):
@@ -299,8 +300,7 @@ class Parser(cursor.Cursor):
         rows[-1].append(self.sum())
       elif self.kind != r'\end':
         rows.append([self.sum()])
-    self.expect(r'\end')
-    if len({len(row) for row in rows}) > 1 or not all(
+    if self.expect(r'\end').value != environment or len({len(row) for row in rows}) > 1 or not all(
         tree.is_expr(x) for row in rows for x in row):
       raise Abstain('a matrix with uneven rows')
     return tree.Matrix(tuple(map(tuple, rows)))

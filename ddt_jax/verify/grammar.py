@@ -1,8 +1,8 @@
 r"""The grammar of answers. What it does not consume whole is not understood.
 
-  answer   = choice | items
+  answer   = choice | ["="] items
   items    = item { ("," | ";" | "and" | "or") item }
-  item     = words | ["="] set { ("=" | "<" | "<=" | "!=" | "in" ...) set }
+  item     = words | set { ("=" | "<" | "<=" | "!=" | "in" ...) set }
   set      = ratio { ("∪" | "∩" | "∖") ratio }
   ratio    = quantity { ":" quantity }
   quantity = [currency] sum [unit]
@@ -80,6 +80,7 @@ class _Parser(terms.Parser):
       self.at = 0
     node = self.choice()
     if node is None:
+      self.accept('=')
       node = self.items()
     if self.kind != 'end':
       raise self.unclear()
@@ -132,9 +133,6 @@ class _Parser(terms.Parser):
 
   def item(self):
     node = self.phrase()
-    if node is not None and self.kind != '=':
-      return node
-    self.accept('=')
     sides, ops = [self.set() if node is None else node], []
     while self.kind in _RELATIONS or self.word == 'in':
       ops.append(r'\in' if self.word else self.kind)
@@ -158,7 +156,8 @@ class _Parser(terms.Parser):
     start, first, text = self.at, self.next, self.words()
     ended = self.word or self.kind in ('end', ',', ';', ')', r'\}', '}', '=')
     if text and ended and not (
-        self.at == start + 1 and atoms.is_factor(first)):
+        first.value in atoms.FUNCTIONS
+        or self.at == start + 1 and atoms.is_factor(first)):
       plain = text.casefold().replace('-', ' ')
       if plain in _NUMERALS:
         return Fraction(_NUMERALS[plain])
@@ -226,7 +225,9 @@ class _Parser(terms.Parser):
     start, found, sign = self.at, {}, 1
     while factor := self.unit_factor(first=not found):
       name, power = factor
-      found[name] = found.get(name, 0) + sign * power
+      if name in found:
+        raise Abstain('a unit twice')
+      found[name] = sign * power
       sign = 1
       if self.kind == '/' or self.word == 'per':
         sign = -1
@@ -243,7 +244,7 @@ class _Parser(terms.Parser):
   def unit_factor(self, first: bool) -> tuple[str, int] | None:
     before = self.tokens[self.at - 1]
     token, power = self.next, 1
-    if self.kind in ('%', r'\degree'):
+    if self.kind in ('%', r'\degree') and first:
       self.advance()
       temperature = {'C': 'celsius', 'F': 'fahrenheit'}.get(self.word)
       if token.kind == '%':
@@ -265,7 +266,7 @@ class _Parser(terms.Parser):
         self.accept('.')
       name = self.word
       if first and power == 1 and len(name) < 3 and not token.upright and not (
-          before.kind == 'number' or len(name) == 2 and before.kind in '})'):
+          before.kind == 'number' or len(name) == 2 and before.kind in ('}', ')', r'\pi')):
         return None  # x m is a product
     else:
       return None
@@ -277,7 +278,7 @@ class _Parser(terms.Parser):
       self.advance()
     if self.accept('^'):
       exponent = self.exponent()
-      if not isinstance(exponent, Fraction) or exponent.denominator > 1:
+      if exponent not in (-3, -2, -1, 1, 2, 3):
         return None
       power *= int(exponent)
     elif self.word in ('squared', 'cubed'):
@@ -289,4 +290,4 @@ class _Parser(terms.Parser):
 def _canonical(name: str) -> str:
   """Signs of money are the words for them."""
   return {'$': 'dollar', 'USD': 'dollar', '€': 'euro', 'EUR': 'euro', '₹': 'rupee',
-          'Rs': 'rupee', '£': 'sterling'}.get(name, name)
+          'Rs': 'rupee', 'GBP': '£'}.get(name, name)

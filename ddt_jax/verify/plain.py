@@ -3,8 +3,9 @@
 import re
 import unicodedata
 
+from ddt_jax.verify import answer
+
 _WRAPPED = re.compile(r'\\(?:text|math)\w*\s*\{([^{}]*)\}')
-_MARKUP = '*_`"“”‘’\' \t.'
 # B, (B), B., B) 12, B: twelve, Option B, the answer is (B)
 _CHOICE = re.compile(
     r'(?:the )?(?:correct |final )?(?:answer|option|choice)?(?: is)?:?\s*'
@@ -19,7 +20,7 @@ def normal(text: str) -> str:
   text = unicodedata.normalize('NFKC', text)
   text = _WRAPPED.sub(r'\1', text).strip('$')
   text = re.sub(r'\s*,\s*', ', ', ' '.join(text.split()))
-  return text.strip(_MARKUP).casefold()
+  return answer.unmarked(text).casefold()
 
 
 def same_text(got: str, want: str) -> tuple[bool, str]:

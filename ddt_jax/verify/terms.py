@@ -46,7 +46,10 @@ class Parser(atoms.Parser):
       elif self.factor_follows():
         if divided:
           raise Abstain('1/2x can be read in two ways')
-        node = self.op('*', node, self.power())
+        braced, factor = self.kind == '{', self.power()
+        if braced and isinstance(factor, Fraction):
+          raise Abstain('numbers side by side')
+        node = self.op('*', node, factor)
       else:
         return node
 

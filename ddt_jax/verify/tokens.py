@@ -161,6 +161,8 @@ def tokenize(text: str) -> list[Token]:
     lists += (kind in _OPEN_LISTS) - (kind in _CLOSE_LISTS)
     tokens.append(Token(kind, value, written, space, upright))
     space = False
+  if braces:
+    raise Abstain('a brace that is not closed')
   tokens.append(Token('end', '', '', space, False))
   return tokens
 
