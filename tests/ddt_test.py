@@ -52,7 +52,7 @@ def test_phi_has_mean_zero_and_variance_varentropy_under_the_model(
   )
   p = np.exp(np.asarray(stats.log_p, np.float64))
   p = p / p.sum()
-  # phi of a token that hardly ever occurs is large: float32 of that size.
+  # phi of a very unlikely token is large, and so is its float32 rounding.
   assert abs(np.sum(p * stats.phi)) < 1e-5
   np.testing.assert_allclose(
       np.sum(p * np.square(stats.phi)), stats.varentropy[0], atol=1e-5, rtol=1e-4
@@ -185,7 +185,7 @@ def test_official_phi_from_text_to_summary(case):
   np.testing.assert_array_equal(ids, golden['full_ids'])
   assert start == case['prompt_length']
   config, params = load(paths.GOLDEN / 'models' / case['model'])
-  # One shape for all cases; right padding is inert.
+  # One shape for all cases; right padding does not change the logits.
   padded = np.pad(ids, (0, 96 - len(ids)))[None]
   positions = np.where(np.arange(96) < len(ids), np.arange(96), -1)[None]
   logits = forward(params, config, padded, positions=positions)[0][0]
@@ -290,8 +290,9 @@ def test_tail_ties_and_the_likeliest_by_hand():
 
 
 def test_the_pit_test_by_hand():
-  # One token: both p-values are 2 min(u, 1 - u). Two, whose scores cancel: S has
-  # the survival function e^-S (1 + S). Two, of which one counts: that one's.
+  # Row 0, one token: both p-values are 2 min(u, 1 - u). Row 1, two tokens whose
+  # scores cancel: the survival function of S is e^-S (1 + S). Row 2: one token has
+  # weight 0 in W. Row 3: no token.
   u = jnp.array([[0.9, 0.3], [0.999, 0.001], [0.999, 0.5], [0.9, 0.9]])
   varentropy = jnp.array([[2.0, 1.0], [1.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
   mask = jnp.array([[1, 0], [1, 1], [1, 1], [0, 0]])
@@ -300,7 +301,7 @@ def test_the_pit_test_by_hand():
   np.testing.assert_allclose(
       ddt.pit_test(u, varentropy, mask),
       [2 * 0.2, 2 * fisher, 2 * 2 * 0.001, 1], rtol=2e-4)
-  # A certain model: the weighted sum is blind, Fisher's is not.
+  # A certain model: W sees nothing, S does.
   surprised = ddt.pit_test(jnp.ones([1, 5]), jnp.zeros([1, 5]), jnp.ones([1, 5]))
   assert 0 < surprised[0] < 1e-15
 

@@ -1,4 +1,4 @@
-"""The official lambda rules; the mixture's ends and its forbidden tokens."""
+"""The official lambda schedules; the mixture at its ends and with -inf."""
 
 import json
 
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ddt_jax import errors
 from ddt_jax import hinting
 from tests.support import paths
 
@@ -42,7 +43,7 @@ def test_defaults_are_the_linear_rule():
     ({'schedule': 'piecewise', 'bounds': (0.7, 0.3)}, 'bounds'),
 ])
 def test_wrong_options_are_refused(options, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(errors.InputError, match=message):
     hinting.hint_weight(jnp.ones(1), V, **options)
 
 

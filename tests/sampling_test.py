@@ -9,14 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ddt_jax import errors
 from ddt_jax import sampling
 from tests.support import paths
 
 SAMPLING = paths.GOLDEN / 'sampling'
 CASES = json.loads((SAMPLING / 'nucleus.json').read_text())
 NPZ = np.load(SAMPLING / 'nucleus.npz')
-# Float32's cumulative sums over 503 tokens are this far off; where a cumulative
-# probability lies nearer to top_p than this, either set is right.
+# Error of float32's cumulative sums over 503 tokens. Where a cumulative probability
+# is nearer to top_p, both sets are right.
 MARGIN = 2e-5
 
 
@@ -31,7 +32,7 @@ def test_official_nucleus(case):
   )
   assert case['cum_margin'] >= MARGIN
   assert kept.sum() == case['kept_exact']
-  # Some that are kept underflow at a low temperature, there as here.
+  # At a low temperature some kept tokens underflow to 0, in both codes.
   assert not (p[~kept] > 0).any() and not (expected[~kept] > 0).any()
   np.testing.assert_allclose(p, expected, atol=2e-6)
   np.testing.assert_allclose(p.sum(), 1, atol=1e-6)
@@ -46,7 +47,7 @@ def test_the_token_that_crosses_is_kept(top_p, kept):
   np.testing.assert_array_equal(sampling.nucleus(p, top_p), np.bool_(kept))
 
 
-def test_of_equals_at_the_border_the_lower_ids_are_kept():
+def test_lower_ids_are_kept_among_equals_at_the_border():
   p = jnp.full([2, 8], 1 / 8)
   kept = sampling.nucleus(p, 0.3)
   np.testing.assert_array_equal(kept, [[1, 1, 1, 0, 0, 0, 0, 0]] * 2)
@@ -58,7 +59,7 @@ def test_of_equals_at_the_border_the_lower_ids_are_kept():
     st.integers(1, 16),
 )
 def test_the_nucleus_of_counts_by_sorting(counts, sixteenths):
-  # Sums of sixteenths of a power of two are exact, and ties are many.
+  # Counts out of a power of two: sums are exact, and ties are many.
   p = np.array(counts + [0], np.float32)
   p[-1] = 64 - p.sum() if p.sum() <= 64 else 128 - p.sum()
   p, top_p = p / p.sum(), (sixteenths - 0.5) / 16
@@ -88,7 +89,7 @@ def test_the_two_orders_differ_in_what_they_keep():
       logits, temperature=0.5, top_p=0.9, order='temperature_first'
   )
   np.testing.assert_allclose(second, np.array([25, 9, 0, 0]) / 34, rtol=1e-5)
-  with pytest.raises(ValueError, match="'both'.*temperature_first"):
+  with pytest.raises(errors.InputError, match="'both'.*temperature_first"):
     sampling.distribution(logits, temperature=1.0, top_p=0.9, order='both')
 
 
@@ -120,7 +121,7 @@ def test_draw_has_the_frequencies_of_the_distribution():
   assert tokens.dtype == jnp.int32
   counts = np.bincount(tokens, minlength=6)
   assert not counts[np.asarray(p) == 0].any()
-  # Four standard deviations of a share.
+  # Four standard deviations of a binomial share.
   allowed = 4 * np.sqrt(p * (1 - p) / 20_000) + 1e-9
   assert (np.abs(counts / 20_000 - p) <= allowed).all()
 

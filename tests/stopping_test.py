@@ -1,4 +1,4 @@
-"""Repetition: by hand, officially, by counting. Splitters: by the text."""
+"""Repetition: by hand, by official cases, by counting. Splitters: by the text."""
 
 import functools
 import json
@@ -10,6 +10,7 @@ import pytest
 import tokenizers
 import transformers
 
+from ddt_jax import errors
 from ddt_jax import stopping
 from tests.support import paths
 
@@ -24,13 +25,13 @@ def test_official_rule(case):
 
 
 @pytest.mark.parametrize('period', [1, 2, 7, 40])
-def test_a_loop_is_seen_when_its_window_has_come_round_five_times(period):
-  # The fifth start of the same window lies 4 periods after the first.
+def test_a_loop_counts_once_its_window_occurs_five_times(period):
+  # The fifth occurrence of a window starts 4 periods after the first.
   needed = 4 * period + 30
   loop = [i % period for i in range(needed)]
   assert stopping.repeats(loop)
   assert not stopping.repeats(loop[:-1])
-  # The official rule looks one window less far.
+  # The official rule leaves the last window out.
   assert not stopping.repeats(loop, official_window=True)
   assert stopping.repeats(loop + loop[:1], official_window=True)
 
@@ -67,7 +68,7 @@ def byte_level():
 
 @functools.cache
 def sentencepiece():
-  """Like Llama 2's: a mark for spaces, bytes for what it does not know."""
+  """A tokenizer like Llama 2's: a mark for spaces, bytes for unknown text."""
   pieces = ['<unk>', '<s>', '</s>', *(f'<0x{b:02X}>' for b in range(256)),
             '\u2581', 'a', 'b', '\\', 'box', 'ed', '{', 'abab', '\u2581a', 'ü']
   model = tokenizers.models.BPE(
@@ -119,14 +120,14 @@ def test_a_splitter_is_found_where_the_text_shows_it(
 ):
   tokenizer, tokens = TOKENIZERS[name](), []
   for piece in pieces:
-    if rng.random() < 0.3:  # cut it into bytes, wherever they are
+    if rng.random() < 0.3:  # as single bytes, also within a character
       table = stopping.token_bytes(tokenizer, SIZE)
       single = {b: i for i, b in reversed(list(enumerate(table))) if len(b) == 1}
       tokens += [single[bytes([b])] for b in piece.encode()]
     else:
       tokens += tokenizer.encode(piece, add_special_tokens=False)
     if rng.random() < 0.1:
-      tokens.append(SIZE - 1)  # of the model alone: adds nothing
+      tokens.append(SIZE - 1)  # an id that the tokenizer lacks adds no text
   found = stopping.found_at(automaton(name, splitter), tokens)
   assert found == shown_after(tokenizer, splitter, tokens)
 
@@ -150,7 +151,7 @@ def test_no_splitter_is_never_found():
 ])
 def test_what_cannot_be_found_is_refused(splitter, name, message):
   tokenizer = name and TOKENIZERS[name]()
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(errors.InputError, match=message):
     stopping.splitter_automaton(tokenizer, splitter, SIZE)
 
 
@@ -158,23 +159,23 @@ def test_a_splitter_that_no_tokens_spell_is_refused():
   model = tokenizers.models.WordLevel({'a': 0, 'b': 1}, unk_token='a')
   backend = tokenizers.Tokenizer(model)
   tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend)
-  with pytest.raises(ValueError, match='byte-level or SentencePiece'):
+  with pytest.raises(errors.InputError, match='byte-level or SentencePiece'):
     stopping.splitter_automaton(tokenizer, 'ab', 2)
   backend.decoder = tokenizers.decoders.ByteLevel()
   tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend)
   assert stopping.found_at(
       stopping.splitter_automaton(tokenizer, 'ab', 2), [1, 0, 1]) == 3
-  with pytest.raises(ValueError, match="no tokens .* produce 'ax'"):
+  with pytest.raises(errors.InputError, match="no tokens .* produce 'ax'"):
     stopping.splitter_automaton(tokenizer, 'ax', 2)
 
 
 def test_an_eos_that_the_model_has_not_is_refused():
   stopping.check_eos(byte_level(), 503)
-  with pytest.raises(ValueError, match="eos_token '<.im_end.>'.*100 tokens"):
+  with pytest.raises(errors.InputError, match="eos_token '<.im_end.>'.*100 tokens"):
     stopping.check_eos(byte_level(), 100)
   claims = transformers.AutoTokenizer.from_pretrained(
       paths.GOLDEN / 'tokenizer', eos_token='<|stop|>')
-  with pytest.raises(ValueError, match="eos_token '<.stop.>'"):
+  with pytest.raises(errors.InputError, match="eos_token '<.stop.>'"):
     stopping.check_eos(claims, 480)
   unknown = transformers.PreTrainedTokenizerFast(
       tokenizer_object=sentencepiece().backend_tokenizer, unk_token='<unk>')

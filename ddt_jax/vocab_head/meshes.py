@@ -34,7 +34,7 @@ def is_split(mesh: Mesh | None, head: jax.Array) -> bool:
 
 
 def head_spec(mesh: Mesh | None, head: jax.Array) -> P:
-  """The spec of the head inside `shard_map_rows`; true if it is split."""
+  """The spec of the head inside `shard_map_rows`; P(), so falsy, if it is whole."""
   return P('tensor') if is_split(mesh, head) else P()
 
 

@@ -16,8 +16,8 @@ from tests.support import paths
 LOSS = paths.GOLDEN / 'loss'
 IDFT = json.loads((LOSS / 'idft.json').read_text())
 NPZ = np.load(LOSS / 'idft.npz')
-# Golden numbers are float64 and ours float32. Theirs also clamp p(y) at 1e-10
-# and add 1e-10 inside the entropy's logarithm; both stay below this.
+# Golden numbers are float64 and ours float32. The official code also clamps p(y)
+# at 1e-10 and adds 1e-10 inside the entropy's logarithm; both effects are smaller.
 TOLERANCE = dict(rtol=2e-5, atol=2e-6)
 
 
@@ -279,7 +279,7 @@ def test_metrics_carry_no_gradient():
 ])
 def test_unknown_choices_are_refused_with_the_known_ones(options, message):
   stats = ddt.token_stats(*example())
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(errors.InputError, match=message):
     objectives.token_loss(stats=stats, mask=jnp.ones(6), **options)
 
 

@@ -1,4 +1,4 @@
-"""Against logits that are held: float64, autodiff, any chunk, tile and mesh."""
+"""Equal to whole logits: float64, autodiff, any chunk, tile and mesh."""
 
 import functools
 import re
@@ -21,7 +21,7 @@ FIELDS = ('log_p', 'entropy', 'varentropy', 'collision')
 
 
 def data(rows=24, width=16, vocab=203, scale=1.0, seed=0):
-  """hidden [rows, width], head, targets, mask."""
+  """Random hidden [rows, width], head, targets and mask."""
   rng = np.random.default_rng(seed)
   hidden = rng.normal(size=(rows, width)).astype(np.float32)
   head = (scale * rng.normal(size=(vocab, width))).astype(np.float32)
@@ -31,7 +31,7 @@ def data(rows=24, width=16, vocab=203, scale=1.0, seed=0):
 
 
 def exact(hidden, head, targets, temperature=1.0):
-  """The statistics in float64."""
+  """Statistics of the whole logits in float64."""
   z = np.float64(hidden) @ np.float64(head).T / temperature
   z -= z.max(-1, keepdims=True)
   log_p = z - np.log(np.exp(z).sum(-1, keepdims=True))
@@ -53,7 +53,7 @@ def norm(x):
 
 
 def assert_close(found, expected, rtol=1e-5):
-  """In the norm of everything together."""
+  """Compares the norm of all differences with that of all expected values."""
   apart = jax.tree.map(lambda a, b: np.float64(a) - np.float64(b), found, expected)
   assert norm(apart) <= rtol * norm(expected)
 
@@ -105,8 +105,8 @@ def assert_optional(found, expected):
 @pytest.mark.parametrize('chunk', [None, 2, 64])
 def test_tail_and_the_likeliest_in_any_chunks(chunk, temperature):
   hidden, head, targets, _ = data()
-  # The last three rows draw their likeliest token, of which there are two.
-  head[7] = head[5] = np.round(2 * head[5])  # whose products are exact
+  # The targets of the last three rows are their likeliest token, tied with another.
+  head[7] = head[5] = np.round(2 * head[5])  # so that the products are exact
   hidden[-3:] = 4 * head[7]
   targets[-3:] = 7
   how = dict(temperature=temperature, tail=True, top_k=3)
@@ -163,7 +163,7 @@ def test_optional_fields_of_supervised_tokens_on_a_mesh(monkeypatch, tensor):
     rows=st.integers(1, 9), vocab=st.integers(2, 40), chunk=st.integers(1, 41),
     seed=st.integers(0, 99),
 )
-def test_no_chunk_and_no_tail_changes_the_numbers(rows, vocab, chunk, seed):
+def test_the_chunk_size_does_not_change_the_numbers(rows, vocab, chunk, seed):
   hidden, head, targets, _ = data(rows, 4, vocab, seed=seed)
   found = vocab_head.token_stats(hidden, head, targets, chunk=chunk)
   expected = exact(hidden, head, targets)
@@ -175,13 +175,13 @@ def test_no_chunk_and_no_tail_changes_the_numbers(rows, vocab, chunk, seed):
 
 @pytest.mark.parametrize('supervised', [0, 3, 9, 10, 14, 20, 24])
 def test_supervised_tokens_are_scored_and_no_others(monkeypatch, supervised):
-  # Whole tiles, and what is left in smaller ones.
+  # Whole tiles, and smaller ones for the remainder.
   monkeypatch.setattr(tiles, 'TILE', 10)
   monkeypatch.setattr(tiles, 'REMAINDER_TILE', 5)
   hidden, head, targets, _ = data()
   mask = np.random.default_rng(1).permutation(np.arange(24) < supervised)
   mask = mask.astype(np.float32)
-  # A function of its own: what was traced with other tiles is not found again.
+  # A new function each time: jit would reuse a trace with other tile sizes.
   found = jax.jit(lambda *x: vocab_head.supervised_stats(*x))(
       hidden, head, targets, mask)
   expected = held(hidden, head, targets)
@@ -231,7 +231,7 @@ def ones(stats, extras):
 
 
 def loss_by(path, name, options, hidden, head, targets, mask):
-  """(loss, gradients) of an objective by the held logits or by the tiles."""
+  """(loss, gradients) of an objective, by whole logits or by tiles."""
   if path == 'held':
     def loss(hidden, head):
       return objectives.token_loss(
@@ -295,7 +295,7 @@ def test_extras_come_traced_and_are_cut_with_the_tokens():
   assert_close(jax.grad(loss)(hidden, extras), jax.grad(expected)(hidden, extras))
 
 
-def test_nothing_supervised_is_nothing_learned():
+def test_without_supervised_tokens_loss_and_gradient_are_zero():
   hidden, head, targets, mask = data()
   total, gradient = jax.value_and_grad(
       lambda h: vocab_head.weighted_nll(
@@ -360,7 +360,7 @@ def test_collectives_stay_outside_the_loop():
   assert 'all-reduce' in text
 
 
-def test_a_head_that_is_split_takes_the_other_way():
+def test_weighted_nll_refuses_a_split_head():
   hidden, head, targets, mask = data(rows=64, vocab=204)
   with pytest.raises(ValueError, match='token_stats'):
     vocab_head.weighted_nll(
@@ -382,7 +382,7 @@ def test_a_temperature_that_is_not_positive_is_refused(temperature):
 def test_operands_in_bfloat16():
   hidden, head, targets, _ = data(rows=256, width=64, scale=0.3)
   low = jnp.bfloat16(hidden)
-  # Sums are float32: what is left is the rounding of the operands.
+  # Sums are float32, so the only error is the rounding of the operands.
   rounded = exact(
       np.float32(low), np.float32(jnp.bfloat16(head)), targets)
 
