@@ -99,7 +99,8 @@ def training():
           denominator='tokens',  # or kept: only tokens whose weight is not 0
           weight_grad='stop',    # or through: also differentiate p in p^gamma
       ),
-      # ddt_jax.objectives.curriculum, as shares of the round's steps
+      # ddt_jax.objectives.curriculum, as shares of the steps: of a round, or of the
+      # run with across_rounds='continue'
       curriculum=dict(
           warmup_ratio=0.0,      # at strength 0, where IDFT is DFT
           transition_ratio=0.0,  # rising linearly to strength 1
@@ -108,7 +109,7 @@ def training():
       optim=dict(
           lr=3e-4,               # peak; the paper: 6e-5 for 7B
           schedule='cosine',     # or wsd, constant
-          warmup_ratio=0.1,      # share of the round's steps
+          warmup_ratio=0.1,      # share of the steps, as of the curriculum
           decay_ratio=0.2,       # likewise, of wsd
           b1=0.9,
           b2=0.95,
@@ -150,8 +151,8 @@ def measuring():
       ),
       # experiments.run.inputs.scoring_rows: of forwards without a gradient
       scoring=dict(
-          rows=32,               # together, at most; times the data and fsdp axes
-          tokens=8192,           # together, at most, with their padding; likewise
+          rows=32,               # together, at most, on each device
+          tokens=8192,           # likewise, with their padding
       ),
       report=dict(
           examples=1000,         # references whose phi is measured

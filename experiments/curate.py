@@ -12,6 +12,7 @@ import json
 
 from absl import flags
 
+from ddt_jax import errors
 from ddt_jax import processes
 from ddt_jax import storage
 from ddt_jax.rounds import curate
@@ -30,7 +31,9 @@ def main():
   out = storage.path(_OUT.value)
   folder = out.parent / f'{out.name}.shards'
   with workdir.owned(c, folder, inputs.make) as s:
-    with lifecycle.explained_errors(curation.NothingAccepted):
+    with lifecycle.explained_errors(
+        errors.InputError, curation.NothingAccepted
+    ):
       corpus = curation.corpus_of_round(c, s, 0, s.params, folder, step=0)
     rows = zip(corpus.responses, corpus.problems, strict=True)
     lines = [json.dumps(curate.to_chat(*row)) + '\n' for row in rows]

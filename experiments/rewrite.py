@@ -119,7 +119,7 @@ def main():
       s.tokenizer.encode(p.solution, add_special_tokens=False) + [s.end.id]
       for p in problems
   ]
-  given = answers.judge(
+  given = answers.verified(
       s.tokenizer, problems,
       [engine.Generated(tokens, 'eos') for tokens in references], 'reference',
       c.verifier)

@@ -19,6 +19,7 @@ from etils import epath
 import jax
 import tqdm
 
+from ddt_jax import errors
 from ddt_jax import objectives
 from ddt_jax import processes
 from ddt_jax import report
@@ -49,21 +50,29 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
     c: the config, see configs/idft.py.
     folder: the run's.
     s: the mesh, the model and the data of the config; the parameters are donated.
+
+  Returns:
+    The results, which are also in results.json.
+
+  Raises:
+    curation.NothingAccepted: a round has no examples.
+    FloatingPointError: too many updates in a row were skipped.
   """
   measurements = measure.Measurements(c, workdir.Workdir(folder), s)
-  saved = Saved(c, folder, s)
-  state, params, progress = saved.restore()
+  run_state = RunState(c, folder, s)
+  state, params, progress = run_state.restore()
 
   with metrics.Writer(
       folder, start_step=progress.step, tensorboard=c.log.tensorboard,
-      wandb=c.log.wandb or None,
-  ) as writer:
+      wandb=c.log.wandb) as writer:
     for r in range(progress.round, c.rounds):
       # Data. The model answers, rewrites what it failed, and is scored.
-      if not progress.done:
-        measurements.model(r, params)
+      resumed = progress.round_step > 0  # params are of the middle of the round
+      if not resumed:
+        measurements.measure_model(r, params)
       corpus = curation.corpus_of_round(
-          c, s, r, params, folder / 'rounds' / str(r), progress.steps_before)
+          c, s, r, params, folder / 'rounds' / str(r), progress.steps_before,
+          complete=resumed)
       measurements.keep_summary(r, corpus.summary)
       stream = batches.Stream(
           corpus.examples, batch=c.train.batch, epochs=c.train.epochs,
@@ -71,25 +80,25 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
       total = batches.steps(len(corpus.examples), c.train.batch, c.train.epochs)
 
       # State and step.
-      if progress.done:
+      if resumed:
         stream.set_state(progress.stream)
       elif state is None or c.train.across_rounds == 'restart':
-        state = saved.create(params)
-      step, rate = make_step(c, s, saved.shardings, r, total, progress)
+        state = run_state.create(params)
+      step, rate = make_step(c, s, run_state.shardings, r, total, progress)
 
       # Loop.
       pending, since = [], time.monotonic()
       bar = tqdm.tqdm(
-          range(progress.done + 1, total + 1), f'round {r + 1}, train',
-          initial=progress.done, total=total)
+          range(progress.round_step + 1, total + 1), f'round {r + 1}, train',
+          initial=progress.round_step, total=total)
       for done in bar:
         state, sums = step(state, batches.place(next(stream), s.mesh))
         pending.append(sums)
-        progress = progress.replace(done=done, step=progress.step + 1)
+        progress = progress.next_step()
         due = functools.partial(is_due, done, total)
         saving = (
             lifecycle.stop_requested() or done == total or due(c.checkpoint.every))
-        validating = s.validation.examples and due(c.validation.every)
+        validating = bool(s.validation.examples) and due(c.validation.every)
 
         if saving or validating or due(c.log.every):
           progress, scalars, text = log.summarise(
@@ -102,24 +111,26 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
           scalars = measurements.validation(
               state.params, accuracy=due(c.validation.accuracy_every))
           writer.write(progress.step, 'validation', scalars)
-          progress = saved.keep_best(state, progress, scalars['nll'])
+          progress = run_state.keep_best(state, progress, scalars['nll'])
         if saving:
           writer.flush()  # first, so that a checkpoint's steps have their lines
-          progress = saved.save(state, progress, stream, total)
+          progress = progress.replace(stream=stream.get_state())
+          progress = progress.round_finished() if done == total else progress
+          run_state.save(state, progress)
           lifecycle.check_stop()
         if not pending:
           since = time.monotonic()  # validation and saving are not training time
       params = state.params
 
   # Export.
-  params = saved.exported(params)
-  measurements.model(c.rounds, params)
+  params = run_state.params_to_export(params)
+  measurements.measure_model(c.rounds, params)
   weights.save(folder / 'model', s.config, params, tokenizer=s.tokenizer)
   return measurements.results(progress, params)
 
 
 def is_due(done: int, total: int, every: int) -> bool:
-  """Whether something that happens every so many steps is due; 0 is never."""
+  """Tells whether something is due that happens every so many steps; 0: never."""
   return every > 0 and (done == total or done % every == 0)
 
 
@@ -140,7 +151,7 @@ def make_step(
   span, updates, steps_before = dict(total_steps=total), 0, 0
   if c.train.across_rounds == 'continue':
     span = dict(total_steps=c.rounds * total, first_step=r * total)
-    updates, steps_before = progress.updates, progress.steps_before
+    updates, steps_before = progress.updates_before, progress.steps_before
   schedule, tx = optimizer.make(**span, updates=updates, **c.optim)
   step = jax.jit(
       train_step.make_train_step(
@@ -154,8 +165,8 @@ def make_step(
   return step, lambda done: schedule(updates + done)
 
 
-class Saved:
-  """The train state of a run on its mesh, and its checkpoints.
+class RunState:
+  """Creates, saves and restores the train state of a run.
 
   Attributes:
     shardings: of the state: one table for parameters and moments.
@@ -183,23 +194,14 @@ class Saved:
     state, progress = restored
     return state, state.params, Progress.from_json(progress)
 
-  def save(
-      self, state: train_step.TrainState, progress: Progress,
-      stream: batches.Stream, total: int
-  ) -> Progress:
-    """Saves a checkpoint; returns the progress that it holds."""
-    progress = progress.replace(stream=stream.get_state())
-    if progress.done == total:
-      progress = progress.replace(
-          round=progress.round + 1, done=0,
-          updates=progress.step - progress.skipped)
+  def save(self, state: train_step.TrainState, progress: Progress) -> None:
+    """Saves a checkpoint, from which the same command resumes."""
     self._latest.save(progress.step, state, progress.to_json())
-    return progress
 
   def keep_best(
       self, state: train_step.TrainState, progress: Progress, nll: float
   ) -> Progress:
-    """Notes the lowest validation NLL, and saves parameters that are exported."""
+    """Notes the lowest validation NLL; saves the parameters for export='best'."""
     if progress.best_nll is not None and nll >= progress.best_nll:
       return progress
     progress = progress.replace(best_step=progress.step, best_nll=nll)
@@ -208,7 +210,7 @@ class Saved:
           progress.step, {'params': state.params}, progress.to_json())
     return progress
 
-  def exported(self, params: Any) -> Any:
+  def params_to_export(self, params: Any) -> Any:
     """The parameters to export: the last ones, or those of the best checkpoint."""
     if self._export == 'last':
       return params
@@ -225,7 +227,7 @@ def main():
   folder = storage.path(flags.FLAGS.workdir or f'runs/{c.name}')
   with workdir.owned(c, folder, inputs.make) as s:
     with lifecycle.explained_errors(
-        FloatingPointError, curation.NothingAccepted
+        errors.InputError, FloatingPointError, curation.NothingAccepted
     ):
       run(c, folder, s)
     print(processes.from_first(report.write, folder))

@@ -78,7 +78,8 @@ class StageCache:
   """The cached files of one stage, in a folder of its own."""
 
   def __init__(
-      self, folder: str | os.PathLike[str], made_from: dict[str, Any]
+      self, folder: str | os.PathLike[str], made_from: dict[str, Any], *,
+      complete: bool = False,
   ):
     """Opens the cache; touches no file yet.
 
@@ -87,9 +88,10 @@ class StageCache:
       made_from: everything the output depends on (config, seed, step of the
         parameters, ...); JSON-able. Recorded in each file and compared on
         reading.
+      complete: every file must be there: what they were made from is gone.
     """
     self._folder = storage.path(folder)
-    self._made_from = made_from
+    self._made_from, self._complete = made_from, complete
 
   def map(
       self,
@@ -115,12 +117,17 @@ class StageCache:
       (records of the block, seconds that `make` took when it ran).
 
     Raises:
-      errors.InputError: a file was made from other settings; names the file.
+      errors.InputError: a file was made from other settings, or is missing
+        from a complete cache; names the file.
     """
     counts, total = [], 0.0
     for first in range(0, len(items), size):
       file = self._folder / f'{first // size:05d}.jsonl'
       text = processes.from_first(self._read, file)
+      if text is None and self._complete:
+        raise errors.InputError(
+            f'{file} is missing or damaged, and the parameters that it was made'
+            ' with are gone; restore it, or choose another --workdir')
       if text is None:
         began = time.monotonic()
         made = make(first, items[first: first + size])

@@ -1,1 +1,8 @@
-"""One round: answers, rewriting, selection, evaluation."""
+"""One round: the model answers, and what is right becomes its training data.
+
+  answers   responses to problems, sampled or rewritten, with verdicts
+  select    which responses are trained on
+  counts    a round in numbers
+  curate    one round's corpus, stage by stage
+  evaluate  pass@1 and avg@k on held-out problems
+"""

@@ -86,7 +86,7 @@ def prompt_ids(
       tokenizer, [p.conversation[:-1] for p in problems])
 
 
-def judge(
+def verified(
     tokenizer: Any,
     problems: Sequence[records.Problem],
     drawn: Sequence[engine.Generated | hinted_decode.Rewritten],
@@ -126,7 +126,7 @@ def answer(
     samples: int = 1,
     max_new_tokens: int,
     verifier: Mapping[str, Any],
-    **sampling: Any,
+    **decoding: Any,
 ) -> list[list[records.Response]]:
   """Samples responses to each problem and verifies them.
 
@@ -141,7 +141,8 @@ def answer(
     samples: responses to each problem.
     max_new_tokens: limit of a response.
     verifier: options of `verify.verify_all`: workers, timeout_s.
-    **sampling: further options of `engine.generate`.
+    **decoding: further options of `engine.generate`: key, eos_ids, temperature
+      and others.
 
   Returns:
     For each problem its `samples` responses.
@@ -152,12 +153,10 @@ def answer(
     ids = chat.encode_prompts(tokenizer, [turns_of(p) for p in problems])
   room = [config.max_positions - len(prompt) for prompt in ids]
   asked = [i for i, n in enumerate(room) if n > 0 for _ in range(samples)]
-  if any(room[i] < max_new_tokens for i in asked):
-    sampling['max_tokens'] = [min(room[i], max_new_tokens) for i in asked]
   drawn = engine.generate(
       params, config, [ids[i] for i in asked], max_new_tokens=max_new_tokens,
-      **sampling)
-  responses = iter(judge(
+      max_tokens=[room[i] for i in asked], **decoding)
+  responses = iter(verified(
       tokenizer, [problems[i] for i in asked], drawn, 'own', verifier))
   rows = []
   for p, prompt, n in zip(problems, ids, room, strict=True):
@@ -213,7 +212,7 @@ def rewrite(
       marker=template.marker, splitter=problems[0].marker,
       max_new_tokens=max_new_tokens, **rewriting.decoding(), **decoding,
   )
-  responses = judge(tokenizer, problems, drawn, 'hinted', verifier)
+  responses = verified(tokenizer, problems, drawn, 'hinted', verifier)
   # A skipped request has no text: it is wrong, for the reason it was skipped.
   return [
       dataclasses.replace(r, correct=False, reason=d.reason) if d.reason else r

@@ -57,7 +57,7 @@ class Context:
     decoding: options of `engine.generate`: eos_ids, slots, cache_dtype, mesh.
     verifier: options of `verify.verify_all`: workers, timeout_s.
     mesh: the rows that are scored are spread over it.
-    rows: responses that are scored together.
+    rows: of a scoring batch, over all devices.
     max_tokens: the longest example that is trained on; longer responses of the
       model are dropped.
   """
@@ -73,7 +73,7 @@ class Context:
   max_tokens: int
 
   @property
-  def model(self) -> tuple[Any, model.ModelConfig, Any]:
+  def model_arguments(self) -> tuple[Any, model.ModelConfig, Any]:
     """The first three arguments of `answers.answer`."""
     return self.params, self.config, self.tokenizer
 
@@ -88,6 +88,7 @@ def curate(
     folder: Any,
     made_from: Mapping[str, Any],
     key: jax.Array,
+    complete: bool = False,
     check_stop: Callable[[], None] = lambda: None,
     title: str = '',
 ) -> Corpus:
@@ -105,6 +106,8 @@ def curate(
     made_from: what else the responses depend on (config, step of the
       parameters, seed); recorded in each file and compared on resuming.
     key: random key of the round.
+    complete: nothing may be made, only read: `context.params` are not those
+      that the round began with.
     check_stop: called between blocks of problems; may raise to end the call.
     title: precedes the names of stages in the progress bars.
 
@@ -112,13 +115,14 @@ def curate(
     The corpus; also in `folder`/corpus.jsonl, as `records.Response`s.
 
   Raises:
-    errors.InputError: a file in `folder` was made from something else.
+    errors.InputError: a file in `folder` was made from something else, or is
+      missing although the corpus must be complete.
   """
   folder = storage.path(folder)
   stages = _Stages(
       folder, {'problems': len(problems), **made_from}, size=options.shard,
-      check_stop=check_stop, title=title)
-  good = functools.partial(select.is_good, end=context.end)
+      complete=complete, check_stop=check_stop, title=title)
+  good = functools.partial(select.is_accepted, end=context.end)
   prompt = dict(zip(
       [p.id for p in problems],
       answers.prompt_ids(context.tokenizer, problems), strict=True))
@@ -135,7 +139,8 @@ def curate(
     hinted = stages.run(
         'rewrite', _rewrite_stage(context, options, rewriting, key), unsolved)
   for response in hinted:
-    chosen[response.problem_id] = [response] if good(response) else []
+    if good(response):
+      chosen[response.problem_id] = [response]
 
   candidates = _candidates(
       context, problems, prompt, chosen, references, options.fallback)
@@ -169,16 +174,21 @@ def curate(
 class _Stages:
   """Runs the stages of a round, each with a cache folder of its own."""
 
-  def __init__(self, folder, made_from, *, size, check_stop, title):
+  def __init__(
+      self, folder: Any, made_from: dict[str, Any], *, size: int,
+      complete: bool, check_stop: Callable[[], None], title: str
+  ):
     self._folder, self._made_from = folder, made_from
-    self._size, self._check_stop, self._title = size, check_stop, title
+    self._size, self._complete = size, complete
+    self._check_stop, self._title = check_stop, title
     self.seconds: dict[str, float] = {}
 
   def run(self, name, make, items) -> list[records.Response]:
     """Applies make(index of the first, block of items) where not cached."""
     responses, self.seconds[name] = [], 0.0
     cache = stage_cache.StageCache(
-        self._folder / name, {'stage': name, **self._made_from})
+        self._folder / name, {'stage': name, **self._made_from},
+        complete=self._complete)
     with tqdm.tqdm(
         total=len(items), desc=f'{self._title}{name}', disable=not items,
     ) as bar:
@@ -197,9 +207,9 @@ class _Stages:
 
 def _sample_stage(context: Context, options: select.Options, key: jax.Array):
   def sample(first, problems):
-    # Blocks draw from keys of their own: 2 i here, 2 i + 1 when rewriting.
+    # Each block has its own key: 2 first here, 2 first + 1 in the rewriting.
     rows = answers.answer(
-        *context.model, problems, samples=options.samples,
+        *context.model_arguments, problems, samples=options.samples,
         key=jax.random.fold_in(key, 2 * first),
         max_new_tokens=options.max_new_tokens, verifier=context.verifier,
         **answers.sampling_options(options.temperature, options.top_p),
@@ -215,7 +225,7 @@ def _rewrite_stage(
 ):
   def rewrite(first, problems):
     return answers.rewrite(
-        *context.model, problems, rewriting=rewriting,
+        *context.model_arguments, problems, rewriting=rewriting,
         key=jax.random.fold_in(key, 2 * first + 1),
         max_new_tokens=options.max_new_tokens, decoding=context.decoding,
         verifier=context.verifier)
@@ -228,6 +238,7 @@ def _score_stage(context: Context, examples: Sequence[chat.Example]):
   time = lengths.row_length(examples) if examples else 0
 
   def score(first, responses):
+    # responses[i] is what examples[first + i] trains on.
     stats = forward.token_stats(
         context.params, context.config,
         examples[first: first + len(responses)], batch=context.rows,
@@ -271,7 +282,8 @@ def _candidates(
       example = references.get(p.id)
       tokens = () if example is None else tuple(
           example.tokens[example.supervised].tolist())
-      add(records.Response(p.id, tokens, p.solution, 'eos', 'reference'), example)
+      add(records.Response(
+          p.id, tokens, p.solution, finish='eos', source='reference'), example)
   return pairs
 
 

@@ -106,7 +106,8 @@ def by_split(
     splits: problems with answers, by the split's name.
     problems: at most so many of each split; 0 measures nothing.
     title: precedes "evaluate" in the progress bar.
-    check_stop: called after each split; may raise to end the call.
+    check_stop: called after each split; may raise to end the call, which then
+      begins again with the first split.
     **options: of `accuracy`.
   """
   found = {}

@@ -1,7 +1,7 @@
 """Which responses a round trains on: the rules, and counts of what they do.
 
-A response is *good* where the verifier calls it right, it ends with the token
-that ends a turn, and it does not mention the solution that was given.
+A response is *accepted* if the verifier calls it right, it ends with the token
+that ends a turn, and it does not mention a given solution.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +19,8 @@ from ddt_jax.rounds import counts
 FALLBACKS = ('drop', 'reference', 'reference_if_phi_above')
 PROBLEMS = ('fresh', 'epochs')
 SOURCES = ('own', 'hinted', 'reference')
-# A rewriting that speaks of its hint would teach the model to expect one.
+# A response that speaks of a given solution would teach the model to expect one.
+# English only; own answers are held to it as well.
 MENTION = re.compile(
     r'\b(given|provided|reference) (solution|answer)|\baccording to the (given|'
     r'solution)', re.IGNORECASE,
@@ -28,7 +29,7 @@ MENTION = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """A round's data, the config's section `curate`.
+  """How a round's corpus is made: the config's section `curate`.
 
   Attributes:
     problems: 'fresh', each round has a slice of the problems of its own;
@@ -39,7 +40,7 @@ class Options:
     temperature, top_p: of own answers, see `sampling.distribution`; temperature
       0 is greedy.
     max_new_tokens: limit of own answers and of rewritten ones.
-    fallback: for problems without a good response: 'drop'; 'reference', its
+    fallback: for problems without an accepted response: 'drop'; 'reference', its
       solution is trained on; 'reference_if_phi_above', if its mean phi is at
       least min_phi.
     min_phi: nats per token; responses with a lower mean phi are dropped, but
@@ -89,8 +90,8 @@ class Options:
     return list(problems[r % slices::slices][:self.per_round or None])
 
 
-def is_good(response: records.Response, end: chat.TurnEnd) -> bool:
-  """Whether a response of the model may be trained on; see the module."""
+def is_accepted(response: records.Response, end: chat.TurnEnd) -> bool:
+  """Tells whether a response of the model may be trained on; see the module."""
   return (
       response.correct is True and response.tokens[-1:] == (end.id,)
       and not MENTION.search(response.text)
@@ -99,16 +100,15 @@ def is_good(response: records.Response, end: chat.TurnEnd) -> bool:
 
 def first_distinct(
     responses: Iterable[records.Response],
-    good: Callable[[records.Response], bool],
+    accepted: Callable[[records.Response], bool],
     keep: int,
 ) -> dict[str, list[records.Response]]:
-  """The first `keep` good responses of each problem that differ in tokens."""
+  """The first `keep` accepted responses of each problem that differ in tokens."""
   chosen: dict[str, list[records.Response]] = {}
   for response in responses:
     mine = chosen.setdefault(response.problem_id, [])
-    if good(response) and len(mine) < keep and response.tokens not in [
-        other.tokens for other in mine
-    ]:
+    known = {r.tokens for r in mine}
+    if len(mine) < keep and response.tokens not in known and accepted(response):
       mine.append(response)
   return chosen
 
@@ -141,12 +141,12 @@ def by_phi(
 
 def count(
     responses: Sequence[records.Response],
-    good: Callable[[records.Response], bool],
+    accepted: Callable[[records.Response], bool],
 ) -> counts.StageCounts:
   """How many responses a stage made, and how they were judged."""
   return counts.StageCounts(
       responses=len(responses),
-      accepted=sum(map(good, responses)),
+      accepted=sum(map(accepted, responses)),
       correct=sum(r.correct is True for r in responses),
       abstained=sum(r.correct is None for r in responses),
       skipped=len({r.problem_id for r in responses if r.finish == 'skipped'}),

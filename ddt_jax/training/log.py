@@ -22,7 +22,7 @@ def summarise(
 
   Args:
     pending: metrics of the steps since the last line, oldest first; at least one.
-    progress: the run's, with `done` and `step` already at the last of these steps.
+    progress: the run's, with `round_step` and `step` already at the last of these steps.
     since: `time.monotonic()` when the first of these steps began. The clock is
       read again once the metrics are here, so the device's work is counted.
     lr: learning rate of the last of these steps.
@@ -42,7 +42,7 @@ def summarise(
     >>> step = dict(finite=True, count=2.0, tokens=2.0, loss=1.0, nll=3.0, phi=-1.0,
     ...             weight=2.0, weight_squared=2.0, grad_norm=0.5, curriculum=1.0)
     >>> progress, scalars, text = summarise(
-    ...     [step], Progress(done=1, step=1), since=time.monotonic() - 1,
+    ...     [step], Progress(round_step=1, step=1), since=time.monotonic() - 1,
     ...     lr=1e-5, patience=3)
     >>> progress.tokens, scalars['nll'], scalars['loss']
     (2, 1.5, 0.5)

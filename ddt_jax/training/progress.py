@@ -12,10 +12,9 @@ class Progress:
 
   Attributes:
     round: index of the current round, from 0; the number of rounds at the end.
-    done: steps taken in the current round.
+    round_step: steps taken in the current round.
     step: steps taken in all rounds, skipped ones included.
-    updates: optimizer updates applied in the finished rounds; the next round's
-      schedule starts from it.
+    updates_before: optimizer updates applied in the finished rounds.
     skipped: steps of the run whose gradient was not finite, up to the last line
       of metrics.
     skipped_in_a_row: how many of them came last, without a good one between.
@@ -26,7 +25,7 @@ class Progress:
     stream: state of the round's data iterator, or None before its first step.
 
   Example:
-    >>> progress = Progress(step=7, done=2)
+    >>> progress = Progress(step=7, round_step=2)
     >>> progress.steps_before
     5
     >>> Progress.from_json(progress.to_json()) == progress
@@ -34,9 +33,9 @@ class Progress:
   """
 
   round: int = 0
-  done: int = 0
+  round_step: int = 0
   step: int = 0
-  updates: int = 0
+  updates_before: int = 0
   skipped: int = 0
   skipped_in_a_row: int = 0
   tokens: int = 0
@@ -48,7 +47,17 @@ class Progress:
   @property
   def steps_before(self) -> int:
     """Steps taken in the rounds before the current one."""
-    return self.step - self.done
+    return self.step - self.round_step
+
+  def next_step(self) -> 'Progress':
+    """Returns the progress after one more step of the round."""
+    return self.replace(round_step=self.round_step + 1, step=self.step + 1)
+
+  def round_finished(self) -> 'Progress':
+    """Returns the progress at the start of the next round."""
+    return self.replace(
+        round=self.round + 1, round_step=0,
+        updates_before=self.step - self.skipped)
 
   def replace(self, **changes: Any) -> 'Progress':
     """Returns a copy with these fields changed."""

@@ -1,1 +1,10 @@
-"""What the commands share."""
+"""What the commands share.
+
+  options    the command line: unknown options end in one line
+  lifecycle  start, stop, exit status
+  workdir    a run's folder: its lock, its config, results that are made once
+  inputs     model and data of a config, checked before any work
+  preview    what a run would do
+  curation   the corpus of one round
+  measure    accuracy, validation, results.json
+"""

@@ -18,7 +18,8 @@ class NothingAccepted(RuntimeError):
 
 
 def corpus_of_round(
-    c, s: inputs.Inputs, r: int, params: Any, folder: str | os.PathLike, step: int
+    c, s: inputs.Inputs, r: int, params: Any, folder: str | os.PathLike,
+    step: int, *, complete: bool = False
 ) -> curate.Corpus:
   """Makes the corpus of round r, or reads what an earlier call has made.
 
@@ -28,6 +29,7 @@ def corpus_of_round(
     params: the model's parameters after `step` steps.
     folder: of the round.
     step: recorded with what is made.
+    complete: the corpus must be there: `params` are not those after `step`.
 
   Raises:
     NothingAccepted: no response was accepted.
@@ -40,7 +42,7 @@ def corpus_of_round(
       made_from={
           'step': step, 'seed': c.seed, 'config': workdir.config_hash(c)},
       key=jax.random.fold_in(jax.random.key(c.seed), r),
-      check_stop=lifecycle.check_stop, title=f'round {r + 1}, ',
+      complete=complete, check_stop=lifecycle.check_stop, title=f'round {r + 1}, ',
   )
   if not corpus.examples:
     raise NothingAccepted(

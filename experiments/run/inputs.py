@@ -1,6 +1,7 @@
 """A command's inputs: model and data of a config, checked before any work."""
 
 import dataclasses
+import functools
 import pathlib
 from typing import Any
 
@@ -28,6 +29,14 @@ from ddt_jax.training import optimizer
 
 ACROSS_ROUNDS = ('restart', 'continue')
 EXPORT = ('last', 'best')
+AT_LEAST = {  # of a training config
+    'rounds': 1, 'train.batch': 1, 'train.epochs': 1, 'train.micro_batches': 1,
+    'data.max_tokens': 2, 'checkpoint.every': 0, 'checkpoint.keep': 1,
+    'validation.every': 0, 'validation.accuracy_every': 0, 'log.every': 0,
+    'evaluation.problems': 0, 'evaluation.samples': 0,
+    'evaluation.max_new_tokens': 1, 'verifier.workers': 1, 'scoring.rows': 1,
+    'decoding.slots': 1, 'report.examples': 1,
+}
 DTYPES = {  # by their usual names
     'float32': 'float32', 'fp32': 'float32', 'f32': 'float32',
     'bfloat16': 'bfloat16', 'bf16': 'bfloat16',
@@ -37,7 +46,7 @@ DTYPES = {  # by their usual names
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-  """Where a run begins.
+  """What a command works on: the mesh, the model and the data of its config.
 
   Attributes:
     mesh: of training and scoring.
@@ -46,7 +55,7 @@ class Inputs:
     corpus: problems by use.
     train, validation: the tokenised references of `corpus`.
     decoding: options of `engine.generate`: eos_ids, slots, cache_dtype, mesh.
-    rows: rows of a forward without a gradient.
+    rows: of a scoring batch, over all devices.
   """
 
   mesh: jax.sharding.Mesh
@@ -68,7 +77,7 @@ class Inputs:
 
 
 def make(c) -> Inputs:
-  """Reads model and data of a config.
+  """Reads model and data of a config, and prints what was read.
 
   Raises:
     errors.InputError: an option, the model or the data cannot be used.
@@ -114,22 +123,8 @@ def check_options(c, mesh: jax.sharding.Mesh) -> None:
     if value not in known:
       raise errors.InputError(
           f'{name} {value!r}: choose from {", ".join(known)}')
-  for name, value, least in (
-      ('rounds', c.rounds, 1), ('report.examples', c.report.examples, 1),
-      ('evaluation.samples', c.evaluation.samples, 0),
-      ('evaluation.problems', c.evaluation.problems, 0),
-      ('evaluation.max_new_tokens', c.evaluation.max_new_tokens, 1),
-      ('scoring.rows', c.scoring.rows, 1), ('train.epochs', c.train.epochs, 1),
-      ('train.batch', c.train.batch, 1),
-      ('train.micro_batches', c.train.micro_batches, 1),
-      ('checkpoint.every', c.checkpoint.every, 0),
-      ('checkpoint.keep', c.checkpoint.keep, 1),
-      ('validation.every', c.validation.every, 0),
-      ('validation.accuracy_every', c.validation.accuracy_every, 0),
-      ('log.every', c.log.every, 0), ('data.max_tokens', c.data.max_tokens, 2),
-      ('verifier.workers', c.verifier.workers, 1),
-      ('decoding.slots', c.decoding.slots, 1),
-  ):
+  for name, least in AT_LEAST.items():
+    value = functools.reduce(getattr, name.split('.'), c)
     if value < least:
       raise errors.InputError(f'{name}={value}: at least {least}')
   parts = c.train.micro_batches * _row_devices(mesh)

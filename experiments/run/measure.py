@@ -41,8 +41,8 @@ class Measured:
 class Measurements:
   """Measures one run; what is in its folder already is not measured again."""
 
-  def __init__(self, c, folder: workdir.Workdir, s: inputs.Inputs):
-    self._c, self._folder, self._s = c, folder, s
+  def __init__(self, c, files: workdir.Workdir, s: inputs.Inputs):
+    self._c, self._files, self._s = c, files, s
     answerable = [p for p in s.corpus.validation if p.answer]
     self._validation_problems = answerable[:c.validation.problems]
     self._eval_step = jax.jit(
@@ -51,8 +51,8 @@ class Measurements:
         out_shardings=sharding.replicated(s.mesh),
     )
 
-  def model(self, r: int, params: Any) -> Measured:
-    """Accuracy, and token statistics of the references, after r rounds."""
+  def measure_model(self, r: int, params: Any) -> None:
+    """Measures accuracy and the references' token statistics after r rounds."""
     c, s = self._c, self._s
     title = f'round {r}, ' if r else 'before, '
 
@@ -72,14 +72,14 @@ class Measurements:
           'phi': [x.phi.tolist() for x in stats[:c.report.shown]],
       })
 
-    return typed_json.parse(self._folder.once(f'measured/{r}', make), Measured)
+    self._files.once(f'measured/{r}', make)
 
   def keep_summary(self, r: int, summary: counts.RoundSummary) -> None:
     """Writes the summary of round r beside its corpus."""
-    self._folder.once(f'rounds/{r}/summary', lambda: typed_json.plain(summary))
+    self._files.once(f'rounds/{r}/summary', lambda: typed_json.plain(summary))
 
   def _summary(self, r: int) -> counts.RoundSummary:
-    fields = self._folder.read(f'rounds/{r}/summary')
+    fields = self._files.read(f'rounds/{r}/summary')
     del fields['seconds']
     return typed_json.parse(fields, counts.RoundSummary)
 
@@ -108,10 +108,12 @@ class Measurements:
 
     Args:
       progress: of the finished run.
-      params: the parameters after it, which `model` has measured.
+      params: the parameters after it; `measure_model` was called for each round.
     """
     c, s = self._c, self._s
-    measured = [self.model(r, params) for r in range(c.rounds + 1)]
+    measured = [
+        typed_json.parse(self._files.read(f'measured/{r}'), Measured)
+        for r in range(c.rounds + 1)]
     rounds = tuple(self._summary(r) for r in range(c.rounds))
     before, after = measured[0], measured[-1]
     timings = {'evaluate': sum(m.seconds for m in measured)}
@@ -141,5 +143,5 @@ class Measurements:
             )
         ),
     )
-    self._folder.publish('results', run.to_json())
+    self._files.publish('results', run.to_json())
     return run

@@ -34,6 +34,13 @@ ELSEWHERE = {
     'model_name_or_path': 'model.path',
     'torch_dtype': 'model.dtype',
     'gradient_checkpointing': 'model.remat',
+    'num_generations': 'curate.samples',
+    'max_completion_length': 'curate.max_new_tokens',
+}
+# What is not the same there.
+NOTES = {
+    'train.batch': 'of a step, over all devices',
+    'train.micro_batches': 'it cuts the batch and does not enlarge it',
 }
 
 
@@ -43,6 +50,7 @@ def define_config(default: str) -> None:
   Args:
     default: the config file where none is given.
   """
+  # By hand first: config_flags reports an unknown field by a traceback.
   given = re.search(r'(?:^|\n)--?config[=\n]([^\n]+)', '\n'.join(sys.argv))
   file, _, argument = (given[1] if given else default).partition(':')
   if not pathlib.Path(file).is_file():
@@ -91,6 +99,8 @@ def unknown(name: str, config: ml_collections.ConfigDict) -> str:
   message = f'there is no option config.{name}'
   if meant:
     message += f'; did you mean config.{meant[0]}?'
+    if note := NOTES.get(meant[0]):
+      message += f' ({note})'
   if siblings:
     names = ', '.join(f.removeprefix(f'{section}.') for f in siblings)
     message += f' (config.{section} has {names})'

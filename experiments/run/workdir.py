@@ -13,10 +13,11 @@ from ddt_jax import processes
 from ddt_jax import storage
 from experiments.run import lifecycle
 
-Inputs = TypeVar('Inputs')
+T = TypeVar('T')
 
-# A resumed run may differ from the interrupted one in these: they change where
-# and how fast numbers are computed, or what is shown, but not the numbers.
+# A resumed run may differ from the interrupted one in these: where and how fast
+# numbers are computed, and what is shown. Results change by rounding alone, which
+# in bfloat16 can mean other samples.
 _MAY_CHANGE = (
     'mesh.', 'log.', 'report.', 'checkpoint.keep', 'verifier.workers',
     'decoding.slots', 'decoding.tensor',
@@ -36,7 +37,15 @@ class Workdir:
     return self.path / f'{name}.json'
 
   def read(self, name: str) -> Any:
-    """The content of <name>.json."""
+    """Returns the content of <name>.json.
+
+    Raises:
+      errors.InputError: there is no such file.
+    """
+    if not processes.from_first(self._file(name).exists):
+      raise errors.InputError(
+          f'{self._file(name)} is missing: restore it, or choose another'
+          ' --workdir')
     return processes.from_first(
         lambda: json.loads(self._file(name).read_text()))
 
@@ -61,8 +70,8 @@ class Workdir:
 
 @contextlib.contextmanager
 def owned(
-    c: Any, folder: str | os.PathLike, make: Callable[[Any], Inputs]
-) -> Iterator[Inputs]:
+    c: Any, folder: str | os.PathLike, make: Callable[[Any], T]
+) -> Iterator[T]:
   """Builds a command's inputs and holds the lock of its folder for the block.
 
   Wrong input, and a folder that another process owns or that holds a run of

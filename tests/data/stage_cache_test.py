@@ -124,3 +124,21 @@ def test_no_items_no_shards_but_a_manifest(tmp_path):
   stage = stage_cache.StageCache(tmp_path, FROM)
   assert list(stage.map(unused, [], records.Response, size=3)) == []
   assert json.loads((tmp_path / stage_cache.MANIFEST).read_text())['records'] == []
+
+
+def test_a_complete_cache_makes_nothing(tmp_path):
+  items = list(range(5))
+
+  def make(first, block):
+    return [records.Problem(str(i), 'x') for i in block]
+
+  list(stage_cache.StageCache(tmp_path, {}).map(
+      make, items, records.Problem, size=2))
+  complete = stage_cache.StageCache(tmp_path, {}, complete=True)
+  found = [
+      p.id for block, _ in complete.map(None, items, records.Problem, size=2)
+      for p in block]
+  assert found == ['0', '1', '2', '3', '4']
+  (tmp_path / '00001.jsonl').unlink()
+  with pytest.raises(errors.InputError, match='00001.jsonl is missing'):
+    list(complete.map(None, items, records.Problem, size=2))

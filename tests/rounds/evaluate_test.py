@@ -101,7 +101,9 @@ def test_answers_come_with_their_verdicts(model):
   assert asked == ['user: 1 + 1'] * 2 + ['user: say: up down'] * 2
   assert (params, config) == ('params', CONFIG)
   # What is the verifier's does not reach the engine.
-  assert options == dict(key=KEY, max_new_tokens=9, eos_ids=(EOS,))
+  room = [CONFIG.max_positions - len(prompt) for prompt in asked]
+  assert options == dict(
+      key=KEY, max_new_tokens=9, max_tokens=room, eos_ids=(EOS,))
 
 
 def test_accuracy_counts(model, monkeypatch):

@@ -32,7 +32,7 @@ def summarise(pending, before, patience=3):
 
 def test_means_and_totals_by_hand(clock):
   before = progress.Progress(
-      round=1, done=3, step=13, skipped=2, skipped_in_a_row=2, tokens=100,
+      round=1, round_step=3, step=13, skipped=2, skipped_in_a_row=2, tokens=100,
       seconds=50.0, best_step=8, best_nll=1.0,
   )
   after, scalars, text = summarise([step(), step(False, 2.0)], before)
@@ -59,12 +59,12 @@ def test_the_clock_is_read_after_the_metrics_are_here(monkeypatch):
   monkeypatch.setattr(train_step, 'add', slow_add)
   monkeypatch.setattr(
       log, 'time', types.SimpleNamespace(monotonic=lambda: clock.now))
-  after, _, _ = summarise([step()], progress.Progress(done=1, step=1))
+  after, _, _ = summarise([step()], progress.Progress(round_step=1, step=1))
   assert after.seconds == 25.0
 
 
 def test_a_line_without_supervised_tokens_has_no_division_by_zero(clock):
-  _, scalars, _ = summarise([step(scale=0.0)], progress.Progress(done=1, step=1))
+  _, scalars, _ = summarise([step(scale=0.0)], progress.Progress(round_step=1, step=1))
   assert scalars['loss'] == scalars['nll'] == scalars['ess'] == 0
 
 

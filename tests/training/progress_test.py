@@ -9,7 +9,7 @@ from ddt_jax import errors
 from ddt_jax.training import progress
 
 SOME = progress.Progress(
-    round=1, done=2, step=12, updates=9, skipped=1, skipped_in_a_row=1,
+    round=1, round_step=2, step=12, updates_before=9, skipped=1, skipped_in_a_row=1,
     tokens=3456, seconds=0.1 + 0.2, best_step=8, best_nll=1 / 3,
     stream={'next_index': 7, 'nested': [1, None]},
 )
@@ -28,12 +28,12 @@ def test_every_field_differs_from_its_default_in_the_round_trip():
 
 
 def test_replace_leaves_the_old_record_as_it_was():
-  new = SOME.replace(done=3, step=13)
-  assert (new.done, new.step, new.tokens) == (3, 13, 3456)
-  assert (SOME.done, SOME.step) == (2, 12)
+  new = SOME.replace(round_step=3, step=13)
+  assert (new.round_step, new.step, new.tokens) == (3, 13, 3456)
+  assert (SOME.round_step, SOME.step) == (2, 12)
   assert new.steps_before == SOME.steps_before == 10
   with pytest.raises(dataclasses.FrozenInstanceError):
-    SOME.done = 3
+    SOME.round_step = 3
 
 
 @pytest.mark.parametrize('name', progress.Progress().to_json())
@@ -47,3 +47,13 @@ def test_a_missing_field_is_named(name):
 def test_an_unknown_field_is_named():
   with pytest.raises(errors.InputError, match='unknown field epoch[.]'):
     progress.Progress.from_json(SOME.to_json() | {'epoch': 1})
+
+
+def test_a_step_and_the_end_of_a_round():
+  after = SOME.next_step()
+  assert (after.round_step, after.step) == (SOME.round_step + 1, SOME.step + 1)
+  assert after.steps_before == SOME.steps_before
+  finished = after.round_finished()
+  assert (finished.round, finished.round_step) == (SOME.round + 1, 0)
+  assert finished.updates_before == after.step - after.skipped
+  assert finished.steps_before == after.step
