@@ -8,12 +8,16 @@ import dataclasses
 import json
 from typing import Any
 
+from etils import epath
 import jax
 
 from ddt_jax import errors
 from ddt_jax import storage
+from ddt_jax.model.config_fields import Fields
 
 FAMILIES = ('qwen2', 'qwen3', 'llama')
+ROPE_TYPES = ('default', 'llama3')
+ADAPTER = 'adapter_config.json'  # marks a folder of peft
 REMAT = {  # what a layer keeps for its backward
     'none': None,  # every activation
     'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -99,91 +103,145 @@ class ModelConfig:
       The config.
 
     Raises:
-      FileNotFoundError: there is no config.json.
-      InputError: a field is missing, or says that `model.forward` would not
-        compute the model exactly.
+      InputError: there is no config.json or it is not JSON; a field is missing,
+        null or of a wrong type, or says that `model.forward` would not compute
+        the model exactly.
     """
     if isinstance(path_or_dict, dict):
       fields, where = path_or_dict, 'config'
     else:
-      where = storage.path(path_or_dict)
-      where = where / 'config.json' if where.is_dir() else where
-      if not where.exists():
-        raise FileNotFoundError(
-            f'{where}: not found; model.path must be a Hugging Face folder with'
-            ' a config.json')
-      try:
-        fields = json.loads(where.read_text())
-      except ValueError as e:
-        raise errors.InputError(f'{where}: not JSON: {e}') from None
+      fields, where = _read_json(storage.path(path_or_dict))
     try:
-      return cls(**_parse(fields), hf=json.dumps(fields), **options)
-    except KeyError as e:
-      raise errors.InputError(f'{where}: the field {e} is missing') from None
+      return cls(**_parse(Fields(fields)), hf=json.dumps(fields), **options)
     except errors.InputError as e:
       raise errors.InputError(f'{where}: {e}') from None
 
 
-def _parse(hf: dict[str, Any]) -> dict[str, Any]:
+def _read_json(path: epath.Path) -> tuple[dict[str, Any], epath.Path]:
+  """The fields of a folder's config.json or of the file itself, and that file."""
+  file = path / 'config.json' if path.is_dir() else path
+  if file != path and not file.exists() and (path / ADAPTER).exists():
+    raise errors.InputError(
+        f'{path}: an adapter ({ADAPTER}) without its base model; merge the'
+        ' two (peft: model.merge_and_unload(), then save_pretrained) and name'
+        ' the merged folder'
+    )
+  if not file.is_file():
+    raise errors.InputError(
+        f'{file}: not found; model.path must be a Hugging Face folder with a'
+        ' config.json')
+  storage.refuse_pointers([file])
+  try:
+    fields = json.loads(file.read_text())
+  # Deeply nested lists overflow the parser's stack.
+  except (ValueError, RecursionError) as e:
+    raise errors.InputError(f'{file}: not JSON: {e}') from None
+  except OSError as e:
+    raise errors.InputError(f'{file}: cannot be read: {e.strerror}') from None
+  if not isinstance(fields, dict):
+    raise errors.InputError(f'{file}: not a JSON object of fields')
+  return fields, file
+
+
+def _parse(hf: Fields) -> dict[str, Any]:
   """ModelConfig's fields; refuses models that `forward` would get wrong."""
-  family = hf.get('model_type')
-  rope = _rope_fields(hf)
+  _refuse(hf)
+  heads, width = hf.integer('num_attention_heads'), hf.integer('hidden_size')
+  kv_heads = 'num_key_value_heads'
+  family = hf.text('model_type')
+  result = dict(
+      model_type=family,
+      vocab_size=hf.integer('vocab_size'),
+      width=width,
+      mlp_width=hf.integer('intermediate_size'),
+      num_layers=hf.integer('num_hidden_layers'),
+      num_heads=heads,
+      num_kv_heads=hf.integer(kv_heads) if hf.given(kv_heads) else heads,
+      head_dim=_head_dim(hf, family, width, heads),
+      rope_theta=_rope_theta(hf),
+      rope_scaling=_rope_scaling(hf),
+      norm_eps=hf.number('rms_norm_eps', zero=True),
+      tied_head=hf.flag('tie_word_embeddings'),
+      qkv_bias=family == 'qwen2',
+      qk_norm=family == 'qwen3',
+      max_positions=hf.integer('max_position_embeddings'),
+      init_std=hf.number('initializer_range', 0.02, zero=True),
+      eos_ids=hf.ids('eos_token_id'),
+  )
+  if heads % result['num_kv_heads']:
+    raise hf.wrong(kv_heads, f'a divisor of num_attention_heads, {heads}')
+  return result
+
+
+def _refuse(hf: Fields) -> None:
+  """Raises for every field that asks for more than `forward` computes."""
+  family, act = hf.text('model_type'), hf.text('hidden_act', 'silu')
+  rope, kind = _rope(hf), _rope_type(_rope(hf))
   refused = {
       f'model_type {family!r}, not one of {FAMILIES}': family not in FAMILIES,
-      f'hidden_act {hf.get("hidden_act")!r}, not silu':
-          hf.get('hidden_act', 'silu') != 'silu',
-      'quantised weights (quantization_config)':
-          hf.get('quantization_config') is not None,
+      f'hidden_act {act!r}, not silu': act != 'silu',
+      'quantised weights (quantization_config)': hf.given('quantization_config'),
       'sliding-window attention (use_sliding_window)':
-          bool(hf.get('use_sliding_window')),
+          hf.flag('use_sliding_window'),
       'sliding-window attention (layer_types)':
-          any(t != 'full_attention' for t in hf.get('layer_types') or ()),
-      'attention_bias': bool(hf.get('attention_bias')) and family != 'qwen2',
-      'mlp_bias': bool(hf.get('mlp_bias')),
-      f'rope type {rope["rope_type"]!r}, not default or llama3':
-          rope['rope_type'] not in ('default', 'llama3'),
+          any(t != 'full_attention' for t in hf.texts('layer_types')),
+      'attention_bias': family != 'qwen2' and hf.flag('attention_bias'),
+      'mlp_bias': hf.flag('mlp_bias'),
+      f'rope type {kind!r}, not default or llama3': kind not in ROPE_TYPES,
+      f'rope for each type of layer ({", ".join(rope.objects())})':
+          bool(rope.objects()),
       'partial rotary embedding (partial_rotary_factor)': any(
-          fields.get('partial_rotary_factor', 1) != 1 for fields in (hf, rope)
+          fields.given('partial_rotary_factor')
+          and fields.number('partial_rotary_factor') != 1 for fields in (hf, rope)
       ),
   }
   if reasons := [reason for reason, yes in refused.items() if yes]:
     raise errors.InputError('not supported: ' + '; '.join(reasons))
-  heads = hf['num_attention_heads']
-  eos = hf.get('eos_token_id')
-  return dict(
-      model_type=family,
-      vocab_size=hf['vocab_size'],
-      width=hf['hidden_size'],
-      mlp_width=hf['intermediate_size'],
-      num_layers=hf['num_hidden_layers'],
-      num_heads=heads,
-      num_kv_heads=hf.get('num_key_value_heads') or heads,
-      head_dim=hf.get('head_dim') or hf['hidden_size'] // heads,
-      rope_theta=float(rope['rope_theta']),
-      rope_scaling=None if rope['rope_type'] == 'default' else RopeScaling(
-          *(rope[f.name] for f in dataclasses.fields(RopeScaling))
-      ),
-      norm_eps=hf['rms_norm_eps'],
-      tied_head=hf.get('tie_word_embeddings', False),
-      qkv_bias=family == 'qwen2',
-      qk_norm=family == 'qwen3',
-      max_positions=hf['max_position_embeddings'],
-      init_std=hf.get('initializer_range', 0.02),
-      eos_ids=tuple(eos) if isinstance(eos, list) else
-      () if eos is None else (eos,),
-  )
 
 
-def _rope_fields(hf: dict[str, Any]) -> dict[str, Any]:
-  """Rope's fields from either shape of config.json.
+def _head_dim(hf: Fields, family: str, width: int, heads: int) -> int:
+  if hf.given('head_dim'):
+    head_dim = hf.integer('head_dim')
+  elif family == 'qwen3' and 'head_dim' not in hf:
+    head_dim = 128  # transformers' default for this family alone
+  elif width % heads:
+    raise hf.wrong(
+        'hidden_size', f'a multiple of num_attention_heads, {heads}')
+  else:
+    head_dim = width // heads
+  if head_dim % 2:  # rope turns pairs of channels
+    raise errors.InputError(f'head_dim {head_dim} is odd')
+  return head_dim
+
+
+def _rope(hf: Fields) -> Fields:
+  """Rope's own object, in the order of transformers 5.
 
   transformers 5 writes `rope_parameters`; older versions and most models on the
-  hub have `rope_theta` and `rope_scaling`.
+  hub have `rope_theta` and `rope_scaling`. Where both are there, it reads
+  `rope_scaling`.
   """
-  rope = hf.get('rope_parameters') or {
-      **(hf.get('rope_scaling') or {}),
-      'rope_theta': hf.get('rope_theta', 10000.0),
-  }
-  kind = rope.get('rope_type') or rope.get('type') or 'default'
-  return {'rope_theta': hf.get('rope_theta', 10000.0), **rope,
-          'rope_type': kind}
+  return hf.table('rope_scaling') or hf.table('rope_parameters')
+
+
+def _rope_type(rope: Fields) -> str:
+  return rope.text('rope_type' if 'rope_type' in rope else 'type', 'default')
+
+
+def _rope_theta(hf: Fields) -> float:
+  rope = _rope(hf)
+  # transformers 5 prefers the inner field to the one beside the object.
+  return (rope if 'rope_theta' in rope else hf).number('rope_theta', 10000.0)
+
+
+def _rope_scaling(hf: Fields) -> RopeScaling | None:
+  rope, context = _rope(hf), 'original_max_position_embeddings'
+  if _rope_type(rope) == 'default':
+    return None
+  # transformers 5 prefers the outer field here, and the whole context to none.
+  original = (hf if context in hf else rope).integer(
+      context, hf.integer('max_position_embeddings'))
+  low, high = (rope.number(f'{x}_freq_factor') for x in ('low', 'high'))
+  if low >= high:  # `layers.inverse_frequencies` divides by the difference
+    raise rope.wrong('low_freq_factor', f'below high_freq_factor, {high:g}')
+  return RopeScaling(rope.number('factor'), low, high, original)

@@ -6,6 +6,7 @@ started by mistake:
   files   publish, append, read_lines: content is whole or absent
   seals   seal, check_seal: tell a finished folder from a damaged one
   locks   lock: one process owns a run's folder at a time
+  lfs     refuse_pointers: files that git has not fetched
 
 Every function takes a `str` or a `Path`. For plain reads, use the `epath.Path`
 that `path` returns.
@@ -15,6 +16,7 @@ from ddt_jax.storage.files import append
 from ddt_jax.storage.files import path
 from ddt_jax.storage.files import publish
 from ddt_jax.storage.files import read_lines
+from ddt_jax.storage.lfs import refuse_pointers
 from ddt_jax.storage.locks import Locked
 from ddt_jax.storage.locks import lock
 from ddt_jax.storage.seals import SEAL
@@ -25,5 +27,5 @@ from ddt_jax.storage.seals import seal
 
 __all__ = [
     'Damaged', 'Locked', 'SEAL', 'append', 'check_seal', 'digests', 'lock',
-    'path', 'publish', 'read_lines', 'seal',
+    'path', 'publish', 'read_lines', 'refuse_pointers', 'seal',
 ]

@@ -1,7 +1,8 @@
 """Hugging Face folders <-> the parameter tree."""
 
-from ddt_jax.weights.hugging_face import load
-from ddt_jax.weights.hugging_face import save
+from ddt_jax.weights.loading import check_folder
+from ddt_jax.weights.loading import load
 from ddt_jax.weights.names import hf_names
+from ddt_jax.weights.saving import save
 
-__all__ = ['hf_names', 'load', 'save']
+__all__ = ['check_folder', 'hf_names', 'load', 'save']

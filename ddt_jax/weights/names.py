@@ -1,5 +1,6 @@
 """Names of parameters: our paths <-> the tensors of a Hugging Face folder."""
 
+import re
 from typing import Any
 
 import jax
@@ -30,6 +31,51 @@ FAMILY_TABLE = {
             f'model.layers.{{}}.self_attn.{n}_norm.weight' for n in 'qk'
     },
 }
+# Put by torch.compile, FSDP and activation checkpointing anywhere in a name, and
+# by data parallelism and peft before it.
+_WRAPPERS = re.compile(
+    r'(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.'
+    r'|^(module\.|base_model\.model\.)+'
+)
+_DECODER = ('embed_tokens.', 'layers.', 'norm.')
+_LORA = re.compile(
+    r'(^|\.)(lora_\w+|base_layer|modules_to_save|original_module)(\.|$)')
+# Older versions saved what the model computes from its config.
+_BUFFERS = re.compile(r'rotary_emb\.(inv_freq|cos_cached|sin_cached)$')
+
+
+def canonical(name: str) -> str:
+  """Returns a tensor's name without the prefixes of trainers.
+
+  A base model (`AutoModel`) lacks the `model.` of one with a head; transformers
+  reads both.
+
+  Args:
+    name: as in the file.
+
+  Example:
+    >>> canonical('_orig_mod.model.norm.weight')
+    'model.norm.weight'
+    >>> canonical('layers.0.mlp.up_proj.weight')
+    'model.layers.0.mlp.up_proj.weight'
+  """
+  name = _WRAPPERS.sub('', _WRAPPERS.sub('', name))
+  return f'model.{name}' if name.startswith(_DECODER) else name
+
+
+def is_lora(name: str) -> bool:
+  """Whether a tensor belongs to an adapter that is not merged into its base.
+
+  Example:
+    >>> is_lora('base_model.model.model.layers.0.mlp.up_proj.lora_A.weight')
+    True
+  """
+  return bool(_LORA.search(name))
+
+
+def is_buffer(name: str) -> bool:
+  """Whether `model.forward` computes this tensor from the config."""
+  return bool(_BUFFERS.search(name))
 
 
 def hf_names(config: model.ModelConfig) -> dict[str, list[str]]:

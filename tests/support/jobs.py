@@ -22,7 +22,7 @@ from ddt_jax.data import chat
 from ddt_jax.scoring import forward
 from ddt_jax.training import optimizer
 from ddt_jax.training import train_step
-from ddt_jax.weights import hugging_face
+from ddt_jax.weights import saving
 from tests.support import commands
 from tests.support import memory
 from tests.support import paths
@@ -123,7 +123,7 @@ def save():
   """
   mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
   config, params = weights.load(MODEL, mesh=mesh)
-  hugging_face.SHARD_BYTES = 200_000
+  saving.SHARD_BYTES = 200_000
   with tempfile.TemporaryDirectory() as folder:
     with memory.peak_of_numpy((processes, 'to_host')) as peak:
       weights.save(folder, config, params)

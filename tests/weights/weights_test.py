@@ -16,7 +16,7 @@ from ddt_jax import processes
 from ddt_jax import sharding
 from ddt_jax import storage
 from ddt_jax import weights
-from ddt_jax.weights import hugging_face
+from ddt_jax.weights import saving
 from tests.support import jobs
 from tests.support import memory
 from tests.support import paths
@@ -87,7 +87,7 @@ def test_saved_config_speaks_to_old_and_new_transformers(name, tmp_path):
 
 def test_sharded_files_and_their_index(tmp_path, monkeypatch):
   config, params = load(folder('qwen2-tiny-untied'))
-  monkeypatch.setattr(hugging_face, 'SHARD_BYTES', 200_000)
+  monkeypatch.setattr(saving, 'SHARD_BYTES', 200_000)
   weights.save(tmp_path, config, params)
   files = sorted(tmp_path.glob('model-*.safetensors'))
   assert len(files) > 2
@@ -107,7 +107,7 @@ def test_sharded_files_and_their_index(tmp_path, monkeypatch):
 def test_saving_holds_one_file_and_one_tensor(tmp_path, monkeypatch):
   config, params = load(folder('qwen2-tiny-untied'))
   largest = max(x.nbytes for x in tensors(folder('qwen2-tiny-untied')).values())
-  monkeypatch.setattr(hugging_face, 'SHARD_BYTES', 200_000)
+  monkeypatch.setattr(saving, 'SHARD_BYTES', 200_000)
   with memory.peak_of_numpy(
       (processes, 'to_host'), (safetensors.numpy, 'save'), (storage, 'publish')
   ) as peak:
@@ -134,9 +134,9 @@ def test_saving_over_an_older_model_leaves_no_trace_of_it(
 ):
   config, old = load(folder('qwen2-loop'))
   new = jax.tree.map(lambda x: x + 1, old)
-  whole = hugging_face.SHARD_BYTES
+  whole = saving.SHARD_BYTES
   for params, sharded in ((old, sharded_first), (new, not sharded_first)):
-    monkeypatch.setattr(hugging_face, 'SHARD_BYTES', 40_000 if sharded else whole)
+    monkeypatch.setattr(saving, 'SHARD_BYTES', 40_000 if sharded else whole)
     weights.save(tmp_path, config, params)
   assert_equal(weights.load(tmp_path)[1], new)
   # Readers differ in which of the two they prefer: only one may be there.
