@@ -25,21 +25,22 @@ def refuse_pointers(candidates: Iterable[str | os.PathLike[str]]) -> None:
   """
   found = [(file, size) for file in map(files.path, candidates)
            if (size := _pointed_size(file)) is not None]
-  if found:
-    named = ', '.join(f'{file.name} ({size} bytes)' for file, size in found)
-    folder = found[0][0].parent
-    raise errors.InputError(
-        f'{folder}: Git LFS pointers instead of files: {named}; fetch the files by'
-        f' `git lfs pull` in {folder}'
-    )
+  if not found:
+    return
+  (file, size), *others = found
+  also = ''.join(f', {x.name} ({n})' for x, n in others[:5])
+  raise errors.InputError(
+      f'{file} ({size}){also}: a Git LFS pointer, not the content; run'
+      f' `git lfs pull` in {file.parent}'
+  )
 
 
 def _pointed_size(file) -> str | None:
-  """Bytes of the file that a pointer stands for; None if it is no pointer."""
+  """Size of the content that a pointer stands for; None if it is no pointer."""
   if not file.is_file() or file.stat().length > _LONGEST:
     return None
   text = file.read_bytes()
   if not text.startswith(_START):
     return None
-  size = re.search(rb'^size (\d+)', text, re.MULTILINE)
-  return f'{int(size[1]):,}' if size else 'unknown'
+  size = re.search(rb'^size (\d{1,20})', text, re.MULTILINE)
+  return f'{int(size[1]):,} bytes' if size else 'of unknown size'

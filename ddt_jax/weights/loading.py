@@ -133,10 +133,11 @@ def _equal(a, b, shape: tuple[int, int]) -> bool:
     # `_check` names a tensor that cannot be read.
     if tuple(x.get_shape()) != shape or x.get_dtype() not in FLOATS:
       return False
-  return all(
-      np.array_equal(*(x[i:i + ROWS].astype(np.float32) for x in (a, b)))
-      for i in range(0, shape[0], ROWS)
-  )
+  for start in range(0, shape[0], ROWS):
+    rows = slice(start, min(start + ROWS, shape[0]))  # past the end is an error
+    if not np.array_equal(*(x[rows].astype(np.float32) for x in (a, b))):
+      return False
+  return True
 
 
 def _table(files: tensor_files.TensorFiles, config) -> dict[str, list[str]]:
@@ -161,9 +162,11 @@ def _check(folder, files: tensor_files.TensorFiles, table, abstract) -> None:
         continue
       tensor = files.slice(name)
       if tuple(tensor.get_shape()) != shape:
-        problems.append(f'{name} is {tensor.get_shape()}, not {list(shape)}')
+        problems.append(f'{name} is {tensor.get_shape()}, not {list(shape)}'
+                        f'{files.place(name)}')
       elif tensor.get_dtype() not in FLOATS:
-        problems.append(f'{name} is {tensor.get_dtype()}, not a float')
+        problems.append(f'{name} is {tensor.get_dtype()}, not a float'
+                        f'{files.place(name)}')
   if problems:
     hint = _hint(missing, _unused(files, table))
     raise errors.InputError(
@@ -173,7 +176,9 @@ def _check(folder, files: tensor_files.TensorFiles, table, abstract) -> None:
 
 
 def _hint(missing: list[str], unused: list[str]) -> str:
-  """Words on what to do about missing tensors."""
+  """Words on what to do about the tensors."""
+  if not missing:
+    return '; take config.json and the weights from one model'
   if missing == [HEAD]:
     return ('; if the embedding is the head too, set tie_word_embeddings to true in'
             ' config.json')
@@ -182,7 +187,7 @@ def _hint(missing: list[str], unused: list[str]) -> str:
       if other.endswith(f'.{name}') or other.endswith(
           f'.{name.removeprefix("model.")}'):
         return f'; is {other} meant? Rename the tensors as Hugging Face does'
-  return f'; the folder also holds {_some(unused)}' if missing and unused else ''
+  return f'; the folder also holds {_some(unused)}' if unused else ''
 
 
 def _unused(files: tensor_files.TensorFiles, table) -> list[str]:

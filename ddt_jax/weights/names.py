@@ -1,5 +1,6 @@
 """Names of parameters: our paths <-> the tensors of a Hugging Face folder."""
 
+import functools
 import re
 from typing import Any
 
@@ -96,6 +97,7 @@ def hf_names(config: model.ModelConfig) -> dict[str, list[str]]:
   return result
 
 
+@functools.lru_cache(maxsize=4)  # loading asks twice; a trace takes 50 ms
 def abstract(config: model.ModelConfig) -> dict[str, Any]:
   """Returns the parameter tree as ShapeDtypeStructs; allocates nothing."""
   return jax.eval_shape(lambda: model.init(config, jax.random.key(0)))

@@ -67,6 +67,10 @@ class TensorFiles:
   def __len__(self) -> int:
     return len(self._place)
 
+  def place(self, name: str) -> str:
+    """Words that say which of several files has the tensor."""
+    return f' in {self._place[name][0]}' if len(self.read) > 1 else ''
+
   def slice(self, name: str):
     """The tensor, of which nothing is read before it is indexed."""
     file, stored = self._place[name]
