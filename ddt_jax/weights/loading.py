@@ -207,7 +207,9 @@ def _warn(text: str) -> None:
     logging.warning('%s', text)
 
 
-def _read(files: tensor_files.TensorFiles, path: str, tensors: list[str], index) -> np.ndarray:
+def _read(
+    files: tensor_files.TensorFiles, path: str, tensors: list[str], index
+) -> np.ndarray:
   """One device's shard of a (stacked) parameter, float32."""
 
   def part(name, index):

@@ -138,16 +138,31 @@ def check_options(c, mesh: jax.sharding.Mesh) -> None:
 def load_model(
     mesh: jax.sharding.Mesh, *, path: str, dtype: str, remat: str
 ) -> tuple[Any, model.ModelConfig, Any]:
-  """Tokenizer, config and parameters of a Hugging Face folder or id."""
+  """Tokenizer, config and parameters of a Hugging Face folder or id.
+
+  Raises:
+    errors.InputError: an option or a file of the folder cannot be used.
+  """
   if dtype not in DTYPES:
     raise errors.InputError(
         f'model.dtype={dtype!r}: choose from {", ".join(DTYPES)}')
   folder = model_folder(path)
-  tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+  weights.check_folder(folder)
+  tokenizer = _load_tokenizer(folder)
   config, params = weights.load(
       folder, mesh=mesh, dtype=DTYPES[dtype], remat=remat)
   stopping.check_eos(tokenizer, config.vocab_size)
   return tokenizer, config, params
+
+
+def _load_tokenizer(folder: str) -> Any:
+  try:
+    return transformers.AutoTokenizer.from_pretrained(folder)
+  except Exception as e:  # the readers of its files raise no common type
+    reason = ' '.join(str(e).split())[:300]
+    raise errors.InputError(
+        f'{folder}: its tokenizer cannot be read ({type(e).__name__}: {reason})'
+    ) from None
 
 
 def model_folder(path: str) -> str:

@@ -1,5 +1,7 @@
 """Where a model comes from, which options are refused, rows that fit in memory."""
 
+import shutil
+
 import huggingface_hub
 import jax
 import pytest
@@ -102,3 +104,18 @@ def test_data_types_go_by_their_usual_names():
     assert config.dtype == dtype
   with pytest.raises(errors.InputError, match="model.dtype='int8'.*bf16"):
     inputs.load_model(mesh, path='embedded', dtype='int8', remat='none')
+
+
+@pytest.mark.parametrize('file, text, said', [
+    ('config.json', '{', 'config.json: not JSON'),
+    ('tokenizer.json', '{', 'its tokenizer cannot be read'),
+    ('tokenizer.json', 'version https://git-lfs.github.com/spec/v1\nsize 9\n',
+     'tokenizer.json .9 bytes.*git lfs pull'),
+])
+def test_a_model_folder_that_cannot_be_read_is_named(file, text, said, tmp_path):
+  shutil.copytree(embedded.STUDENT, tmp_path / 'copy')
+  (tmp_path / 'copy' / file).write_text(text)
+  mesh = sharding.make_mesh(fsdp=1, devices=jax.devices()[:1])
+  with pytest.raises(errors.InputError, match=f'{tmp_path}/copy.*{said}'):
+    inputs.load_model(
+        mesh, path=str(tmp_path / 'copy'), dtype='fp32', remat='none')
