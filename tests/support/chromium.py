@@ -18,7 +18,7 @@ FLAGS = (
 
 
 def program():
-  """Where Chromium is, or None."""
+  """Path of Chromium, or None where it is not installed."""
   return shutil.which('chromium') or shutil.which('chromium-browser')
 
 
@@ -101,7 +101,7 @@ class Page:
 
 @contextlib.contextmanager
 def started():
-  """A page of a browser that ends with the block."""
+  """Starts a browser for the block and yields a page of it."""
   from_us, to_browser = os.pipe()
   from_browser, to_us = os.pipe()
   # What its own processes still write as they end must not fail a test.

@@ -25,7 +25,7 @@ class Object(NamedTuple):
 
 
 class Failure(Exception):
-  """Its argument is the status of the answer."""
+  """Carries the HTTP status of the answer."""
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -51,7 +51,7 @@ class Server(http.server.ThreadingHTTPServer):
     self.server_close()
 
   def environment(self) -> dict[str, str]:
-    """What brings a process's clients here, without credentials."""
+    """Environment variables that send a process's clients here."""
     return {
         'STORAGE_EMULATOR_HOST': self.url,  # gcsfs and google-cloud-storage
         'FSSPEC_GCS_TOKEN': 'anon',
@@ -107,7 +107,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
   server: Server
 
   def log_message(self, *args):
-    """Says nothing."""
+    """Logs nothing."""
 
   def handle(self):
     with contextlib.suppress(ConnectionError):  # the client has gone

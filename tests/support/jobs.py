@@ -1,4 +1,4 @@
-"""Jobs that several processes share, each with four fake devices.
+"""Jobs that several processes do together, each with four fake devices.
 
 `launch` starts them; each of them runs `python -m tests.support.jobs`.
 """
@@ -50,7 +50,7 @@ def launch(job, folder, *, n=2, timeout=300):
 
 
 def decode():
-  """Hinted and plain responses, from parameters that lie as in training."""
+  """Hinted and plain responses, from parameters sharded as in training."""
   config, params = weights.load(MODEL, mesh=sharding.make_mesh())
   pairs = [([3 + i, 7, 11] * (1 + i % 3), [5, 2 + i] * (2 + i)) for i in range(13)]
   how = dict(
@@ -62,7 +62,8 @@ def decode():
   prompts = [s for s, _ in pairs]
   plain = engine.generate(params, config, prompts, **how)
   alone = None
-  if jax.process_index() == jax.process_count() - 1:  # the others wait for nobody
+  # Without a mesh one process decodes alone; the others need not take part.
+  if jax.process_index() == jax.process_count() - 1:
     _, own = weights.load(MODEL)
     alone = engine.generate(own, config, prompts, **how | {'mesh': None})
   return {'hinted': hinted, 'plain': plain, 'alone': alone}
@@ -71,7 +72,7 @@ def decode():
 def train(mesh=None):
   """Losses of ten steps, the gradient of the first, and scores of the examples.
 
-  The vocabulary of the model can be split over devices.
+  512 tokens in the vocabulary: devices can split the head evenly.
   """
   mesh = mesh or sharding.make_mesh(data=2, fsdp=2, tensor=2)
   config = model.ModelConfig.from_hf(dict(
