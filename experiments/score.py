@@ -244,17 +244,10 @@ def summarise(
     c, folder: os.PathLike, corpora: Mapping[str, scored_corpus.ScoredCorpus]
 ) -> corpus_summary.ScoresSummary:
   """The numbers of all corpora, also as summary.json."""
-  baseline = OWN if OWN in corpora else ''
-
-  def make():
-    return typed_json.plain(corpus_summary.ScoresSummary(
-        model=c.model.path, temperature=c.temperature, own=baseline,
-        corpora={
-            name: corpus_summary.describe(corpus, c.data.source)
-            for name, corpus in corpora.items()},
-        auroc=corpus_summary.compare(corpora, baseline) if baseline else {}))
-
-  numbers = processes.from_first(make)
+  numbers = processes.from_first(
+      lambda: typed_json.plain(corpus_summary.summarise(
+          corpora, model=c.model.path, temperature=c.temperature,
+          own=OWN if OWN in corpora else '', source=c.data.source)))
   workdir.Workdir(folder).publish('summary', json.dumps(numbers, indent=1))
   return typed_json.parse(numbers, corpus_summary.ScoresSummary)
 
@@ -313,7 +306,12 @@ def self_test(c, folder, s: Inputs) -> bool:
   print('\nFalse positives: own samples rejected at 5 %, by length:\n')
   print(report.aligned(scores_words.false_positives_table(by_length)))
   sound = test.passed
-  for name, control in controls(c, s, samples).items():
+  controls = {}
+  if c.calibration.controls:
+    controls = calibration.controls(
+        s.params, samples, s.dispatch, noise=c.calibration.noise, seed=c.seed,
+        block=c.shard)
+  for name, control in controls.items():
     print(f'\nControl that must fail: {name}\n')
     print(report.aligned(scores_words.self_test_table(control)))
     sound &= not control.passed
@@ -321,24 +319,6 @@ def self_test(c, folder, s: Inputs) -> bool:
         '\nThe self-test failed: do not trust the scores. Check the tokenizer,'
         ' the chat template, the dtype and the mask.\n', flush=True)
   return sound
-
-
-def controls(c, s: Inputs, samples: sources.Samples) -> dict[str, calibration.SelfTest]:
-  """The self-test under other weights and under a wrong mask, if asked for."""
-  if not c.calibration.controls:
-    return {}
-  own_texts = [
-      row.example for block in samples.blocks(c.shard, 0) for row in block]
-  noise = c.calibration.noise
-  other = calibration.perturbed(s.params, jax.random.key(c.seed), noise)
-  moved = [calibration.shifted(example) for example in own_texts]
-  return {
-      name: calibration.control(
-          s.dispatch(params, examples=texts, tail=True), c.seed)
-      for name, params, texts in (
-          (f'weights with {noise:.0%} noise', other, own_texts),
-          ('a mask shifted by one token', s.params, moved))
-  }
 
 
 if __name__ == '__main__':

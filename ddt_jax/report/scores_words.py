@@ -7,6 +7,7 @@ from ddt_jax import significance
 from ddt_jax.report import table
 from ddt_jax.scoring import calibration
 from ddt_jax.scoring import corpus_summary
+from ddt_jax.scoring import diagnosis
 from ddt_jax.scoring import response_scores
 
 NOTES = (
@@ -42,7 +43,7 @@ _FEW_TOKENS = _first_available('phi_mask', 'idft')
 _SOME_TOKENS = _first_available('idft')
 _AS_IT_IS = _first_available('sft')
 
-ADVICE = {  # keys are the values of `corpus_summary.Diagnosis`
+ADVICE = {  # keys are the values of `diagnosis.Diagnosis`
     'on_policy': (
         f'train on it as it is ({_AS_IT_IS}); the model could have written it'),
     'deterministic': (
@@ -67,19 +68,19 @@ def verdict(name: str, numbers: corpus_summary.Numbers) -> str:
   """How far off-policy a corpus is, the evidence, and what to do."""
   if not numbers.responses:
     return f'{name}: no response could be scored.'
-  diagnosis = corpus_summary.diagnose(numbers)
-  if diagnosis == 'on_policy':
+  found = diagnosis.diagnose(numbers)
+  if found == 'on_policy':
     judgement = 'is on-policy for this model'
-  elif diagnosis == 'deterministic':
+  elif found == 'deterministic':
     judgement = 'is more deterministic than this model'
-  elif corpus_summary.is_far(numbers):
+  elif diagnosis.is_far(numbers):
     judgement = 'is off-policy for this model'
   else:
     judgement = 'is mildly off-policy for this model'
   return (
       f'{name} {judgement}: mean phi {numbers.phi:+.3f} ± {2 * numbers.phi_se:.3f}'
       f' nats per token; the PIT test rejects {numbers.rejected:.1%} of'
-      f' {numbers.responses:,} responses. Advice: {ADVICE[diagnosis]}.')
+      f' {numbers.responses:,} responses. Advice: {ADVICE[found]}.')
 
 
 def tables(

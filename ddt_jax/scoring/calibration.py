@@ -20,6 +20,7 @@ from ddt_jax.data import chat
 from ddt_jax.scoring import corpus_summary
 from ddt_jax.scoring import forward
 from ddt_jax.scoring import response_scores
+from ddt_jax.scoring import sources
 from ddt_jax.scoring import token_sums
 
 # Bounds that a sound model rarely exceeds by chance: |mean phi| in 0.3 % of the
@@ -113,11 +114,11 @@ def randomised_pit(stats: ddt.TokenStats, seed: int) -> np.ndarray:
   return ddt.randomised_pit(stats, uniform.astype(np.float32))
 
 
-def control(pending: forward.Pending, seed: int) -> SelfTest:
-  """The self-test of examples that must fail it.
+def self_test(pending: forward.Pending, seed: int) -> SelfTest:
+  """The self-test of examples that are being scored, without the variance of z.
 
   Args:
-    pending: being scored under other parameters, or with a wrong mask.
+    pending: the examples.
     seed: of the randomised PIT.
   """
   lengths, stats = pending.collect()
@@ -126,6 +127,33 @@ def control(pending: forward.Pending, seed: int) -> SelfTest:
   columns['rejected'] = significance.false_discoveries(columns['pit_p_value'])
   sums = token_sums.TokenSums.of(stats.phi, lengths, pit)
   return SelfTest.of(corpus_summary.numbers(columns, sums))
+
+
+def controls(
+    params: Any, samples: sources.Samples, dispatch: Dispatch, *, noise: float,
+    seed: int, block: int
+) -> dict[str, SelfTest]:
+  """The self-test of own samples under other weights and under a wrong mask.
+
+  Both must fail: they show that the test can.
+
+  Args:
+    params: of the model that wrote the samples.
+    samples: its own.
+    dispatch: scores examples.
+    noise: relative, on every weight.
+    seed: of the noise and of the randomised PIT.
+    block: samples tokenised at a time.
+  """
+  examples = [row.example for rows in samples.blocks(block, 0) for row in rows]
+  noisy = perturbed(params, jax.random.key(seed), noise)
+  moved = [shifted(example) for example in examples]
+  return {
+      name: self_test(dispatch(weights, examples=texts, tail=True), seed)
+      for name, weights, texts in (
+          (f'weights with {noise:.0%} noise', noisy, examples),
+          ('a mask shifted by one token', params, moved))
+  }
 
 
 def endless_samples(

@@ -1,10 +1,9 @@
-"""Scored corpora in numbers, how far off-policy they are, and examples to show."""
+"""Scored corpora in numbers, and which of their responses to show."""
 
 import collections
 from collections.abc import Mapping, Sequence
 import dataclasses
 import re
-from typing import Literal
 
 import numpy as np
 
@@ -14,10 +13,6 @@ from ddt_jax.scoring import scored_corpus
 from ddt_jax.scoring import text_stats
 from ddt_jax.scoring import token_sums
 
-# Mean phi in nats per token of data that a model rewrote, arXiv:2602.12222:
-# plain self-distillation stays below the first, Hinted Decoding is about the
-# second.
-DISTILLED, HINTED = -0.1, -0.05
 COLUMNS = (
     'length', 'phi', 'phi_sum', 'log_p_sum', 'perplexity', 'varentropy_sum',
     'tail_1', 'tail_3', 'tail_5', 'z', 'p_value', 'pit_p_value', 'rejected',
@@ -25,8 +20,6 @@ COLUMNS = (
 _SOURCES = 20  # that get numbers of their own, the largest
 _REASONS = 10  # for left-out rows that are listed, the most frequent
 
-Diagnosis = Literal[
-    'on_policy', 'deterministic', 'few_tokens', 'some_tokens', 'spread']
 Columns = Mapping[str, np.ndarray]
 
 
@@ -127,6 +120,25 @@ class ScoresSummary:
   auroc: dict[str, dict[str, float]]
 
 
+def summarise(
+    corpora: Mapping[str, scored_corpus.ScoredCorpus], *, model: str,
+    temperature: float, own: str = '', source: str = ''
+) -> ScoresSummary:
+  """Numbers of all corpora.
+
+  Args:
+    corpora: by name, scored and ranked.
+    model, temperature: that they were scored by and at.
+    own: name of the corpus of own samples, '' without one.
+    source: column of the rows that names their source, '' for none.
+  """
+  return ScoresSummary(
+      model=model, temperature=temperature, own=own,
+      corpora={
+          name: describe(corpus, source) for name, corpus in corpora.items()},
+      auroc=compare(corpora, own) if own else {})
+
+
 def describe(
     corpus: scored_corpus.ScoredCorpus, source: str = ''
 ) -> CorpusSummary:
@@ -173,33 +185,6 @@ def compare(
       name: response_scores.separation(x, columns[own])
       for name, x in columns.items() if name != own and len(x['phi'])
   }
-
-
-def diagnose(numbers: Numbers) -> Diagnosis:
-  """Where the difference between a corpus and the model is.
-
-  on_policy: the test rejects no more than it may reject wrongly, and mean phi is
-    above that of Hinted Decoding.
-  deterministic: phi is not below 0.
-  few_tokens: the lowest 1 % of tokens cause 80 % of it, and few are extreme.
-  some_tokens: the lowest 5 % cause half of it.
-  spread: else.
-  """
-  lowest_1, lowest_5 = numbers.lowest['1 %'], numbers.lowest['5 %']
-  if numbers.rejected <= significance.LEVEL and numbers.phi > HINTED:
-    return 'on_policy'
-  if lowest_1 is None:
-    return 'deterministic'
-  if lowest_1 >= 0.8 and numbers.tail_5 <= 0.01:
-    return 'few_tokens'
-  if lowest_5 >= 0.5 and numbers.phi > -1:
-    return 'some_tokens'
-  return 'spread'
-
-
-def is_far(numbers: Numbers) -> bool:
-  """Whether a corpus is further off-policy than self-distilled data."""
-  return numbers.phi < DISTILLED or numbers.rejected > 0.5
 
 
 def numbers(columns: Columns, sums: token_sums.TokenSums) -> Numbers:

@@ -11,7 +11,8 @@ from ddt_jax.report import scores_words
 from ddt_jax.report import table
 from ddt_jax.scoring import calibration
 from ddt_jax.scoring import corpus_summary
-from tests.scoring import corpus_summary_test
+from ddt_jax.scoring import diagnosis
+from tests.scoring import diagnosis_test
 from tests.support import corpora
 
 
@@ -26,7 +27,7 @@ from tests.support import corpora
      'mine is more deterministic than this model'),
 ], ids=str)
 def test_verdicts(numbers, said):
-  found = corpora.summary(**corpus_summary_test.OFF_POLICY | numbers)
+  found = corpora.summary(**diagnosis_test.OFF_POLICY | numbers)
   text = scores_words.verdict('mine', found)
   assert said in text and 'the PIT test rejects' in text
 
@@ -37,7 +38,7 @@ def test_an_empty_corpus_has_a_verdict():
 
 
 def test_every_diagnosis_has_advice_and_every_filter_a_name():
-  assert set(scores_words.ADVICE) == set(corpus_summary.Diagnosis.__args__)
+  assert set(scores_words.ADVICE) == set(diagnosis.Diagnosis.__args__)
   assert set(scores_words.FILTERS) == set(corpora.summary().filters)
 
 

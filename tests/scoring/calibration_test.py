@@ -89,7 +89,7 @@ def test_a_control_fails_unless_it_is_the_model_s_own(temperature, sound):
   stats, _ = drawn(texts=300, temperature=temperature)
   mask = np.ones(stats.log_p.shape)
   pending = forward.Pending([(list(range(300)), mask, stats)], 300)
-  assert calibration.control(pending, seed=0).passed == sound
+  assert calibration.self_test(pending, seed=0).passed == sound
 
 
 def test_controls_differ_from_the_original():

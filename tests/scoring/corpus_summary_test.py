@@ -1,4 +1,4 @@
-"""Numbers of a corpus by hand, its diagnosis, its filters, shown examples."""
+"""Numbers of a corpus by hand, its filters, and the examples that are shown."""
 
 import dataclasses
 
@@ -9,32 +9,6 @@ from ddt_jax.scoring import corpus_summary
 from ddt_jax.scoring import token_sums
 from ddt_jax.storage import typed_json
 from tests.support import corpora
-
-OFF_POLICY = dict(
-    responses=100, phi=-0.3, phi_se=0.01, rejected=0.9, tail_5=0.02,
-    lowest={'1 %': 0.2, '5 %': 0.4})
-
-
-@pytest.mark.parametrize('numbers, diagnosis', [
-    ({'phi': -0.02, 'rejected': 0.01}, 'on_policy'),
-    ({'phi': -0.07, 'rejected': 0.04}, 'spread'),
-    ({'lowest': {'1 %': 0.9, '5 %': 1.1}, 'tail_5': 0.005}, 'few_tokens'),
-    ({'lowest': {'1 %': 0.9, '5 %': 1.1}}, 'some_tokens'),
-    ({'lowest': {'1 %': 0.3, '5 %': 0.7}}, 'some_tokens'),
-    ({'lowest': {'1 %': 0.3, '5 %': 0.7}, 'phi': -2.0}, 'spread'),
-    ({}, 'spread'),
-    ({'phi': 0.2, 'lowest': {'1 %': None, '5 %': None}}, 'deterministic'),
-], ids=str)
-def test_diagnosis(numbers, diagnosis):
-  found = corpora.summary(**OFF_POLICY | numbers)
-  assert corpus_summary.diagnose(found) == diagnosis
-
-
-@pytest.mark.parametrize('phi, rejected, far', [
-    (-0.11, 0.1, True), (-0.09, 0.1, False), (-0.09, 0.6, True)])
-def test_data_beyond_self_distillation_are_far(phi, rejected, far):
-  found = corpora.summary(phi=phi, rejected=rejected)
-  assert corpus_summary.is_far(found) == far
 
 
 def test_numbers_by_hand():
