@@ -6,7 +6,7 @@ python -m experiments.score --config configs/score.py \
 Several inputs side by side: --config.data.paths=a.jsonl,b.jsonl,own
 Self-test, before you trust a score: --config.calibrate=True
 
-Two CPU cores, the embedded student, 1,000 own samples: about a minute.
+Two CPU cores, the embedded student, 1,000 rows and 1,000 own samples: 36 s.
 """
 
 import ml_collections

@@ -1,7 +1,8 @@
 'use strict';
-// The examples of a score report: a table that is searched, sorted and paged, and
-// one text at a time as a heat-map. Rows and tokens are made when they are shown.
-// All text comes out of JSON and goes in by textContent.
+// The examples of a score report: a table to search, sort and page through, and one
+// response at a time as a heat map. Rows and tokens are created when they are shown,
+// so that a thousand examples open at once. Text is inserted by textContent alone,
+// never as HTML.
 (() => {
   const data = JSON.parse(document.getElementById('data').textContent);
   const $ = (id) => document.getElementById(id);
@@ -90,7 +91,7 @@
     select();
   };
 
-  // One text -------------------------------------------------------------------
+  // One response ---------------------------------------------------------------
 
   const color = (phi) => {
     const opacity = data.opacity * Math.min(Math.abs(phi) / data.limit, 1);
@@ -171,7 +172,7 @@
     if (focus) title.focus();
   };
 
-  // Beginning ------------------------------------------------------------------
+  // Start ------------------------------------------------------------------
 
   data.examples.forEach((example, index) => {
     example.index = index;
