@@ -67,6 +67,7 @@ class Mixture:
     )
     if self.first_from_hint:
       lam = jnp.where(count == 0, 0.0, lam)
+    # Last, so that it holds for a first token too.
     lam = jnp.where(past_splitter, 1.0, lam)
     return hinting.mix(hinted, student, lam)
 
@@ -277,6 +278,7 @@ def rewrite(
           f'{longer} tokens leave no room for {max_new_tokens}')
     else:
       rooms[i] = room
+  # Names are places in `requests`, so a skipped request changes no other's draws.
   engine.check(
       config, _two_stream_requests(
           [requests[i] for i in rooms], max_new_tokens, request_ids=list(rooms)),

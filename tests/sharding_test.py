@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 
+from ddt_jax import errors
 from ddt_jax import model
 from ddt_jax import sharding
 from ddt_jax.training import train_step
@@ -50,7 +51,7 @@ def test_one_axis_takes_what_is_left(sizes, shape):
     ({'tensor': -2}, 'positive'),
 ])
 def test_meshes_that_do_not_fit_are_refused(sizes, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(errors.InputError, match=message):
     sharding.make_mesh(**sizes)
 
 
@@ -130,3 +131,10 @@ def test_parameters_go_to_the_decoding_layout(axes, tensor, capfd):
   same = sharding.reshard(found, decoding, jnp.bfloat16)
   # Nothing was copied.
   assert all(map(operator.is_, jax.tree.leaves(same), jax.tree.leaves(found)))
+
+
+def test_a_tensor_size_that_divides_no_devices_is_refused():
+  mesh = sharding.make_mesh(fsdp=8)
+  for tensor in (0, 3):
+    with pytest.raises(errors.InputError, match=f'decoding.tensor={tensor}'):
+      sharding.decoding_mesh(mesh, tensor)

@@ -66,8 +66,8 @@ class DecodeOptions:
     if self.automaton is None:
       splitter = np.zeros((1, vocab_size), np.int32)
       return loop_state.StopTables(eos, splitter, -1)
-    # Padded to multiples of 16 states: splitters of up to 15, 31, ... bytes share
-    # a compiled loop.
+    # Padded to multiples of 16 states, so that splitters of up to 15, 31, ...
+    # bytes share a compiled loop.
     states = -(-len(self.automaton) // 16) * 16
     table = np.zeros((states, vocab_size), np.int32)
     table[:len(self.automaton)] = self.automaton

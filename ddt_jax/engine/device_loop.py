@@ -120,6 +120,7 @@ def decode(
 
   def advance(carry):
     slots, queue, tokens, tickets, step = carry
+    # A loop: several slots may have become idle in the last step.
     slots, queue = jax.lax.while_loop(
         may_admit, lambda s: _admit(*s), (_unpacked(slots), queue)
     )
@@ -163,6 +164,7 @@ def _decode_step(
   requests = slots.requests
   active = requests.ticket != IDLE
   # What an idle slot writes is padding, so no request will see it.
+  # The prompt's last token was not prefilled: the first step (count 0) reads it.
   positions = requests.length - 1 + slots.count[:, None]
   positions = jnp.where(active[:, None], positions, model.PADDING)
   caches = tuple(
@@ -174,6 +176,7 @@ def _decode_step(
       positions=positions.T.reshape(-1, 1), cache=caches, return_hidden=True,
   )
   logits = model.next_logits(params, hidden[:, 0])
+  # From the request's name and count alone, so that no batch mate changes a draw.
   keys = jax.vmap(jax.random.fold_in, (None, 0))(key, requests.name)
   token = _choose(
       rule, logits.reshape(-1, len(slots.count), logits.shape[-1]), keys,
@@ -203,6 +206,7 @@ def _choose(
     logits, = logits
   else:
     logits = rule.combine(logits, count, past_splitter)
+  # Argmax of logits, not of probabilities, where rounding would add ties.
   if rule.greedy:
     return jnp.argmax(logits, -1).astype(jnp.int32)
   p = sampling.distribution(
@@ -216,6 +220,7 @@ def _choose(
 
 def _admit(slots: Slots, queue: Queue) -> tuple[Slots, Queue]:
   """Moves the first request of the queue into the first idle slot."""
+  # argmax of booleans is the first true one.
   slot, place = jnp.argmax(slots.requests.ticket == IDLE), queue.head
 
   def first(waiting):

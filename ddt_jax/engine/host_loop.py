@@ -163,6 +163,7 @@ def run(
   ) as bar:
     while book.unfinished:
       began, prompt_tokens = time.perf_counter(), 0
+      # Only an empty queue is refilled: many prompts share a prefill then.
       if not queued and (taken := book.take_next(sizes.queue)):
         queue = _refill(params, config, queue, requests, taken)
         prompt_tokens = sum(
@@ -174,6 +175,7 @@ def run(
           params, config, slots, queue, key=key, rule=rule, steps=STEPS,
           tables=tables, more=bool(book.waiting), mesh=mesh,
       )
+      # One transfer for all that the host reads: each would wait on its own.
       *log, steps, queued, tickets = jax.device_get(
           (*log, queue.size - queue.head, slots.requests.ticket)
       )
@@ -185,7 +187,7 @@ def run(
         ))
       finished, to_free = book.record(new, set(tickets.tolist()))
       bar.update(finished)
-      if to_free:
+      if to_free:  # the device cannot see that a text repeats itself
         slots = _freed(slots, tickets, to_free)
   return book.results
 
@@ -270,7 +272,7 @@ def _prefill_stream(params, config, cache, prompts) -> model.Cache:
 def _freed(
     slots: loop_state.Slots, tickets: np.ndarray, to_free: list[int]
 ) -> loop_state.Slots:
-  """Slots with those of these requests idle."""
+  """Marks the slots of these requests as idle."""
   kept = np.where(np.isin(tickets, to_free), loop_state.IDLE, tickets)
   kept = put_like(kept, slots.requests.ticket)
   return slots.replace(requests=slots.requests.replace(ticket=kept))

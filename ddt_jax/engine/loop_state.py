@@ -61,7 +61,8 @@ class StopTables:
   Attributes:
     eos: bool [V], true for tokens that end the response.
     splitter: [states, V], see `stopping.splitter_automaton`.
-    found: scalar, the state after the splitter; -1 without a splitter.
+    found: scalar, the state after the splitter; -1, which no state equals, without
+      one.
   """
 
   eos: Any
