@@ -38,17 +38,21 @@ def data():
       # experiments.run.inputs.load_data
       data=dict(
           name='word_problems',  # the data set, where path is empty
-          path='',               # your .jsonl or .parquet
-          validation=0.05,       # share of your file that is held out
+          path='',               # your .jsonl or .parquet, or org/name of the hub;
+                                 # several with commas between. See configs/README.md
+          weights='',            # proportions of several files, e.g. 2,1; '': all
+          validation=0.05,       # share of your prompts that is held out
           evaluation=0.05,       # likewise, for the measurements
+          evaluation_path='',    # or a file of its own for the measurements
           columns=dict(          # what they are called in your file
               problem='problem', solution='solution', answer='answer',
               messages='messages', id='id',
           ),
-          question='{problem}',  # how a problem of your file is asked
+          question='{problem}',  # how a problem, or a chat's last turn, is asked
           marker='\\boxed{',     # the final answer follows it; or e.g. 'Answer:'
           kind='math',           # math | text | choice | package.module:function, see verify
-          bad_rows='error',      # or skip
+          bad_rows='error',      # or skip: leave out rows that cannot be used
+          split_turns=True,      # chats that thinking templates render turn by turn
           max_tokens=256,        # longest example, prompt and response together
           overlong='truncate',   # rule for longer ones: truncate | drop | error
           mask_mode='correct',   # official: the official trainer's, off by one

@@ -17,6 +17,7 @@ import pyarrow
 from pyarrow import parquet
 
 from ddt_jax import storage
+from ddt_jax.data import layouts
 from ddt_jax.data import readers
 from ddt_jax.data import records
 
@@ -25,11 +26,6 @@ _BLOCK = 1024  # rows whose types are inferred together
 # Most fields of a structure. One with more is a dictionary: its keys are data,
 # and a Parquet column for each key would be too many.
 _FIELDS = 200
-# Names of a problem and its solution in common public data sets.
-_PAIRS = (
-    ('prompt', 'response'), ('prompt', 'completion'), ('question', 'response'),
-    ('question', 'solution'), ('question', 'answer'), ('instruction', 'output'),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +117,7 @@ def named_columns(path: str, columns: Mapping[str, str]) -> dict[str, str]:
   names = row.columns.keys() if row else ()
   ours = columns['problem'], columns['solution']
   if ours == ('problem', 'solution') and not {'problem', 'messages'} & names:
-    for problem, solution in _PAIRS:
+    for problem, solution in layouts.PAIRS:
       if problem in names and solution in names:
         return dict(columns) | {'problem': problem, 'solution': solution}
   return dict(columns)

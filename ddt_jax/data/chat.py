@@ -9,12 +9,17 @@ as one text could merge characters across the border into one token.
 """
 
 from collections.abc import Sequence
+import os
 from typing import Any, NamedTuple
 
+from absl import logging
 import numpy as np
 
 from ddt_jax import errors
 from ddt_jax.data import prompts
+from ddt_jax.data import rendering
+
+PROBE = 'probe'  # an answer, to see what a template writes around it
 
 
 class Example(NamedTuple):
@@ -36,37 +41,76 @@ class TurnEnd(NamedTuple):
   id: int
 
 
+class NotPrefixStable(errors.InputError):
+  """The template renders earlier turns differently once later ones follow."""
+
+
 def turn_end(tokenizer: Any, eos_ids: Sequence[int] = ()) -> TurnEnd:
   """Finds the end-of-turn token: renders a probe and reads the text after it.
 
+  Blanks may precede the token, as in Llama 2's template. They are trained, too.
+
   Args:
     tokenizer: of transformers, with a chat template.
-    eos_ids: the model's stop tokens. Where given, the end of turn must be one of
-      them: sampling would otherwise not stop where training taught it to.
+    eos_ids: the model's stop tokens. A base model's are often others than its
+      template's; a warning then says that decoding has to stop at both.
 
   Raises:
-    errors.InputError: there is no template, the turn does not end with a special
-      token, or that token is not in `eos_ids`.
+    errors.InputError: there is no template, it does not parse, it wants other
+      content than text, it has no generation prompt, or the turn does not end with
+      a special token.
   """
+  where = rendering.folder(tokenizer)
   if not tokenizer.chat_template:
-    raise errors.InputError('the tokenizer has no chat template')
-  probe = 'probe'
-  text = _render(tokenizer, [
-      *prompts.student_chat('x'), {'role': 'assistant', 'content': probe}
-  ])
-  after = text[text.rindex(probe) + len(probe):]
-  ids = tokenizer.encode(after, add_special_tokens=False)
+    raise errors.InputError(f'{where}: the tokenizer has no chat template')
+  text = _probe(tokenizer)
+  at = text.rindex(PROBE)
+  after = text[at + len(PROBE):]
+  ids = tokenizer.encode(after.lstrip(), add_special_tokens=False)
   if not ids or ids[0] not in tokenizer.added_tokens_decoder:
     raise errors.InputError(
-        f'the chat template ends the turn with {after!r}, not with a special'
-        ' token: the model could not learn to stop'
+        f'{where}: the chat template ends the turn with {after!r}, not with a'
+        ' special token: the model could not learn to stop'
     )
+  prompt = prompts.student_chat('x')
+  before = rendering.render(tokenizer, prompt, generation=True)
+  try:
+    rendering.check_generation_prompt(
+        before, rendering.render(tokenizer, prompt), text[len(before):at])
+  except errors.InputError as e:
+    raise errors.InputError(f'{where}: {e}') from e
   if eos_ids and ids[0] not in eos_ids:
-    raise errors.InputError(
-        f'the chat template ends the turn with {ids[0]}, which is not among the'
-        f" model's eos_token_id {list(eos_ids)}: sampling would not stop there"
-    )
+    logging.warning(
+        'the chat template ends a turn with %r (%d), which is not among the'
+        " model's eos_token_id %s: decoding stops at both", after.strip(), ids[0],
+        list(eos_ids))
   return TurnEnd(tokenizer.convert_ids_to_tokens(ids[0]), ids[0])
+
+
+def _probe(tokenizer) -> str:
+  """A rendered question and answer, the answer being `PROBE`."""
+  where = rendering.folder(tokenizer)
+
+  def rendered(answer, question):
+    turns = [{'role': 'user', 'content': question},
+             {'role': 'assistant', 'content': answer}]
+    return rendering.render(tokenizer, turns)
+
+  try:
+    text = rendered(PROBE, 'x')
+    failure = f'the chat template of {where} leaves out the assistant\'s content'
+  except errors.InputError as e:
+    text, failure = '', str(e)
+  if PROBE in text:
+    return text
+  try:
+    parts = [[{'type': 'text', 'text': x}] for x in (PROBE, 'x')]
+    if PROBE in rendered(*parts):
+      failure = (f'the chat template of {where} wants content as a list of parts,'
+                 ' not as text: it is made for images, too; use a template for text')
+  except errors.InputError:
+    pass  # it fails on both, and the failure on text says why
+  raise errors.InputError(failure)
 
 
 def encode_prompt(tokenizer: Any, chat: prompts.Chat) -> list[int]:
@@ -79,7 +123,7 @@ def encode_prompts(
 ) -> list[list[int]]:
   """`encode_prompt` of each conversation, in one call of the tokenizer."""
   return _token_ids(tokenizer, [
-      _render(tokenizer, chat, add_generation_prompt=True) for chat in chats
+      rendering.render(tokenizer, chat, generation=True) for chat in chats
   ])
 
 
@@ -112,35 +156,85 @@ def pieces(
 ) -> list[tuple[str, bool]]:
   """Cuts a rendered conversation into (text, whether it is supervised).
 
-  Joined, the texts are the rendered conversation up to the last end of turn.
+  Joined, the texts are the rendered conversation up to the last end of a trained
+  turn. An assistant turn with `train` False is part of the prompt.
 
   Raises:
-    errors.InputError: there is no assistant turn, or the template renders earlier
-      turns differently once later ones follow. Training on the whole conversation
-      would then show the model prompts that it never sees when sampling.
+    NotPrefixStable: the template renders earlier turns differently once later ones
+      follow. Training on the whole conversation would then show the model prompts
+      that it never sees when sampling.
+    errors.InputError: no assistant turn is trained, the first turn is one, the
+      template fails, or it renders a turn so that no mask fits.
   """
-  cut, rendered = [], ''  # rendered: the texts in `cut`, joined
+  cut, rendered, done = [], '', 0  # rendered: the texts in `cut`, joined
   for i, message in enumerate(chat):
-    if message['role'] != 'assistant':
+    if message['role'] != 'assistant' or not message.get('train', True):
       continue
-    before = _render(tokenizer, chat[:i], add_generation_prompt=True)
-    turn = _render(tokenizer, chat[: i + 1])
-    if not (turn.startswith(before) and before.startswith(rendered)):
+    if i == 0:
       raise errors.InputError(
+          'the conversation begins with an assistant turn, which answers no prompt;'
+          ' "weight": 0 in that turn keeps it as context')
+    before = rendering.render(tokenizer, chat[:i], generation=True)
+    if not before.startswith(rendered):
+      raise NotPrefixStable(
           f'the chat template is not prefix-stable at turn {i}: it renders'
           ' earlier turns differently when a later one is added'
       )
-    # The last occurrence: the response itself may contain the text of `end`.
-    stop = turn.rindex(end.text) + len(end.text)
+    rendering.check_prompt(chat[done:i], done, before)
+    turn = rendering.render(tokenizer, chat[: i + 1])
+    stop = _stop(tokenizer, chat[: i + 1], before, turn, end)
     cut += [
         (turn[len(rendered):len(before)], False),
         (turn[len(before):stop], True),
     ]
-    rendered = turn[:stop]
+    rendered, done = turn[:stop], i + 1
   if not cut:
     raise errors.InputError(
         'the conversation has no assistant turn to train on')
   return cut
+
+
+def _stop(tokenizer, chat, before, turn, end) -> int:
+  """Where the last turn's supervised text ends in `turn`, after checks.
+
+  Args:
+    tokenizer, chat, end: see `pieces`; the last turn is the assistant's.
+    before, turn: the rendered prompt, and the rendered conversation.
+  """
+  index, answer = len(chat) - 1, chat[-1]
+  if not turn.startswith(before):
+    _refuse_border(tokenizer, chat, before, turn)
+  # The last occurrence: the response itself may contain the text of `end`.
+  last = turn.rfind(end.text, len(before))
+  if last < 0:
+    raise errors.InputError(
+        f'the chat template does not end turn {index} with {end.text!r}')
+  said, content = turn[len(before):last], answer['content'].strip()
+  thoughts = any(answer.get(field) for field in rendering.REASONING)
+  if thoughts or content not in said:
+    # The generation prompt may hold the answer's first words, e.g. `<think>`.
+    first = rendering.border(tokenizer, chat[:-1], before)
+    rendering.check_answer(answer, index, turn[first:last])
+  lead = said.partition(content)[0] if content else said
+  if lead.strip():
+    rendering.check_generation_prompt(
+        before, rendering.render(tokenizer, chat[:-1]), lead)
+  return last + len(end.text)
+
+
+def _refuse_border(tokenizer, chat, before, turn):
+  """Raises: the rendered turn does not continue the prompt."""
+  index = len(chat) - 1
+  plain = rendering.render(tokenizer, chat[:-1])
+  if not turn.startswith(plain):
+    raise NotPrefixStable(
+        f'the chat template is not prefix-stable at turn {index}: it renders'
+        ' earlier turns differently when a later one is added')
+  same = len(os.path.commonprefix([before, turn]))
+  raise errors.InputError(
+      f'the generation prompt ends with {before[same:]!r}, which the rendered turn'
+      f' {index} lacks: it continues with {rendering.quote(turn[same:])}. Sampling'
+      ' would begin with other text than training')
 
 
 def encode_pieces(
@@ -162,11 +256,6 @@ def encode_pieces(
     ]
     examples.append(Example(np.concatenate(tokens), np.concatenate(supervised)))
   return examples
-
-
-def _render(tokenizer, chat, **options) -> str:
-  """The conversation as text, by the tokenizer's chat template."""
-  return tokenizer.apply_chat_template(chat, tokenize=False, **options)
 
 
 def _token_ids(tokenizer, texts) -> list[list[int]]:

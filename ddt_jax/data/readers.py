@@ -4,16 +4,17 @@ Bad rows are found here, before any work on the device. Each is reported with it
 line, the reason, and the option that helps.
 """
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+import collections
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 import dataclasses
 import itertools
-import json
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 from ddt_jax import errors
-from ddt_jax import storage
 from ddt_jax import verify
+from ddt_jax.data import formats
+from ddt_jax.data import layouts
 from ddt_jax.data import records
 from ddt_jax.data import rows
 
@@ -41,41 +42,47 @@ class Row:
     columns: its values by column; {} if it cannot be parsed.
     problem: None for a bad row.
     fault: why the row is bad; '' for a good one.
+    layout: name of another project's layout, see `layouts`; '' for ours.
   """
   line: int
   columns: dict[str, Any]
   problem: records.Problem | None
   fault: str = ''
+  layout: str = ''
+
+
+class File(NamedTuple):
+  """All rows of a file.
+
+  Attributes:
+    problems: in the order of the file.
+    bad: the rows left out.
+    layouts: number of problems by `Row.layout`.
+  """
+  problems: list[records.Problem]
+  bad: list[BadRow]
+  layouts: Mapping[str, int]
 
 
 def read(
-    path: str | os.PathLike[str],
-    *,
-    columns: Mapping[str, str] | None = None,
-    bad_rows: str = 'error',
-    kind: str = 'math',
-    question: str = '{problem}',
-    marker: str = verify.BOX,
+    path: str | os.PathLike[str], **options: Any
 ) -> tuple[list[records.Problem], list[BadRow]]:
   r"""Reads all problems of a file.
 
   A row has either `messages`, a conversation that ends with the assistant, or
-  `problem` and `solution`.
+  `problem` and `solution`; or it has a layout of `layouts`.
 
-  - Its answer is the column `answer`. Without that column it is the last
-    \boxed{...} of the solution, or the text after another marker.
+  - Its answer is the column `answer`. Without that column, or where it is empty, it
+    is the last \boxed{...} of the solution, the text after another marker, or what
+    follows #### in the last line. A row without an answer is kept: it is trained on
+    and not verified.
   - Its id is the column `id`. Without that column, or where it is null, it is
     file and line: 'data.jsonl:17'.
 
   Args:
-    path: a .jsonl or .json file with one object a line, or a .parquet file.
-    columns: {one of `NAMES`: the file's own name for that column}. The name ''
-      makes the reader ignore a column.
-    bad_rows: 'error' raises if there is any; 'skip' leaves them out.
-    kind: how answers are verified, see `verify.verify`.
-    question: template of the user turn of a `problem`, for example
-      '{problem}\nEnd with the line "Answer: ..."'. Conversations are not changed.
-    marker: the text before a final answer, see `verify.extract`.
+    path: a .jsonl or .json file with one object a line, a .parquet file, or a data
+      set of the Hugging Face hub, see `formats.open_source`.
+    **options: of `read_file`.
 
   Returns:
     The problems in the order of the file, and the rows left out.
@@ -84,27 +91,68 @@ def read(
     errors.InputError: there are bad rows, no good row, or no such file; or an
       option has no such value.
   """
+  return read_file(path, **options)[:2]
+
+
+def read_file(
+    path: str | os.PathLike[str],
+    *,
+    columns: Mapping[str, str] | None = None,
+    bad_rows: str = 'error',
+    kind: str = 'math',
+    question: str = '{problem}',
+    marker: str = verify.BOX,
+    label: str = '',
+    accept: Callable[[records.Problem], None] = lambda problem: None,
+) -> File:
+  r"""`read`, with the layouts of the rows.
+
+  Args:
+    path: see `read`.
+    columns: {one of `NAMES`: the file's own name for that column}. The name ''
+      makes the reader ignore a column.
+    bad_rows: 'error' raises if there is any; 'skip' leaves them out.
+    kind: how answers are verified, see `verify.verify`.
+    question: template of the last user turn, for example
+      '{problem}\nEnd with the line "Answer: ..."'.
+    marker: the text before a final answer, see `verify.extract`.
+    label: name of the file in `Problem.source`, and the beginning of all ids, which
+      must differ between the files of a run. By default sources have the file's
+      name, and ids of the file stay as they are.
+    accept: called with each problem; where it raises `errors.InputError`, the row
+      is a bad one for that reason.
+  """
   _check_choice('bad_rows', bad_rows, ('error', 'skip'))
-  problems, bad = [], []
+  problems, bad, used = [], [], collections.Counter()
   seen: set[str] = set()  # columns of all rows
   lines: dict[str, int] = {}  # from id to the line that has it
   for row in stream(
-      path, columns=columns, kind=kind, question=question, marker=marker
+      path, columns=columns, kind=kind, question=question, marker=marker,
+      label=label,
   ):
     seen |= row.columns.keys()
-    fault = row.fault
-    if not fault and row.problem.id in lines:
-      fault = (f'the id {row.problem.id!r} is already that of line '
-               f"{lines[row.problem.id]}; --config.data.columns.id='' numbers "
-               'the rows instead')
+    fault = row.fault or _fault(row.problem, lines, accept)
     if fault:
       bad.append(BadRow(str(path), row.line, fault))
     else:
       lines[row.problem.id] = row.line
       problems.append(row.problem)
+      used[row.layout] += 1
 
   check(path, columns, seen, len(problems), bad, len(bad), bad_rows)
-  return problems, bad
+  return File(problems, bad, used)
+
+
+def _fault(problem, lines, accept) -> str:
+  """Why a problem that was read cannot be used; '' if it can."""
+  if problem.id in lines:
+    return (f'the id {problem.id!r} is already that of line {lines[problem.id]};'
+            " --config.data.columns.id='' numbers the rows instead")
+  try:
+    accept(problem)
+  except errors.InputError as e:
+    return str(e)
+  return ''
 
 
 def stream(
@@ -116,14 +164,16 @@ def stream(
     marker: str = verify.BOX,
     whole: bool = False,
     first: int = 0,
+    label: str = '',
 ) -> Iterator[Row]:
   """Yields the rows of a file, holding one at a time.
 
   Ids are not compared: `read` does that.
 
   Args:
-    path, columns, kind, question, marker: see `read`.
-    whole: read every column of a Parquet file, not only those of `NAMES`.
+    path, columns, kind, question, marker, label: see `read_file`.
+    whole: read every column of a Parquet file, not only those of `NAMES` and of
+      `layouts`.
     first: rows to skip at the beginning.
 
   Raises:
@@ -137,20 +187,24 @@ def stream(
   if not marker:
     raise errors.InputError('data.marker, which a final answer follows, is empty')
   names = _column_names(columns or {})
-  file, items, parse = _open(path)
-  numbered = items(file, None if whole else names.values())
-  for line, item in itertools.islice(numbered, first, None):
+  source = formats.open_source(path)
+  wanted = None if whole else layouts.COLUMNS.union(names.values())
+  for line, item in itertools.islice(source.items(wanted), first, None):
     row = {}
     try:
-      row = parse(item)
+      row = source.parse(item)
+      layout = layouts.of(row) if _is_default(names) else None
       problem = rows.to_problem(
-          row, names, f'{file.name}:{line}', kind=kind, question=question,
+          layout.read(row) if layout else row, names,
+          f'{label or source.name}:{line}', kind=kind, question=question,
           marker=marker,
       )
-    except rows.Fault as fault:
+    except formats.Fault as fault:
       yield Row(line, row, None, str(fault))
-    else:
-      yield Row(line, row, problem)
+      continue
+    if label and not problem.id.startswith(f'{label}:'):
+      problem = dataclasses.replace(problem, id=f'{label}:{problem.id}')
+    yield Row(line, row, problem, layout=layout.name if layout else '')
 
 
 def check(
@@ -165,7 +219,7 @@ def check(
   """Raises if the rows that were read do not allow the file to be used.
 
   Args:
-    path, columns, bad_rows: see `read`.
+    path, columns, bad_rows: see `read_file`.
     seen: names of all columns, over all rows.
     good: number of good rows.
     bad: the first bad rows, `LISTED` of them if there are so many.
@@ -177,13 +231,24 @@ def check(
   _check_choice('bad_rows', bad_rows, ('error', 'skip'))
   if not good and not bad:
     raise errors.InputError(f'{path}: the file is empty')
-  if seen:  # a column that every row lacks is reported once, not for each row
+  # A column that every row lacks is reported once, not for each row.
+  names = _column_names(columns or {})
+  if seen and not good and not (
+      _is_default(names) and layouts.of(dict.fromkeys(seen, ''))):
     try:
-      rows.check_columns(seen, _column_names(columns or {}))
-    except rows.Fault as fault:
+      rows.check_columns(seen, names)
+    except formats.Fault as fault:
       raise errors.InputError(f'{path}: in every row: {fault}') from None
   if bad and (bad_rows == 'error' or not good):
     raise errors.InputError(_explain(path, bad[:LISTED], good, bad_count))
+
+
+def named(bad: Sequence[BadRow]) -> list[str]:
+  """Lines for the screen that name rows left out, `LISTED` of them at most."""
+  lines = [f'  {row}' for row in bad[:LISTED]]
+  if len(bad) > LISTED:
+    lines.append(f'  and {len(bad) - LISTED} more')
+  return lines
 
 
 def _explain(path, bad: Sequence[BadRow], good: int, count: int) -> str:
@@ -202,6 +267,11 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         f'{name} is {value!r}; choose from {", ".join(choices)}')
 
 
+def _is_default(names: Mapping[str, str]) -> bool:
+  """Whether the user named no column of the problem; layouts are then tried."""
+  return all(names[n] == n for n in ('problem', 'solution', 'messages'))
+
+
 def _column_names(columns: Mapping[str, str]) -> dict[str, str]:
   """From each of `NAMES` to the file's name for it."""
   for name in columns:
@@ -212,88 +282,19 @@ def _column_names(columns: Mapping[str, str]) -> dict[str, str]:
   if ((names['problem'], names['solution']) != ('problem', 'solution')
       and names['messages'] == 'messages'):
     names['messages'] = ''
+  _check_roles(names)
   return names
 
 
-# File formats. A format yields (line, item) and parses an item into a row. These
-# are two steps, so that a broken item costs one row and not the whole file.
-
-
-def _open(path):
-  """(file, its format's generator of items, its format's parser)."""
-  file, known = storage.path(path), ', '.join(_FORMATS)
-  if file.is_dir():
-    raise errors.InputError(f'{path} is a folder; name one file in it: {known}')
-  if file.suffix.lower() not in _FORMATS:
-    raise errors.InputError(
-        f'{path}: no reader for files that end with {file.suffix!r}; convert it'
-        f' to one of {known}')
-  if not file.exists():
-    raise errors.InputError(f'{path}: there is no such file')
-  return file, *_FORMATS[file.suffix.lower()]
-
-
-def _json_items(file, wanted) -> Iterator[tuple[int, bytes]]:
-  del wanted  # a line is parsed whole
-  # Bytes, decoded a line at a time: one that is not UTF-8 costs one row.
-  with file.open('rb') as f:
-    for line, item in enumerate(f, 1):
-      if item.strip():
-        yield line, item
-
-
-def _json_row(item: bytes) -> dict[str, Any]:
-  try:
-    # Without the newline: the error would count its column from there.
-    row = json.loads(item.decode('utf-8-sig').rstrip())
-  except UnicodeDecodeError as e:
-    raise rows.Fault(f'not UTF-8: byte {e.start + 1} of the line is '
-                     f'0x{e.object[e.start]:02x}') from e
-  except json.JSONDecodeError as e:
-    hint = ('; the file must hold one object a line, not one array'
-            if item.rstrip() == b'[' else '')
-    raise rows.Fault(f'broken JSON at column {e.colno}: {e.msg}{hint}') from e
-  # Python limits the digits of an integer and the depth of nested brackets.
-  except (ValueError, RecursionError) as e:
-    raise rows.Fault(f'unreadable JSON: {e}') from e
-  if not isinstance(row, dict):
-    raise rows.Fault(
-        f'{rows.describe(row)}, not an object; a line must hold one')
-  return row
-
-
-def _parquet_items(file, wanted) -> Iterator[tuple[int, tuple]]:
-  """Rows with the columns `wanted`, or with all if it is None."""
-  import pyarrow  # here: it loads slowly, and JSON files do not need it
-  from pyarrow import parquet
-  with file.open('rb') as f:
-    try:
-      table = parquet.ParquetFile(f)
-      line = 0
-      read = [c for c in table.schema_arrow.names
-              if wanted is None or c in wanted]
-      for batch in table.iter_batches(columns=read):
-        for index in range(batch.num_rows):
-          line += 1
-          yield line, (table.schema_arrow.names, batch, index)
-    except (pyarrow.ArrowException, OSError) as e:
-      raise errors.InputError(f'{file}: broken Parquet: {e}') from e
-
-
-def _parquet_row(item: tuple) -> dict[str, Any]:
-  columns, batch, index = item
-  # Columns that are not read are None: errors list the names of all columns.
-  row = dict.fromkeys(columns)
-  for name, values in zip(batch.schema.names, batch.columns, strict=True):
-    try:
-      row[name] = values[index].as_py()
-    except (ValueError, OverflowError) as e:  # not UTF-8, or a date after 9999
-      raise rows.Fault(f'{name!r} is unreadable: {e}') from e
-  return row
-
-
-_FORMATS = {
-    '.jsonl': (_json_items, _json_row),
-    '.json': (_json_items, _json_row),
-    '.parquet': (_parquet_items, _parquet_row),
-}
+def _check_roles(names: Mapping[str, str]) -> None:
+  """Refuses one column for two roles."""
+  roles: dict[str, str] = {}
+  for role, column in names.items():
+    # The default name of the answer may be the user's column of the solution.
+    if not column or (role, column) == ('answer', 'answer'):
+      continue
+    if other := roles.get(column):
+      raise errors.InputError(
+          f'data.columns.{other} and data.columns.{role} both name {column!r};'
+          f" --config.data.columns.{role}='' leaves one out")
+    roles[column] = role

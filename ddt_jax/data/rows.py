@@ -1,18 +1,20 @@
 """One row of a user's file: a problem, or the reason why it cannot be used."""
 
 from collections.abc import Set
+import dataclasses
 import math
 from typing import Any
 
+import numpy as np
+
 from ddt_jax import verify
+from ddt_jax.data import conversations
+from ddt_jax.data import formats
+from ddt_jax.data import layouts
 from ddt_jax.data import records
 
-ROLES = ('system', 'user', 'assistant')
 UNANSWERED = ('proof', 'notfound')  # NuminaMath's marks of a missing answer
-
-
-class Fault(Exception):
-  """Why one row is bad; the reader adds the file and line."""
+HASHES = '####'  # GSM8K's mark of the final answer
 
 
 def to_problem(
@@ -20,6 +22,9 @@ def to_problem(
     kind: str = 'math', question: str = '{problem}', marker: str = verify.BOX,
 ) -> records.Problem:
   """Checks a row and builds its problem.
+
+  The problem, or its solution, may be a list of turns: then they are read as one
+  conversation.
 
   Args:
     row: values by the file's column names.
@@ -31,30 +36,46 @@ def to_problem(
     The problem.
 
   Raises:
-    Fault: a column is missing, or a value cannot be used.
+    formats.Fault: a column is missing, or a value cannot be used.
   """
   check_columns(row.keys(), names)
-  messages = ()
-  turns = row.get(names['messages'])
+  turns, where = row.get(names['messages']), names['messages']
+  pair = row.get(names['problem']), row.get(names['solution'])
   # A Parquet file has every column in every row: null stands for "not given".
+  if turns is None and list in map(type, pair):
+    turns, where = _joined(*pair), f'{names["problem"]} + {names["solution"]}'
+  messages, whole = (), True
   if turns is not None or names['problem'] not in row:
-    messages = _turns(turns, names['messages'])
+    messages, whole = conversations.read(turns, where)
     problem = [t['content'] for t in messages if t['role'] == 'user'][-1]
     solution = messages[-1]['content']
   else:
-    problem = question.replace(
-        '{problem}', _text(row[names['problem']], names['problem'])
-    )
-    solution = _text(row.get(names['solution']), names['solution'])
-  if names['answer'] in row:
-    answer = _answer(row[names['answer']], names['answer'], kind)
-  else:
-    answer = verify.extract(solution, marker) or ''
+    problem = conversations.text(pair[0], names['problem'])
+    solution = conversations.text(pair[1], names['solution'])
   name = row.get(names['id'])
-  return records.Problem(
+  return asked(records.Problem(
       id=source if name is None else _label(name, names['id']),
-      problem=problem, solution=solution, answer=answer, kind=kind,
-      marker=marker, source=source, messages=messages)
+      problem=problem, solution=solution,
+      # The answer is the last turn's; that turn may have been cut off.
+      answer=_answer(row if whole else {}, names, solution, kind, marker),
+      kind=kind, marker=marker, source=source, messages=messages), question)
+
+
+def asked(problem: records.Problem, question: str) -> records.Problem:
+  """The problem in the words of `data.question`.
+
+  Args:
+    problem: as it stands in the file.
+    question: template of its last user turn, with the placeholder {problem}.
+  """
+  text = question.replace('{problem}', problem.problem)
+  if text == problem.problem:
+    return problem
+  messages = [*problem.messages]
+  if messages:
+    last = max(i for i, turn in enumerate(messages) if turn['role'] == 'user')
+    messages[last] = messages[last] | {'content': text}
+  return dataclasses.replace(problem, problem=text, messages=tuple(messages))
 
 
 def check_columns(columns: Set[str], names: dict[str, str]) -> None:
@@ -65,74 +86,77 @@ def check_columns(columns: Set[str], names: dict[str, str]) -> None:
     names: from each of `readers.NAMES` to the file's name for it.
 
   Raises:
-    Fault: one is missing; lists the columns there are and the option to set.
+    formats.Fault: one is missing; lists the columns there are and the option to
+      set, with the column that it probably stands for.
   """
   named = [n for n in ('messages', 'answer', 'id') if names[n] not in (n, '')]
   if names['messages'] not in columns and 'messages' not in named:
     named = ['problem', 'solution', *named]
   absent = [name for name in named if names[name] not in columns]
   if absent:
-    flags = ' '.join(f'--config.data.columns.{name}=NAME' for name in absent)
-    if absent[:2] == ['problem', 'solution']:
-      flags += ' or, for conversations, --config.data.columns.messages=NAME'
-    raise Fault(
+    # The answer's column may hold what the user means by a solution.
+    near = layouts.nearest(
+        absent, columns - {names[n] for n in ('problem', 'solution', 'id')})
+    chat = layouts.nearest(['messages'], columns) if absent[:2] == [
+        'problem', 'solution'] else {}
+    flags = ' '.join(_flag(name, near) for name in absent)
+    if chat and not near:
+      flags = _flag('messages', chat)
+    elif absent[:2] == ['problem', 'solution']:
+      flags += f' or, for conversations, {_flag("messages", chat)}'
+    raise formats.Fault(
         f'no column {" or ".join(repr(names[name]) for name in absent)}; '
         f'there are {", ".join(map(repr, sorted(columns))) or "none"}; '
         f'name yours with {flags}')
 
 
-def _turns(value: Any, name: str) -> tuple[dict[str, str], ...]:
-  if not isinstance(value, list):
-    raise Fault(f'{name!r} is {describe(value)}, not a list of turns')
+def _flag(name: str, near: dict[str, str]) -> str:
+  return f'--config.data.columns.{name}={near.get(name, "NAME")}'
+
+
+def after_hashes(solution: str) -> str:
+  """The answer of a solution whose last line has `#### 72`, as in GSM8K, or ''.
+
+  The last line only: elsewhere #### begins a heading in Markdown.
+
+  Example:
+    >>> after_hashes('She has 70 + 2 = 72.\\n#### 72')
+    '72'
+  """
+  last = solution.rstrip().rpartition('\n')[2]
+  return last.rpartition(HASHES)[2].strip() if HASHES in last else ''
+
+
+def _joined(problem: Any, solution: Any) -> list[Any]:
+  """One conversation out of a prompt and its completion, either may be turns."""
   turns = []
-  for index, turn in enumerate(value):
-    where = f'{name}[{index}]'
-    if not isinstance(turn, dict) or not {'role', 'content'} <= turn.keys():
-      raise Fault(f"{where!r} is not an object with 'role' and 'content'")
-    if turn['role'] not in ROLES:
-      raise Fault(f"'{where}.role' is {turn['role']!r}; it must be one of "
-                  f'{", ".join(ROLES)}')
-    turns.append({'role': turn['role'],
-                  'content': _text(turn['content'], f'{where}.content')})
-  if not any(turn['role'] == 'user' for turn in turns):
-    raise Fault(f'{name!r} has no user turn')
-  if turns[-1]['role'] != 'assistant':
-    raise Fault(f'{name!r} does not end with an assistant turn')
-  return tuple(turns)
-
-
-def _text(value: Any, name: str) -> str:
-  if not isinstance(value, str):
-    raise Fault(f'{name!r} is {describe(value)}, not text')
-  if not value.strip():
-    raise Fault(f'{name!r} is empty')
-  try:
-    value.encode()
-  # JSON can escape half of a surrogate pair: "\ud83d". UTF-8 cannot hold it.
-  except UnicodeEncodeError as e:
-    raise Fault(f'{name!r} is not Unicode: a lone surrogate at character '
-                f'{e.start + 1}') from e
-  return value
+  for value, role in ((problem, 'user'), (solution, 'assistant')):
+    turns += value if isinstance(value, list) else [
+        {'role': role, 'content': value}]
+  return turns
 
 
 def _label(value: Any, name: str) -> str:
   """Text, or a number as text: ids and answers may be either."""
-  if type(value) is int or type(value) is float and math.isfinite(value):
+  if type(value) is int:
     return str(value)
-  return _text(value, name).strip()
+  if type(value) is float and math.isfinite(value):
+    return np.format_float_positional(value, trim='-')  # 1e-05 as 0.00001
+  return conversations.text(value, name).strip()
 
 
-def _answer(value: Any, name: str, kind: str) -> str:
-  answer = _label('' if value is None else value, name)
-  if kind == 'math' and answer.lower() in UNANSWERED:
-    raise Fault(f'{name!r} is {answer!r}: no answer to verify against')
-  return answer
-
-
-def describe(value: Any) -> str:
-  """A value's type, in JSON's words."""
-  if value != value:  # NaN: data frames write it for a missing value
-    return 'not a number'
-  words = {type(None): 'null', bool: 'a boolean', int: 'a number',
-           float: 'a number', str: 'text', list: 'a list', dict: 'an object'}
-  return words.get(type(value), type(value).__name__)
+def _answer(
+    row: dict[str, Any], names: dict[str, str], solution: str, kind: str, marker: str
+) -> str:
+  """The answer by its column, or else by the solution; '' if neither has one."""
+  name = names['answer']
+  # A column that holds the solution is not the answer, too.
+  used = names['solution'], names['problem'], names['messages']
+  value = None if name in used else row.get(name)
+  missing = value is None or value != value  # NaN: a data frame's missing number
+  if not missing and not (isinstance(value, str) and not value.strip()):
+    answer = _label(value, name)
+    if kind == 'math' and answer.lower() in UNANSWERED:
+      return ''
+    return after_hashes(answer) or answer
+  return verify.extract(solution, marker) or after_hashes(solution)

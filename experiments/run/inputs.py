@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import pathlib
 from typing import Any
 
@@ -21,6 +22,7 @@ from ddt_jax.data import batches
 from ddt_jax.data import chat
 from ddt_jax.data import corpus
 from ddt_jax.data import lengths
+from ddt_jax.data import turns
 from ddt_jax.embedded import word_problems
 from ddt_jax.rounds import answers
 from ddt_jax.rounds import curate
@@ -85,10 +87,14 @@ def make(c) -> Inputs:
   mesh = sharding.make_mesh(**c.mesh)
   check_options(c, mesh)
   tokenizer, config, params = load_model(mesh, **c.model)
+  check_positions(c.data.max_tokens, config)
   end = chat.turn_end(tokenizer, config.eos_ids)
+  if (rewriting := answers.Rewriting(**c.hint)).enabled:
+    check_hint(tokenizer, rewriting)
   problems, train, validation = load_data(
       tokenizer, end, evaluation_problems=c.evaluation.problems, **c.data)
   print(problems.description)
+  print(stops(tokenizer, config, end))
   print(
       f'{train.truncated} of {len(problems.train)} training examples truncated to'
       f' {c.data.max_tokens} tokens, {train.dropped} dropped,'
@@ -135,6 +141,33 @@ def check_options(c, mesh: jax.sharding.Mesh) -> None:
     )
 
 
+def check_positions(max_tokens: int, config: model.ModelConfig) -> None:
+  """Raises InputError where rows are longer than the model's context."""
+  if max_tokens > config.max_positions:
+    raise errors.InputError(
+        f'data.max_tokens={max_tokens} is more than the {config.max_positions}'
+        " positions of the model, config.json's max_position_embeddings;"
+        f' --config.data.max_tokens={config.max_positions} is the most')
+
+
+def check_hint(tokenizer: Any, rewriting: answers.Rewriting) -> None:
+  """Raises InputError where the chat template cannot render the hinted prompt."""
+  try:
+    chat.encode_prompt(
+        tokenizer, rewriting.prompt_template().hinted_chat('x', 'y'))
+  except errors.InputError as e:
+    raise errors.InputError(
+        f'hint.template={rewriting.template!r}: {e}. For a chat template without a'
+        ' system turn, use a TOML file whose system is empty') from e
+
+
+def stops(tokenizer: Any, config: model.ModelConfig, end: chat.TurnEnd) -> str:
+  """Says in one line at which tokens decoding stops."""
+  ids = dict.fromkeys((*config.eos_ids, end.id))
+  tokens = ', '.join(f'{tokenizer.convert_ids_to_tokens(i)} ({i})' for i in ids)
+  return f'decoding stops at {tokens}'
+
+
 def load_model(
     mesh: jax.sharding.Mesh, *, path: str, dtype: str, remat: str
 ) -> tuple[Any, model.ModelConfig, Any]:
@@ -152,7 +185,40 @@ def load_model(
   config, params = weights.load(
       folder, mesh=mesh, dtype=DTYPES[dtype], remat=remat)
   stopping.check_eos(tokenizer, config.vocab_size)
-  return tokenizer, config, params
+  return tokenizer, with_generation_eos(config, folder), params
+
+
+def with_generation_eos(
+    config: model.ModelConfig, folder: str
+) -> model.ModelConfig:
+  """The config with the stop tokens of generation_config.json added to its own.
+
+  Chat models often list several there, and only one of them in config.json.
+
+  Args:
+    config: of the model.
+    folder: the model's; it may lack the file.
+
+  Raises:
+    errors.InputError: the file is broken, or an id is none of the model's tokens.
+  """
+  file = pathlib.Path(folder) / 'generation_config.json'
+  if not file.exists():
+    return config
+  try:
+    found = json.loads(file.read_bytes())
+    listed = found.get('eos_token_id')
+  # AttributeError: JSON, but not an object.
+  except (ValueError, AttributeError) as e:
+    raise errors.InputError(f'{file} is not a JSON object: {e}') from e
+  listed = [] if listed is None else listed if isinstance(listed, list) else [listed]
+  for i in listed:
+    if type(i) is not int or not 0 <= i < config.vocab_size:
+      raise errors.InputError(
+          f'{file}: eos_token_id has {i!r}, which is none of the model\'s'
+          f' {config.vocab_size} tokens')
+  return dataclasses.replace(
+      config, eos_ids=tuple(dict.fromkeys((*config.eos_ids, *listed))))
 
 
 def _load_tokenizer(folder: str) -> Any:
@@ -190,7 +256,8 @@ def model_folder(path: str) -> str:
 
 def load_data(
     tokenizer: Any, end: chat.TurnEnd, *, evaluation_problems: int, name: str,
-    path: str, max_tokens: int, overlong: str, mask_mode: str, **options: Any
+    path: str, max_tokens: int, overlong: str, mask_mode: str,
+    split_turns: bool = True, **options: Any
 ) -> tuple[corpus.Corpus, lengths.Fitted, lengths.Fitted]:
   """Problems, and the tokenised references of training and validation.
 
@@ -198,15 +265,23 @@ def load_data(
     tokenizer, end: see `lengths.prepare`.
     evaluation_problems: at most so many of each split are evaluated.
     name: of the data set; there is word_problems.
-    path: a user's file instead, see `corpus.from_file`; '' for none.
+    path: a user's files instead, see `corpus.from_file`; '' for none.
     max_tokens, overlong: see `lengths.cut`.
     mask_mode: not used here, see `batches.collate`.
+    split_turns: one example for each turn of a conversation whose template is not
+      prefix-stable, see `turns`. Otherwise such a row is a bad one.
     **options: of `corpus.from_file`.
   """
   del mask_mode
-  if path:
-    problems = corpus.from_file(
-        path, evaluation_problems=evaluation_problems, **options)
+  if path or '/' in name:
+    check = turns.TemplateCheck(tokenizer, end, split_turns=split_turns)
+    problems = turns.split_corpus(corpus.from_file(
+        path or name, evaluation_problems=evaluation_problems, accept=check,
+        **options), check.unstable)
+  elif options.get('evaluation_path') or options.get('weights'):
+    raise errors.InputError(
+        'data.evaluation_path and data.weights are for files of your own; name them'
+        ' with --config.data.path=FILE')
   elif name == 'word_problems':
     problems = word_problems.world(evaluation_problems)
   else:

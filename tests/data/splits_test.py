@@ -57,6 +57,12 @@ def test_split_says_what_it_did():
   parts = splits.split(_problems('abc'), validation=0.05, evaluation=0.05)
   assert parts.describe() == (
       '3 problems: 3 train, 0 validation, 0 evaluation (shares 0.05 and 0.05; '
+      '--config.data.validation=, --config.data.evaluation=)'
+      '; data.validation=0.05 of 3 distinct prompts comes out as 0'
+      '; data.evaluation=0.05 of 3 distinct prompts comes out as 0')
+  parts = splits.split(_problems('abc'), validation=0, evaluation=0.3)
+  assert parts.describe() == (
+      '3 problems: 2 train, 0 validation, 1 evaluation (shares 0 and 0.3; '
       '--config.data.validation=, --config.data.evaluation=)')
 
 

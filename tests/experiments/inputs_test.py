@@ -1,5 +1,8 @@
 """Where a model comes from, which options are refused, rows that fit in memory."""
 
+import copy
+import dataclasses
+import json
 import shutil
 
 import huggingface_hub
@@ -9,8 +12,12 @@ import pytest
 from configs import idft
 from ddt_jax import embedded
 from ddt_jax import errors
+from ddt_jax import model
 from ddt_jax import sharding
+from ddt_jax.data import chat
+from ddt_jax.rounds import answers
 from experiments.run import inputs
+from tests.support import student
 
 
 def test_a_folder_is_taken_as_it_is(tmp_path, monkeypatch):
@@ -119,3 +126,73 @@ def test_a_model_folder_that_cannot_be_read_is_named(file, text, said, tmp_path)
   with pytest.raises(errors.InputError, match=f'{tmp_path}/copy.*{said}'):
     inputs.load_model(
         mesh, path=str(tmp_path / 'copy'), dtype='fp32', remat='none')
+
+
+def student_config():
+  return model.ModelConfig.from_hf(str(embedded.STUDENT))
+
+
+@pytest.mark.parametrize('eos, ids', [
+    ([1, 2], (2, 1)), (2, (2,)), (0, (2, 0)), (None, (2,)), ([], (2,)),
+])
+def test_the_stop_tokens_of_generation_config_count_too(eos, ids, tmp_path):
+  file = tmp_path / 'generation_config.json'
+  file.write_text(json.dumps({'eos_token_id': eos, 'temperature': 0.6}))
+  assert student_config().eos_ids == (2,)
+  found = inputs.with_generation_eos(student_config(), str(tmp_path))
+  assert found.eos_ids == ids
+  file.write_text('{}')
+  assert inputs.with_generation_eos(
+      student_config(), str(tmp_path)) == student_config()
+  file.unlink()
+  assert inputs.with_generation_eos(
+      student_config(), str(tmp_path)) == student_config()
+
+
+@pytest.mark.parametrize('text', [
+    '{', '[]', '3', '{"eos_token_id": "2"}', '{"eos_token_id": [2, 661]}',
+    '{"eos_token_id": [null]}', '{"eos_token_id": -1}', '{"eos_token_id": true}',
+])
+def test_a_broken_generation_config_is_named(text, tmp_path):
+  (tmp_path / 'generation_config.json').write_text(text)
+  with pytest.raises(errors.InputError, match='generation_config.json'):
+    inputs.with_generation_eos(student_config(), str(tmp_path))
+
+
+def test_decoding_stops_are_said():
+  tokenizer = student.tokenizer()
+  end = chat.turn_end(tokenizer)
+  assert inputs.stops(tokenizer, student_config(), end) == (
+      'decoding stops at <|im_end|> (2)')
+  base = dataclasses.replace(student_config(), eos_ids=(0,))
+  mesh = sharding.make_mesh(fsdp=1, devices=jax.devices()[:1])
+  options = inputs.decoding_options(
+      mesh, base, end, slots=1, tensor=1, cache_dtype='')
+  assert options['eos_ids'] == (0, 2)
+  assert inputs.stops(tokenizer, base, end).endswith(', <|im_end|> (2)')
+
+
+def test_rows_longer_than_the_context_are_refused():
+  inputs.check_positions(1024, student_config())
+  with pytest.raises(errors.InputError, match='data.max_tokens=1025 .* 1024'):
+    inputs.check_positions(1025, student_config())
+
+
+def test_a_hint_that_the_template_refuses_is_named_before_any_work():
+  tokenizer = copy.deepcopy(student.tokenizer())
+  rewriting = answers.Rewriting(template='short')
+  inputs.check_hint(tokenizer, rewriting)
+  tokenizer.chat_template = (
+      "{{ raise_exception('no system') if messages[0].role == 'system' }}"
+      "{{ raise_exception('no users') }}")
+  with pytest.raises(errors.InputError, match="hint.template='short'.* no "):
+    inputs.check_hint(tokenizer, rewriting)
+
+
+def test_options_of_a_file_want_a_file():
+  for options in ({'evaluation_path': 'x.jsonl'}, {'weights': '1,2'}):
+    with pytest.raises(errors.InputError, match='data.path'):
+      inputs.load_data(
+          student.tokenizer(), student.turn_end(), evaluation_problems=1,
+          name='word_problems', path='', max_tokens=64, overlong='truncate',
+          mask_mode='correct', **options)
