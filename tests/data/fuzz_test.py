@@ -131,7 +131,7 @@ def test_hostile_templates(block, tmp_path):
       continue
     check_whole(*found, 9, readers.read_file(file, bad_rows='skip'))
     used += 1
-  assert used >= 3  # not all of them are refused
+  assert used >= 2  # not all of them are refused
 
 
 @pytest.mark.parametrize('block', range(10))
