@@ -32,13 +32,13 @@ def data():
           remat='none',     # without effect: scoring has no backward
       ),
       data=dict(
-          path='',          # your .jsonl or .parquet
+          path='',          # your .jsonl or .parquet, see configs/README.md
           paths='',         # or several, with commas; own: the model's own samples
           columns=dict(     # their names in your files
               problem='problem', solution='solution', messages='messages',
           ),
           source='source',  # column by which the report breaks a file down
-          question='{problem}',  # prompt of a row that has no messages
+          question='{problem}',  # how a problem, or a chat's last turn, is asked
           bad_rows='error',      # or skip
           max_tokens=0,     # longest prompt and response; 0: the model's context
           overlong='truncate',   # rule for longer ones: truncate | drop | error

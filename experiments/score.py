@@ -132,6 +132,7 @@ def make_inputs(c) -> Inputs:
   tokenizer, config, params = inputs.load_model(mesh, **c.model)
   end = chat.turn_end(tokenizer, config.eos_ids)
   max_tokens = c.data.max_tokens or config.max_positions
+  inputs.check_positions(max_tokens, config)
   paths = [name for name in names if name != OWN]
   short = [storage.path(path).name for path in paths]
   # Prompts of own samples are drawn from all files alike.
@@ -192,8 +193,7 @@ def open_file(
     **model_options: tokenizer, end, vocab_size and max_tokens of `sources.File`.
   """
   # Nothing is verified here, and two rows may have the same id.
-  columns = census.named_columns(
-      path, c.data.columns.to_dict() | {'answer': '', 'id': ''})
+  columns = c.data.columns.to_dict() | {'answer': '', 'id': ''}
   reading = {'question': c.data.question}
   found = census.take(
       path, columns=columns, bad_rows=c.data.bad_rows, sample=sample,

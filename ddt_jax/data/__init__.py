@@ -1,14 +1,19 @@
 """The way of the data, from a row of a file to a batch of tokens.
 
+  formats        a JSONL or Parquet file, or a data set of the hub -> rows
+  layouts        rows of other projects (ShareGPT, Alpaca, GSM8K, ...) -> our columns
+  conversations  the turns of a row, checked and in one form
   rows           a row of a file -> a `records.Problem`, or the reason why not
-  readers        a JSONL or Parquet file -> problems and bad rows
+  readers        a file -> problems and bad rows
   census         one pass over a file too large for memory: counts, types, sample
   records        Problem and Response, and their JSON lines
   splits         problems -> training, validation, evaluation
-  corpus         a file -> the problems of a run (`readers`, then `splits`)
+  corpus         files -> the problems of a run (`readers`, then `splits`)
   prompts        a problem -> the turns that ask for its solution or its rewrite;
                  `templates/` holds the wording of the latter
+  rendering      turns -> text by the model's chat template, with checks
   chat           turns -> token ids, and which of them are supervised
+  turns          conversations that a template renders one answer at a time
   lengths        the one rule for examples that are too long; references tokenised
                  once for a whole run
   batches        examples -> batches for training and validation

@@ -16,8 +16,8 @@ from typing import Any
 import pyarrow
 from pyarrow import parquet
 
+from ddt_jax import errors
 from ddt_jax import storage
-from ddt_jax.data import layouts
 from ddt_jax.data import readers
 from ddt_jax.data import records
 
@@ -65,8 +65,13 @@ def take(
     **options: of `readers.stream`.
 
   Raises:
-    errors.InputError: see `readers.read`.
+    errors.InputError: see `readers.read`; or it is a data set of the hub.
   """
+  file = storage.path(path)
+  if not file.exists() and not file.suffix:
+    raise errors.InputError(
+        f'{path}: there is no such file. A data set of the hub has to be saved as a'
+        ' .parquet file first')
   good, bad_count, bad, block, chosen = 0, 0, [], [], []
   types: dict[str, pyarrow.DataType | str] = {}
   seen: set[str] = set()
@@ -89,7 +94,6 @@ def take(
       types, block = _merged(types, types_of(block)), []
   types = _merged(types, types_of(block))
   readers.check(path, columns, seen, good, bad, bad_count, bad_rows)
-  file = storage.path(path)
   with file.open('rb') as f:
     sha256 = hashlib.file_digest(f, 'sha256').hexdigest()
     if file.suffix.lower() == '.parquet':
@@ -101,26 +105,6 @@ def take(
       good + bad_count, bad_count, sha256, types,
       [problem for _, problem in sorted(chosen, key=lambda x: x[0])],
   )
-
-
-def named_columns(path: str, columns: Mapping[str, str]) -> dict[str, str]:
-  """Column names for `readers.read`, guessed from the first row if need be.
-
-  Common names such as `question` and `answer` are tried only if the user named
-  neither column and the row has none of our names.
-
-  Args:
-    path: the file.
-    columns: the user's names, for each of `readers.NAMES`.
-  """
-  row = next(readers.stream(path, columns=columns, whole=True), None)
-  names = row.columns.keys() if row else ()
-  ours = columns['problem'], columns['solution']
-  if ours == ('problem', 'solution') and not {'problem', 'messages'} & names:
-    for problem, solution in layouts.PAIRS:
-      if problem in names and solution in names:
-        return dict(columns) | {'problem': problem, 'solution': solution}
-  return dict(columns)
 
 
 def to_arrow(

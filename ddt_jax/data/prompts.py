@@ -12,10 +12,11 @@ import dataclasses
 import pathlib
 import re
 import tomllib
+from typing import Any
 
 from ddt_jax import errors
 
-Chat = list[dict[str, str]]
+Chat = list[dict[str, Any]]  # turns, see `records.Problem.messages`
 
 TEMPLATES = pathlib.Path(__file__).parent / 'templates'
 ANALYZE = '# Analyze'  # heading of the analysis, in every template

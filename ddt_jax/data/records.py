@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import dataclasses
 import json
 import os
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ddt_jax import storage
 
@@ -25,7 +25,9 @@ class Problem:
     kind: how answers are compared, see `verify.verify`.
     marker: the text before a final answer, see `verify.extract`.
     source: where it comes from, e.g. 'data.jsonl:17' or the skill's name.
-    messages: turns {'role', 'content'}, if the data are conversations.
+    messages: turns {'role', 'content'}, if the data are conversations. An assistant
+      turn may have a reasoning field (`rendering.REASONING`), and `train` False if
+      it is not trained, see `conversations.read`.
   """
   id: str
   problem: str
@@ -34,10 +36,10 @@ class Problem:
   kind: str = 'math'
   marker: str = '\\boxed{'
   source: str = ''
-  messages: tuple[dict[str, str], ...] = ()
+  messages: tuple[dict[str, Any], ...] = ()
 
   @property
-  def conversation(self) -> list[dict[str, str]]:
+  def conversation(self) -> list[dict[str, Any]]:
     """The turns to train on: `messages`, or else problem and solution."""
     if self.messages:
       return [dict(turn) for turn in self.messages]

@@ -73,15 +73,18 @@ def test_bad_rows_are_listed_or_counted(tmp_path):
     census.take(write(tmp_path / 'z.jsonl', []), columns=COLUMNS)
 
 
-def test_others_names_are_found_and_the_user_s_choice_stands(tmp_path):
-  path = write(tmp_path / 'x.jsonl', [{'prompt': 'p', 'response': 's'}])
-  names = census.named_columns(path, COLUMNS)
-  assert (names['problem'], names['solution']) == ('prompt', 'response')
-  assert census.take(path, columns=names).sample == []
-  chosen = COLUMNS | {'solution': 'response'}
-  assert census.named_columns(path, chosen) == chosen
+def test_layouts_of_others_are_read_and_the_user_s_choice_stands(tmp_path):
+  path = write(tmp_path / 'x.jsonl', [{'prompt': 'p', 'response': 's', 'n': 1}])
+  found = census.take(path, columns=COLUMNS, sample=1)
+  assert [(p.problem, p.solution) for p in found.sample] == [('p', 's')]
+  # The columns that are written later are the user's.
+  assert list(found.types) == ['prompt', 'response', 'n']
+  with pytest.raises(errors.InputError, match="no column 'problem'"):
+    census.take(path, columns=COLUMNS | {'solution': 'response'})
   ours = write(tmp_path / 'y.jsonl', [row(prompt='x', response='y')])
-  assert census.named_columns(ours, COLUMNS) == COLUMNS
+  assert census.take(ours, columns=COLUMNS, sample=1).sample[0].problem == 'p'
+  with pytest.raises(errors.InputError, match='saved as a .parquet file first'):
+    census.take('org/name', columns=COLUMNS)
 
 
 def test_parquet_keeps_its_types(tmp_path):

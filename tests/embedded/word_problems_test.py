@@ -9,6 +9,7 @@ from ddt_jax import errors
 from ddt_jax.embedded import problems
 from ddt_jax.embedded import word_problems
 from experiments.run import inputs
+from tests.support import student
 
 SIZES = {'train': 12, 'validation': 6, 'test': 8, 'generalisation': 7,
          'retained': 9}
@@ -26,6 +27,14 @@ def tiny(monkeypatch, tmp_path_factory):
   return load
 
 
+def load(**options):
+  """The corpus that a command reads."""
+  found, _, _ = inputs.load_data(
+      student.tokenizer(), student.turn_end(), max_tokens=256,
+      overlong='truncate', mask_mode='correct', **options)
+  return found
+
+
 def by_id(found):
   return sorted(found, key=lambda p: p.id)
 
@@ -39,7 +48,7 @@ def test_the_data_set_holds_the_world_s_problems(tiny):
 
 
 def test_the_embedded_corpus(tiny):
-  found = inputs.load_corpus(
+  found = load(
       name='word_problems', path='', evaluation_problems=4, validation=0.5,
       kind='math',  # a file's options do not matter here
   )
@@ -73,13 +82,13 @@ def test_a_path_goes_before_the_name(tmp_path):
       name='', path=str(path), validation=0.0, evaluation=0.0,
       evaluation_problems=3, columns={'problem': 'question'}, kind='text',
   )
-  found = inputs.load_corpus(bad_rows='skip', **options)
+  found = load(bad_rows='skip', **options)
   assert found.bad_rows == 1
   assert [(p.problem, p.kind) for p in found.train] == [('say a b', 'text')]
   with pytest.raises(errors.InputError, match='mine.jsonl:2'):
-    inputs.load_corpus(**options)
+    load(**options)
 
 
 def test_an_unknown_name_is_refused():
   with pytest.raises(errors.InputError, match="'gsm8k'.*word_problems"):
-    inputs.load_corpus(name='gsm8k', path='', evaluation_problems=3)
+    load(name='gsm8k', path='', evaluation_problems=3)
