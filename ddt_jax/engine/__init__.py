@@ -1,12 +1,16 @@
 """Batched decoding: slots that are refilled on the device.
 
-Requests are checked and recorded on the host (`request`, `decode_options`,
-`ledger`); `host_loop` prefills them into a queue, and `device_loop` decodes them
-step by step. `loop_state` has the arrays of that loop, `cache_plan` their sizes.
+  request         a request, its limit and its id
+  decode_options  the options of a run
+  cache_plan      sizes of the cache, refused if they do not fit
+  loop_state      the arrays of the loop
+  device_loop     on the device: prefill, admission, decode steps
+  ledger          on the host: texts so far, results
+  host_loop       on the host: refills the queue between runs of the device loop
 """
 
 from ddt_jax.engine.decode_options import DecodeOptions
-from ddt_jax.engine.host_loop import STEPS
+from ddt_jax.engine.host_loop import STEPS_PER_SYNC
 from ddt_jax.engine.host_loop import HostSync
 from ddt_jax.engine.host_loop import check
 from ddt_jax.engine.host_loop import generate
@@ -16,6 +20,6 @@ from ddt_jax.engine.request import Request
 from ddt_jax.engine.request import make_requests
 
 __all__ = [
-    'DecodeOptions', 'Generated', 'HostSync', 'Request', 'STEPS', 'check',
-    'generate', 'make_requests', 'run',
+    'DecodeOptions', 'Generated', 'HostSync', 'Request', 'STEPS_PER_SYNC',
+    'check', 'generate', 'make_requests', 'run',
 ]

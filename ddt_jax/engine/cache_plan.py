@@ -1,4 +1,4 @@
-"""Sizes of the decoding cache, in bytes too, and whether they fit the memory."""
+"""Sizes of the decoding cache: slots, columns, bytes; refused if they do not fit."""
 
 from collections.abc import Sequence
 import pathlib
@@ -20,25 +20,26 @@ _MEMINFO = pathlib.Path('/proc/meminfo')
 
 
 def bucket(length: int) -> int:
-  """Rounds a length up to 16, 24, 32, 48, 64, 96, ...: few compiled shapes.
+  """Rounds a length up to 16, 24, 32, 48, 64, 96, ..., for few compiled shapes.
 
   Example:
     >>> [bucket(n) for n in (1, 17, 25, 1000)]
     [16, 24, 32, 1024]
   """
-  power = 1 << max(length - 1, 15).bit_length()
-  return power * 3 // 4 if 24 <= power * 3 // 4 >= length else power
+  power = 1 << max(length - 1, 15).bit_length()  # 16, 32, 64, ...
+  between = power * 3 // 4  # 24, 48, 96, ...
+  return between if between >= max(length, 24) else power
 
 
 class Plan(NamedTuple):
   """Sizes of the cache.
 
   Attributes:
-    slots: requests decoded together.
-    queue: prefilled requests that wait on the device.
-    widths: columns for the prompts of each stream.
-    ring: columns for new tokens.
-    bytes: of keys and values on one device.
+    slots: S, requests decoded together.
+    queue: Q, prefilled requests that wait on the device.
+    widths: P of each stream, columns for its prompts.
+    ring: R, columns for new tokens.
+    bytes: of keys and values on one device, slots and queue together.
   """
 
   slots: int
@@ -65,49 +66,52 @@ def plan(
 ) -> Plan:
   """Returns sizes of the cache that serves these requests.
 
-  The queue is sized for about 64 steps between host syncs, if responses average
-  a quarter of their limit.
+  The queue should last for 64 decode steps. The estimate is that responses have
+  a quarter of their limit on average.
 
   Args:
     config: the model.
     requests: all with the same number of streams.
     slots: most requests decoded together; default 256.
     dtype: of keys and values.
-    mesh: for decoding. All else that it must hold, such as the parameters, is on
-      its devices already.
+    mesh: for decoding. Its devices must hold the parameters already: the cache
+      may take all memory that is free now.
 
   Raises:
-    InputError: the cache does not fit; it names the number of slots that would.
+    InputError: the cache does not fit. The message names the number of slots
+      that would.
   """
   ring = max(r.limit for r in requests)
   streams = zip(*(r.prompts for r in requests), strict=True)
   # The last token of a prompt is not prefilled: the first decode step reads it.
   widths = tuple(bucket(max(map(len, s)) - 1) for s in streams)
-  spread = mesh.shape['data'] * mesh.shape['fsdp']
-  per_column = (
+  row_devices = mesh.shape['data'] * mesh.shape['fsdp']  # slots are split over
+  bytes_per_column = (
       2 * config.num_layers * config.num_kv_heads * config.head_dim
       * jnp.dtype(dtype).itemsize
   )
   if config.num_kv_heads % mesh.shape['tensor'] == 0:
-    per_column //= mesh.shape['tensor']
+    bytes_per_column //= mesh.shape['tensor']
 
   def sized(n):
-    n = -(-n // spread) * spread
+    n = -(-n // row_devices) * row_devices
+    # A response of ring / 4 tokens frees its slot, so n slots admit 256 n / ring
+    # requests in 64 steps. At most 4 n, to bound the memory.
     queue = max(1, min(len(requests), 4 * n, -(-256 * n // ring)))
-    columns = n // spread * (sum(widths) + len(widths) * ring)
-    columns += queue * sum(widths)
-    return Plan(n, queue, widths, ring, columns * per_column)
+    columns = n // row_devices * (sum(widths) + len(widths) * ring)
+    columns += queue * sum(widths)  # the queue is on every device whole
+    return Plan(n, queue, widths, ring, columns * bytes_per_column)
 
   wanted = sized(min(slots or DEFAULT_SLOTS, len(requests)))
   free = _free_bytes()
   if mesh.is_multi_process:
-    # The least of all processes, so that all raise, or none does.
+    # The minimum over processes: otherwise one raises and the others wait for it.
     every = multihost_utils.process_allgather(np.float32(free))
     free = int(np.min(every))
   if wanted.bytes > free:
     fits = next(
-        (n for n in range(wanted.slots, 0, -spread) if sized(n).bytes <= free), 0
-    )
+        (n for n in range(wanted.slots, 0, -row_devices)
+         if sized(n).bytes <= free), 0)
     raise errors.InputError(
         f'{wanted}; {free / 1e9:.2f} GB are free, enough for {fits} slots; set'
         f' decoding.slots={fits}' if fits else
@@ -118,9 +122,9 @@ def plan(
 
 
 def _free_bytes() -> int:
-  """Free memory of a local device; without one of its own, that of the host."""
+  """Free memory of a local device in bytes; of the host for a CPU device."""
   stats = jax.local_devices()[0].memory_stats()
-  if stats is None:  # a CPU device
+  if stats is None:  # CPU devices report none
     if not _MEMINFO.exists():  # not Linux: unknown, so nothing is refused
       return sys.maxsize
     lines = dict(x.split(':') for x in _MEMINFO.read_text().splitlines())

@@ -1,4 +1,4 @@
-"""Options of a decoding run, as one record, and their checks."""
+"""Options of a decoding run in one record, with their checks."""
 
 import dataclasses
 from typing import Any
@@ -15,25 +15,26 @@ from ddt_jax.engine import loop_state
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class DecodeOptions:
-  """What all requests of a decoding run share.
+  """Options that all requests of a decoding run share.
 
   Attributes:
     temperature, top_p, order: see `sampling.distribution`; top_p above 0.
     greedy: take the likeliest token instead of a draw.
-    combine: turns the logits of several streams into one; None with one stream.
+    combine: see `loop_state.Combine`; None with one stream.
     first_may_end: whether an EOS as the first token ends the response.
     eos_ids: any of them ends a response and is its last token.
     automaton: [states, V], see `stopping.splitter_automaton`; None without a
       splitter.
-    repetition: (n, times, every): a response is cut when, at a multiple of
-      `every` tokens, some n tokens occur `times` times (`stopping.repeats`).
+    repetition: (n, times, every). After every `every` tokens a response is
+      checked, and cut if some n tokens occur `times` times (`stopping.repeats`).
+      None: no check.
     official_window: see `stopping.repeats`.
-    slots: requests decoded together; default 256, or all if fewer.
-    cache_dtype: of keys and values, a float of 16 bits or more, or its name;
+    slots: most requests decoded together; None: 256.
+    cache_dtype: of keys and values, a float of 16 bits or more, or its name.
       None or '' is the compute dtype.
-    mesh: rows are sharded over its `data` and `fsdp` axes, heads over `tensor`;
-      the parameters are resharded to it, in the compute dtype. None: the one
-      device that holds the parameters, which stay as they are.
+    mesh: slots are sharded over its `data` and `fsdp` axes, heads over `tensor`.
+      The parameters are resharded to it, in the compute dtype. None: the one
+      device that holds the parameters, in the dtype that they have.
     progress: print the cache's size and show a progress bar.
   """
 
@@ -53,28 +54,28 @@ class DecodeOptions:
   progress: bool = False
 
   def rule(self) -> loop_state.SamplingRule:
-    """Returns how a token is chosen, as the compiled loop takes it."""
+    """Returns the options that the compiled loop takes to choose a token."""
     return loop_state.SamplingRule(
         self.temperature, self.top_p, self.order, self.greedy, self.combine,
         self.first_may_end,
     )
 
   def stop_tables(self, vocab_size: int) -> loop_state.StopTables:
-    """Returns the tables of the EOS tokens and the splitter, as host arrays."""
+    """Returns the tables of the EOS tokens and the splitter, in NumPy."""
     eos = np.zeros(vocab_size, bool)
     eos[list(self.eos_ids)] = True
     if self.automaton is None:
       splitter = np.zeros((1, vocab_size), np.int32)
       return loop_state.StopTables(eos, splitter, -1)
-    # Padded to multiples of 16 states, so that splitters of up to 15, 31, ...
-    # bytes share a compiled loop.
+    # Padded to a multiple of 16 states, so that splitters of up to 15 bytes share
+    # a compiled loop, those of 16 to 31 bytes another, and so on.
     states = -(-len(self.automaton) // 16) * 16
     table = np.zeros((states, vocab_size), np.int32)
     table[:len(self.automaton)] = self.automaton
     return loop_state.StopTables(eos, table, len(self.automaton) - 1)
 
-  def dtype(self, config: model.ModelConfig) -> jnp.dtype:
-    """Returns the dtype of keys and values.
+  def resolved_cache_dtype(self, config: model.ModelConfig) -> jnp.dtype:
+    """Returns the dtype of keys and values for this model.
 
     Raises:
       InputError: `cache_dtype` is no float of 16 bits or more.
@@ -86,7 +87,7 @@ class DecodeOptions:
       dtype = jnp.dtype(given)
     except TypeError:
       dtype = None
-    # Keys and values are stored without scales: 8 bits would clip them.
+    # Keys and values are stored without scales, so 8 bits would clip them.
     if dtype is None or not (
         jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize >= 2
     ):
@@ -108,10 +109,10 @@ class DecodeOptions:
       raise errors.InputError(
           f'EOS ids {bad} are outside the vocabulary of {config.vocab_size}')
     if self.slots is not None and self.slots < 1:
-      raise errors.InputError(f'decoding.slots {self.slots}: at least one')
+      raise errors.InputError(f'decoding.slots {self.slots}: must be at least 1')
     if self.repetition is not None and (
         len(self.repetition) != 3 or min(self.repetition) < 1
     ):
       raise errors.InputError(
           f'repetition {self.repetition}: n, times and every must be positive')
-    self.dtype(config)
+    self.resolved_cache_dtype(config)

@@ -4,16 +4,17 @@ A request occupies a slot from its first token to its last. Others wait in a
 queue on the device, their prompts prefilled. A freed slot admits the next queued
 request inside the loop, so one long answer does not stall the batch.
 
-A request has one prompt or more, its *streams*, to which the same tokens are
-appended. The streams of all slots are rows of one batch: a decode step is one
-pass over the weights.
+A request has one or more *streams*. Each stream has a prompt of its own, and the
+same new tokens are appended to all. The streams of all slots are rows of one
+batch, so a decode step is one pass over the weights.
 
 A slot's cache has P columns for the prompt, copied from the queue, and a ring of
-R columns. All slots write the same ring column in a step, which is a slice
-update instead of a scatter. Columns left by an earlier request are masked by
-position.
+R columns for new tokens. All slots write the same ring column in a step: a slice
+update, which is cheaper than a scatter. Columns of an earlier request are masked
+by their positions.
 """
 
+from collections.abc import Callable
 import functools
 from typing import Any
 
@@ -46,7 +47,8 @@ def prefill(
   Args:
     params, config: the model.
     cache: of one stream of the queue, P columns; donated.
-    tokens, positions: [n, T], T at most P; `model.PADDING` marks padding.
+    tokens: [n, T], T at most P.
+    positions: [n, T]; `model.PADDING` marks padding.
     places: [n]; a row whose place is beyond the queue is dropped.
 
   Returns:
@@ -85,7 +87,7 @@ def decode(
     rule: loop_state.SamplingRule,
     steps: int,
     tables: loop_state.StopTables,
-    more: jax.Array,
+    host_has_more: jax.Array,
     mesh: Mesh,
 ) -> tuple[Slots, Queue, jax.Array, jax.Array, jax.Array]:
   """Runs decode steps until the host is needed.
@@ -93,24 +95,24 @@ def decode(
   Args:
     params, config: the model.
     slots, queue: donated.
-    key: random key; with a request's name and a token's place in the response it
-      determines the draw.
-    rule: how tokens are chosen.
+    key: random key. A draw depends on it, on the id of the request and on the
+      number of tokens before, on nothing else.
+    rule: see `loop_state.SamplingRule`.
     steps: most steps.
-    tables: what ends a response, or the hint's part in it.
-    more: scalar bool, whether the host has further requests. If so, the loop
-      ends as soon as a slot is idle and the queue empty.
-    mesh: for decoding; all that the host reads is replicated over it.
+    tables: see `loop_state.StopTables`.
+    host_has_more: scalar bool, whether the host has further requests. If so, the
+      loop ends as soon as a slot is idle and the queue is empty.
+    mesh: for decoding. Arrays that the host reads are replicated over it.
 
   Returns:
-    slots, queue, tokens [steps, S], their tickets [steps, S], and the number of
-    steps done. Rows of later steps are 0.
+    (slots, queue, tokens [steps, S], tickets [steps, S], number of steps done).
+    tickets has the request of each token. Rows of steps that were not done are 0.
   """
 
   def not_done(carry):
     slots, queue, _, _, step = carry
     idle, waiting = slots.requests.ticket == IDLE, queue.head < queue.size
-    needs_host = more & ~waiting & jnp.any(idle)
+    needs_host = host_has_more & ~waiting & jnp.any(idle)
     return (step < steps) & (waiting | ~jnp.all(idle)) & ~needs_host
 
   def may_admit(carry):
@@ -131,13 +133,13 @@ def decode(
     tickets = tickets.at[step].set(slots.requests.ticket)
     return _packed(new), queue, tokens, tickets, step + 1
 
-  log = jnp.zeros((steps, slots.count.shape[0]), jnp.int32)
-  carry = (_packed(slots), queue, log, log, 0)
-  slots, queue, *log = jax.lax.while_loop(not_done, advance, carry)
+  unwritten = jnp.zeros((steps, slots.count.shape[0]), jnp.int32)
+  slots, queue, tokens, tickets, steps_done = jax.lax.while_loop(
+      not_done, advance, (_packed(slots), queue, unwritten, unwritten, 0))
   slots = _unpacked(slots)
 
   def replicate(tree):
-    # Every process reads these, so every process needs all of them.
+    # Every process reads these arrays, and can read only what its devices hold.
     where = sharding.replicated(mesh)
     return jax.tree.map(
         lambda x: jax.lax.with_sharding_constraint(x, where), tree
@@ -146,7 +148,7 @@ def decode(
   return (
       slots.replace(requests=replicate(slots.requests)),
       queue.replace(head=replicate(queue.head), size=replicate(queue.size)),
-      *replicate(log),
+      *replicate((tokens, tickets, steps_done)),
   )
 
 
@@ -160,24 +162,25 @@ def _decode_step(
     rule: loop_state.SamplingRule,
     tables: loop_state.StopTables,
 ) -> tuple[Slots, jax.Array]:
-  """One token for every slot: (slots, tokens [S]). Idle slots compute too."""
+  """Draws one token in every slot, idle ones too: (slots, tokens [S])."""
   requests = slots.requests
   active = requests.ticket != IDLE
-  # What an idle slot writes is padding, so no request will see it.
-  # The prompt's last token was not prefilled: the first step (count 0) reads it.
+  # The input is at first the prompt's last token, which was not prefilled; then the
+  # token drawn last.
   positions = requests.length - 1 + slots.count[:, None]
+  # Attention masks padding, so no later request sees what an idle slot writes.
   positions = jnp.where(active[:, None], positions, model.PADDING)
   caches = tuple(
-      new.replace(index=_ring_column(new, old, slots.step))
-      for new, old in zip(slots.caches, queue.caches, strict=True)
+      cache.replace(index=_ring_column(cache, waiting, slots.step))
+      for cache, waiting in zip(slots.caches, queue.caches, strict=True)
   )
   hidden, caches = model.forward(
       params, config, slots.token.T.reshape(-1, 1),
       positions=positions.T.reshape(-1, 1), cache=caches, return_hidden=True,
   )
   logits = model.next_logits(params, hidden[:, 0])
-  # From the request's name and count alone, so that no batch mate changes a draw.
-  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, requests.name)
+  # From the request's id and count alone, so that no batch mate changes a draw.
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, requests.request_id)
   token = _choose(
       rule, logits.reshape(-1, len(slots.count), logits.shape[-1]), keys,
       slots.count, slots.splitter == tables.found,
@@ -189,8 +192,11 @@ def _decode_step(
   ends |= count >= requests.limit
   return Slots(
       requests.replace(ticket=jnp.where(ends, IDLE, requests.ticket)),
-      count, jnp.broadcast_to(token[:, None], slots.token.shape),
-      tables.splitter[slots.splitter, token], caches, slots.step + 1,
+      count=count,
+      token=jnp.broadcast_to(token[:, None], slots.token.shape),
+      splitter=tables.splitter[slots.splitter, token],
+      caches=caches,
+      step=slots.step + 1,
   ), token
 
 
@@ -215,7 +221,7 @@ def _choose(
   return sampling.draw(jax.vmap(jax.random.fold_in)(keys, count), p)
 
 
-# --- Admission.
+# Admission -----------------------------------------------------------------------
 
 
 def _admit(slots: Slots, queue: Queue) -> tuple[Slots, Queue]:
@@ -231,7 +237,7 @@ def _admit(slots: Slots, queue: Queue) -> tuple[Slots, Queue]:
 
   def take_cache(old, waiting):
     ring = old.positions.shape[1] - waiting.positions.shape[1]
-    # The ring's positions are reset, which masks the last request's tokens.
+    # Padding positions in the ring mask the tokens of the slot's last request.
     seen = jnp.pad(
         first(waiting.positions), ((0, 0), (0, ring)),
         constant_values=model.PADDING,
@@ -251,33 +257,39 @@ def _admit(slots: Slots, queue: Queue) -> tuple[Slots, Queue]:
 
 
 def _put_row(old: jax.Array, new: jax.Array, row: jax.Array) -> jax.Array:
-  """Writes new [1, ...] over the beginning of a row of old."""
+  """Writes new [1, ...] over the first elements of a row of old."""
   return jax.lax.dynamic_update_slice(old, new, (row,) + (0,) * (old.ndim - 1))
 
 
-def _ring_column(slots: model.Cache, queue: model.Cache, step: jax.Array):
-  """Column that all slots write in a step; the ring follows the prompt's P."""
-  width = queue.positions.shape[1]
-  return width + step % (slots.positions.shape[1] - width)
+def _ring_column(
+    cache: model.Cache, waiting: model.Cache, step: jax.Array
+) -> jax.Array:
+  """Column that all slots write in a step: one of the R after the prompt's P."""
+  width = waiting.positions.shape[1]
+  return width + step % (cache.positions.shape[1] - width)
 
 
-# --- Form of the loop's carry.
+# The loop's carry ----------------------------------------------------------------
 
 
 def _packed(slots: Slots) -> Slots:
-  """Loop-carry form: with one slot, keys and values without the slot axis.
+  """The slots as the loop carries them.
 
-  XLA:CPU would copy caches of a single row at every step.
+  One slot alone is carried without the slot axis of keys and values: XLA:CPU
+  copies the whole cache at every step otherwise.
   """
   return _each_cache(slots, lambda x: x[0])
 
 
 def _unpacked(slots: Slots) -> Slots:
-  """Inverse of `_packed`."""
+  """The slots as every other function takes them; inverse of `_packed`."""
   return _each_cache(slots, lambda x: x[None])
 
 
-def _each_cache(slots: Slots, change) -> Slots:
+def _each_cache(
+    slots: Slots, change: Callable[[jax.Array], jax.Array]
+) -> Slots:
+  """Changes keys and values if there is only one slot."""
   if len(slots.count) > 1:
     return slots
   return slots.replace(caches=tuple(

@@ -1,6 +1,6 @@
-"""The host's part of decoding: it keeps the device's queue filled.
+"""The host's part of decoding: fills the device's queue and collects the tokens.
 
-Between two host syncs the device decodes alone, see `device_loop`.
+Between two host syncs the device decodes without the host, see `device_loop`.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,18 +23,19 @@ from ddt_jax.engine import ledger
 from ddt_jax.engine import loop_state
 from ddt_jax.engine import request
 
-STEPS = 128  # most decode steps between two host syncs
-_PREFILL_TOKENS = 2048  # per prefill: many, since each reads all weights
+STEPS_PER_SYNC = 128  # most decode steps between two host syncs
+# Tokens per prefill. Each prefill reads all weights, so few tokens would waste it.
+_PREFILL_TOKENS = 2048
 
 
 class HostSync(NamedTuple):
-  """Work between two host syncs.
+  """Work between two host syncs: a prefill of the queue, if empty, then steps.
 
   Attributes:
     steps: decode steps, each one pass over the weights for all slots.
-    tokens: drawn in them; steps * slots if no slot was idle.
+    tokens: drawn in these steps; steps * slots if no slot was idle.
     decode_s: seconds for the steps, wall time.
-    prompt_tokens: prefilled before, without padding.
+    prompt_tokens: tokens prefilled, without padding.
     prefill_s: seconds for the prefill, wall time.
   """
 
@@ -69,21 +70,21 @@ def generate(
 ) -> list[ledger.Generated]:
   """Samples a continuation of each prompt.
 
-  The randomness of a token comes from (key, request id, its place in the
-  response) alone. Batch mates and the number of slots change a result by
-  rounding only. In float32 that is rare (a test allows 1 request in 200 of
-  10,000 with 7 instead of 64 slots). In bfloat16 logits often tie, and another
-  number of slots gives other texts, drawn from the same distribution. The same
-  call gives the same texts.
+  The randomness of a token comes from the key, the request id and the token's
+  place in the response alone. The same call gives the same texts. Other requests
+  in the batch, or another number of slots, change a text only where rounding
+  decides between two tokens. That is rare in float32: a test of 10,000 requests,
+  7 slots against 64, allows 1 in 200. In bfloat16 logits often tie, so another
+  number of slots gives other texts, drawn from the same distribution.
 
   Args:
-    params, config: the model. A copy of the layers is held while decoding.
+    params, config: the model. Decoding holds a second copy of the layers.
     prompts: token ids, each non-empty.
     key: random key.
     max_new_tokens: most tokens of any response.
     max_tokens: most tokens of each response, if lower.
-    request_ids: names of the random streams, int32, all different; default
-      0, 1, ...
+    request_ids: seed the draws of each request; non-negative int32, all
+      different; default 0, 1, ...
     on_result: called with (index in `prompts`, result) when a request finishes.
     temperature, top_p, greedy, order, eos_ids, slots, repetition,
       official_window, cache_dtype, mesh, progress: see `DecodeOptions`.
@@ -111,7 +112,11 @@ def check(
     requests: Sequence[request.Request],
     options: decode_options.DecodeOptions,
 ) -> None:
-  """Raises InputError for what `run` would refuse, before any decoding."""
+  """Raises InputError, naming an option or a request that is invalid.
+
+  `run` checks the same. It can check the size of the cache only later, when the
+  parameters are in place and the free memory is known.
+  """
   options.check(config)
   request.check(config, requests)
 
@@ -133,27 +138,30 @@ def run(
     requests: all with the same number of streams.
     options: the same for all requests.
     key, on_result: see `generate`.
-    on_sync: called after every host sync. It makes the host wait for each
-      prefill, so that the timings are those of the device.
+    on_sync: called after every host sync. If given, the host also waits for each
+      prefill, which separates the two timings.
 
   Returns:
     Generated, in the order of `requests`.
 
   Raises:
-    InputError: naming the option or the request that is invalid.
+    InputError: naming the option or the request that is invalid; the cache does
+      not fit the free memory; or the parameters are on several devices and
+      options.mesh is None.
   """
   check(config, requests, options)
   book = ledger.Ledger(requests, options, on_result)
   if not book.unfinished:
     return book.results
   params, mesh = _placed(params, config, options.mesh)
-  dtype = options.dtype(config)
+  dtype = options.resolved_cache_dtype(config)
   # Free memory is known only now that the parameters are in place.
   sizes = cache_plan.plan(
       config, requests, slots=options.slots, dtype=dtype, mesh=mesh)
   if options.progress:
     print(sizes, flush=True)
-  slots, queue = _empty(config, sizes, dtype, mesh)()
+  make_empty = _compiled_empty(config, sizes, dtype, mesh)
+  slots, queue = make_empty()
   tables = jax.device_put(
       options.stop_tables(config.vocab_size), sharding.replicated(mesh))
   rule = options.rule()
@@ -171,31 +179,32 @@ def run(
         if on_sync is not None:
           jax.block_until_ready(queue)
       filled = time.perf_counter()
-      slots, queue, *log = device_loop.decode(
-          params, config, slots, queue, key=key, rule=rule, steps=STEPS,
-          tables=tables, more=bool(book.waiting), mesh=mesh,
+      slots, queue, tokens, tickets, steps = device_loop.decode(
+          params, config, slots, queue, key=key, rule=rule,
+          steps=STEPS_PER_SYNC, tables=tables,
+          host_has_more=bool(book.waiting), mesh=mesh,
       )
-      # One transfer for all that the host reads: each would wait on its own.
-      *log, steps, queued, tickets = jax.device_get(
-          (*log, queue.size - queue.head, slots.requests.ticket)
-      )
-      new = ledger.by_ticket(*(x[:steps] for x in log))
+      # One transfer for all: each would wait for the device on its own.
+      tokens, tickets, steps, queued, in_slots = jax.device_get((
+          tokens, tickets, steps, queue.size - queue.head, slots.requests.ticket,
+      ))
+      new = ledger.by_ticket(tokens[:steps], tickets[:steps])
       if on_sync is not None:
         on_sync(HostSync(
             int(steps), sum(map(len, new.values())),
             time.perf_counter() - filled, prompt_tokens, filled - began,
         ))
-      finished, to_free = book.record(new, set(tickets.tolist()))
+      finished, to_free = book.record(new, running=set(in_slots.tolist()))
       bar.update(finished)
       if to_free:  # the device cannot see that a text repeats itself
-        slots = _freed(slots, tickets, to_free)
+        slots = _freed(slots, in_slots, to_free)
   return book.results
 
 
 def _placed(
     params: Any, config: model.ModelConfig, mesh: Mesh | None
 ) -> tuple[Any, Mesh]:
-  """Unstacked parameters on the mesh for decoding, and that mesh."""
+  """Parameters on the mesh for decoding, unstacked by layer, and that mesh."""
   if mesh is not None:
     return model.unstacked(sharding.reshard(params, mesh, config.dtype)), mesh
   devices = set().union(*(x.devices() for x in jax.tree.leaves(params)))
@@ -208,9 +217,11 @@ def _placed(
   return model.unstacked(params), mesh
 
 
-@functools.cache
-def _empty(config, sizes, dtype, mesh):
-  """Compiles the function that makes idle slots and an empty queue on a mesh."""
+@functools.cache  # a new `jax.jit` compiles again, even for the same function
+def _compiled_empty(
+    config: model.ModelConfig, sizes: cache_plan.Plan, dtype: Any, mesh: Mesh
+) -> Callable[[], tuple[loop_state.Slots, loop_state.Queue]]:
+  """Returns the function that makes idle slots and an empty queue on a mesh."""
   make = functools.partial(
       loop_state.empty, config, sizes.widths, slots=sizes.slots,
       queue=sizes.queue, ring=sizes.ring, dtype=dtype,
@@ -219,35 +230,50 @@ def _empty(config, sizes, dtype, mesh):
   return jax.jit(make, out_shardings=where)
 
 
-# --- Updates of the device's state by the host.
+# The host's updates of the device's state ------------------------------------------
 
 
-def _refill(params, config, queue, requests, tickets) -> loop_state.Queue:
-  """Prefills these requests into an empty queue."""
+def _refill(
+    params: Any,
+    config: model.ModelConfig,
+    queue: loop_state.Queue,
+    requests: Sequence[request.Request],
+    tickets: list[int],
+) -> loop_state.Queue:
+  """Prefills the requests of these tickets into an empty queue."""
   batch = [requests[i] for i in tickets]
   places = queue.requests.ticket.shape[0]
   length = np.zeros((places, len(batch[0].prompts)), np.int32)
   last = np.zeros_like(length)
-  ticket, name, limit = np.zeros((3, places), np.int32)
+  ticket, request_id, limit = np.zeros((3, places), np.int32)
   for i, (t, r) in enumerate(zip(tickets, batch, strict=True)):
-    ticket[i], name[i], limit[i] = t, r.name, r.limit
+    ticket[i], request_id[i], limit[i] = t, r.request_id, r.limit
     length[i] = [len(p) for p in r.prompts]
     last[i] = [p[-1] for p in r.prompts]
+  streams = zip(*(r.prompts for r in batch), strict=True)
   caches = tuple(
-      _prefill_stream(params, config, cache, prompts) for cache, prompts in
-      zip(queue.caches, zip(*(r.prompts for r in batch), strict=True), strict=True)
+      _prefill_stream(params, config, cache, prompts)
+      for cache, prompts in zip(queue.caches, streams, strict=True)
   )
-  new = loop_state.Requests(ticket, name, limit, length, last), 0, len(batch)
-  old = queue.requests, queue.head, queue.size
-  new, head, size = jax.tree.map(put_like, new, old)
-  return loop_state.Queue(new, caches, head, size)
+  arrays, head, size = jax.tree.map(
+      put_like,
+      (loop_state.RequestArrays(ticket, request_id, limit, length, last), 0,
+       len(batch)),
+      (queue.requests, queue.head, queue.size),
+  )
+  return loop_state.Queue(arrays, caches, head, size)
 
 
-def _prefill_stream(params, config, cache, prompts) -> model.Cache:
+def _prefill_stream(
+    params: Any,
+    config: model.ModelConfig,
+    cache: model.Cache,
+    prompts: Sequence[Sequence[int]],
+) -> model.Cache:
   """Prefills prompts into places 0, 1, ... of one stream's queue.
 
   Prompts are grouped by the bucket of their length. All batches of a bucket have
-  the same number of rows, so a bucket is compiled once.
+  the same number of rows, so `prefill` is compiled once for each bucket.
   """
   places = cache.positions.shape[0]
   groups: dict[int, list[int]] = {}
@@ -258,7 +284,7 @@ def _prefill_stream(params, config, cache, prompts) -> model.Cache:
     for first in range(0, len(members), rows):
       tokens = np.zeros((rows, width), np.int32)
       positions = np.full((rows, width), model.PADDING, np.int32)
-      place = np.full(rows, places, np.int32)  # beyond the queue: dropped
+      place = np.full(rows, places, np.int32)  # beyond the queue, thus dropped
       for row, i in enumerate(members[first: first + rows]):
         prompt = prompts[i][:-1]  # the first decode step reads the last token
         tokens[row, :len(prompt)] = prompt
@@ -279,8 +305,8 @@ def _freed(
 
 
 def put_like(new: Any, old: jax.Array) -> jax.Array:
-  """Puts a host array on an old array's sharding, in its dtype.
+  """Puts a host array on the devices, with an old array's sharding and dtype.
 
-  Another sharding would recompile the loop.
+  The loop would be compiled again for another sharding.
   """
   return jax.device_put(np.asarray(new, old.dtype), old.sharding)

@@ -17,8 +17,8 @@ class Generated(NamedTuple):
   Attributes:
     tokens: at most max_new_tokens ids, the EOS included.
     finish: 'eos' | 'length' | 'repetition'.
-    student_only_from: number of tokens up to the end of the first splitter,
-      after which the student alone decides; None without one.
+    student_only_from: number of tokens up to the end of the first splitter; the
+      student alone decided the tokens after them. None without a splitter.
   """
 
   tokens: list[int]
@@ -31,7 +31,7 @@ class Ledger:
 
   Attributes:
     results: Generated of each request, None until it has finished.
-    waiting: indices of requests that were not yet taken, in order.
+    waiting: indices of the requests that the device does not have yet, in order.
     unfinished: number of requests without a result.
   """
 
@@ -67,19 +67,20 @@ class Ledger:
       running: requests that still occupy a slot.
 
     Returns:
-      The number of requests that have finished, and those of them that still
-      occupy a slot, which the host must free.
+      (number of requests that finished now, those of them that still occupy a
+      slot). The host must free these slots.
     """
     before, to_free = self.unfinished, []
     for i, tokens in new.items():
       text = self._texts.setdefault(i, [])
       seen = len(text)
       text += tokens
-      cut = self._repetition(text, seen, i in running)
-      if cut is not None and i in running:
-        to_free.append(i)
-      elif cut is None and i in running:
+      still_running = i in running
+      cut = self._repetition(text, seen, still_running)
+      if still_running and cut is None:
         continue
+      if still_running:
+        to_free.append(i)
       del self._texts[i]
       self._finish(i, self._result(text, cut))
     return before - self.unfinished, to_free
@@ -93,11 +94,11 @@ class Ledger:
   def _repetition(
       self, text: list[int], seen: int, running: bool
   ) -> int | None:
-    """Where to cut a text because it repeats itself, or None.
+    """Returns how many tokens to keep of a text that repeats itself, or None.
 
     Args:
-      text: all tokens.
-      seen: how many of them were checked before.
+      text: all tokens so far.
+      seen: number of tokens at the previous check.
       running: whether further tokens follow.
     """
     if self._options.repetition is None:
@@ -130,14 +131,15 @@ class Ledger:
 def by_ticket(
     tokens: np.ndarray, tickets: np.ndarray
 ) -> dict[int, list[int]]:
-  """Groups a log of decode steps by request.
+  """Groups the tokens of some decode steps by request.
 
   Args:
     tokens: [steps, S].
-    tickets: [steps, S], the requests they belong to, or `loop_state.IDLE`.
+    tickets: [steps, S], the request that each token belongs to, or
+      `loop_state.IDLE`.
 
   Returns:
-    ticket -> its tokens, in the order of the steps.
+    {ticket: tokens in the order of the steps}.
   """
   tokens, tickets = tokens.ravel(), tickets.ravel()
   order = np.argsort(tickets, kind='stable')  # keeps the order of the steps

@@ -1,6 +1,6 @@
-"""State of the decoding loop: slots, the queue, and the rules of the loop.
+"""State of the decoding loop: slots, the queue, and what the loop reads beside them.
 
-The record classes have the same fields on the host and on the device.
+Fields of type `Any` hold NumPy arrays on the host and JAX arrays on the device.
 """
 
 import functools
@@ -21,7 +21,10 @@ IDLE = -1  # ticket of a slot without a request
 
 
 class Combine(Protocol):
-  """Turns the logits of several streams into those of one; a pytree."""
+  """Turns the logits of several streams into those of one.
+
+  An instance is a pytree: its leaves are traced, the rest of it is static.
+  """
 
   def __call__(
       self, logits: jax.Array, count: jax.Array, past_splitter: jax.Array
@@ -31,18 +34,18 @@ class Combine(Protocol):
     Args:
       logits: [streams, S, V].
       count: [S], tokens drawn so far.
-      past_splitter: bool [S], whether they contain the splitter.
+      past_splitter: bool [S], whether these tokens contain the splitter.
     """
 
 
 @struct.dataclass
 class SamplingRule:
-  """How a token is chosen. Static but for `combine`, whose leaves are traced.
+  """Options that choose a token. All are static, except the leaves of `combine`.
 
   Attributes:
     temperature, top_p, order: see `sampling.distribution`.
     greedy: take the likeliest token instead of a draw.
-    combine: of several streams; None with one stream.
+    combine: see `Combine`; None with one stream.
     first_may_end: whether an EOS as the first token ends the response.
   """
 
@@ -56,13 +59,13 @@ class SamplingRule:
 
 @struct.dataclass
 class StopTables:
-  """Lookup tables by token id: what ends a response, or the hint's part in it.
+  """Lookup tables by token id: the EOS tokens and the splitter's automaton.
 
   Attributes:
     eos: bool [V], true for tokens that end the response.
     splitter: [states, V], see `stopping.splitter_automaton`.
-    found: scalar, the state after the splitter; -1, which no state equals, without
-      one.
+    found: scalar, the automaton's last state, in which the text contains the
+      splitter. Without a splitter it is -1, which no state equals.
   """
 
   eos: Any
@@ -71,19 +74,19 @@ class StopTables:
 
 
 @struct.dataclass
-class Requests:
+class RequestArrays:
   """Data of n requests, in slots or in the queue.
 
   Attributes:
-    ticket: [n], index in the caller's list, or IDLE.
-    name: [n], of the random stream.
+    ticket: [n], index in the caller's list of requests, or IDLE.
+    request_id: [n], see `engine.Request`.
     limit: [n], most tokens of the response.
     length: [n, streams], tokens of the prompts.
     last: [n, streams], last token of each prompt.
   """
 
   ticket: Any
-  name: Any
+  request_id: Any
   limit: Any
   length: Any
   last: Any
@@ -95,14 +98,15 @@ class Slots:
 
   Attributes:
     requests: of S slots.
-    count: [S], tokens drawn.
-    token: [S, streams], input of the next step.
+    count: [S], tokens drawn so far.
+    token: [S, streams], input of the next step. Streams differ in it only at a
+      request's first step, which reads the last token of each prompt.
     splitter: [S], state of the splitter's automaton.
     caches: of each stream, [S, ..., P + R columns, ...].
-    step: scalar, steps done; step % R is the ring's next column.
+    step: scalar, steps done; step % R is the ring column of the next one.
   """
 
-  requests: Requests
+  requests: RequestArrays
   count: jax.Array
   token: jax.Array
   splitter: jax.Array
@@ -118,10 +122,10 @@ class Queue:
     requests: of Q places.
     caches: of each stream, [Q, ..., P columns, ...].
     head: scalar, the next place to admit from.
-    size: scalar, filled places.
+    size: scalar, number of places that were filled, admitted ones included.
   """
 
-  requests: Requests
+  requests: RequestArrays
   caches: tuple[model.Cache, ...]
   head: Any
   size: Any
@@ -148,19 +152,22 @@ def empty(
   """
 
   def requests(n):
-    one, each = jnp.zeros(n, jnp.int32), jnp.zeros((n, len(widths)), jnp.int32)
-    return Requests(one + IDLE, one, one, each, each)
+    per_request = jnp.zeros(n, jnp.int32)
+    per_stream = jnp.zeros((n, len(widths)), jnp.int32)
+    return RequestArrays(
+        per_request + IDLE, per_request, per_request, per_stream, per_stream)
 
   def caches(n, columns):
     return tuple(
         model.init_cache(config, n, width + columns, dtype) for width in widths
     )
 
-  zero, none = jnp.zeros((), jnp.int32), jnp.zeros(slots, jnp.int32)
+  zero, per_slot = jnp.zeros((), jnp.int32), jnp.zeros(slots, jnp.int32)
   waiting = Queue(requests(queue), caches(queue, 0), zero, zero)
   return Slots(
-      requests(slots), none, jnp.zeros((slots, len(widths)), jnp.int32), none,
-      caches(slots, ring), zero,
+      requests(slots), count=per_slot,
+      token=jnp.zeros((slots, len(widths)), jnp.int32), splitter=per_slot,
+      caches=caches(slots, ring), step=zero,
   ), waiting
 
 
@@ -169,7 +176,7 @@ def shardings(
 ) -> tuple[Slots, Queue]:
   """NamedShardings of `empty`'s arrays: slots over data and fsdp, heads over tensor.
 
-  The queue is replicated over data and fsdp: any slot may admit from it.
+  The queue is replicated over data and fsdp, because any slot may admit from it.
 
   Args:
     loop: the arrays, or their abstract shapes.
@@ -184,7 +191,7 @@ def shardings(
 
   def where(rows):
     def leaf(x):
-      if x.ndim < 4:
+      if x.ndim < 4:  # all else is small and replicated
         return NamedSharding(mesh, P())
       # Keys and values, [n, K, ...].
       tensor = None if x.shape[1] % mesh.shape['tensor'] else used('tensor')

@@ -8,7 +8,7 @@ import numpy as np
 from ddt_jax import errors
 from ddt_jax import model
 
-_LARGEST_NAME = np.iinfo(np.int32).max
+_LARGEST_ID = np.iinfo(np.int32).max
 
 
 class Request(NamedTuple):
@@ -17,12 +17,12 @@ class Request(NamedTuple):
   Attributes:
     prompts: token ids of each stream, non-empty.
     limit: most tokens of the response.
-    name: of its random stream, a non-negative int32.
+    request_id: seeds its draws; a non-negative int32.
   """
 
   prompts: tuple[Sequence[int], ...]
   limit: int
-  name: int
+  request_id: int
 
 
 def make_requests(
@@ -31,16 +31,16 @@ def make_requests(
     max_tokens: Sequence[int] | None = None,
     request_ids: Sequence[int] | None = None,
 ) -> list[Request]:
-  """Returns requests with these prompts, limits and names.
+  """Returns requests with these prompts, limits and ids.
 
   Args:
-    prompts: of each request, the prompts of its streams.
+    prompts: for each request, a tuple with the prompt of each stream.
     max_new_tokens: most tokens of any response.
-    max_tokens: most tokens of each response; None: max_new_tokens.
-    request_ids: names, all different; None: 0, 1, ...
+    max_tokens: most tokens of each response, if lower; None: no further limit.
+    request_ids: all different, see `Request`; None: 0, 1, ...
 
   Raises:
-    InputError: not one limit and one name for each prompt.
+    InputError: the numbers of prompts, limits and ids differ, or two ids agree.
   """
   limits = [max_new_tokens] * len(prompts)
   if max_tokens is not None:
@@ -55,21 +55,21 @@ def make_requests(
 
 def check(config: model.ModelConfig, requests: Sequence[Request]) -> None:
   """Raises InputError, naming a request that the model cannot serve."""
-  for prompts, limit, name in requests:
+  for prompts, limit, request_id in requests:
     longest = max(map(len, prompts))
     if not all(map(len, prompts)) or limit < 0:
       raise errors.InputError(
-          f'request {name}: an empty prompt, or a limit below 0')
+          f'request {request_id}: an empty prompt, or a limit below 0')
     if longest + limit > config.max_positions:
       raise errors.InputError(
-          f'request {name}: {longest} prompt and {limit} new tokens exceed the'
-          f" model's {config.max_positions} positions; lower max_new_tokens"
+          f'request {request_id}: {longest} prompt and {limit} new tokens exceed'
+          f" the model's {config.max_positions} positions; lower max_new_tokens"
       )
     if min(map(min, prompts)) < 0 or max(map(max, prompts)) >= config.vocab_size:
       raise errors.InputError(
-          f'request {name}: a token id outside the vocabulary of'
+          f'request {request_id}: a token id outside the vocabulary of'
           f" {config.vocab_size}; is the tokenizer the model's?"
       )
-    if not 0 <= name <= _LARGEST_NAME:
+    if not 0 <= request_id <= _LARGEST_ID:
       raise errors.InputError(
-          f'request id {name} is not in [0, {_LARGEST_NAME}]')
+          f'request id {request_id} is not in [0, {_LARGEST_ID}]')

@@ -123,7 +123,7 @@ def step_times(params, config, lengths=(128, 512, 1024)):
     run()
     each = [
         1000 * s.decode_s / s.steps for s in run.syncs
-        if s.steps == engine.STEPS  # shorter ones mostly admit requests
+        if s.steps == engine.STEPS_PER_SYNC  # shorter ones mostly admit requests
     ]
     rows.append((new, each[0], each[-1]))
   columns = [STUDENT + HINTED + 2 * new for new in lengths]

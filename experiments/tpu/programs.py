@@ -193,7 +193,7 @@ def decode(c, mesh, config: model.ModelConfig, context: int) -> Iterator[Part]:
   compiled = _compiled(
       mesh, device_loop.decode, params, config, state, queue, rule=rule, steps=128,
       tables=tables, key=jax.eval_shape(lambda: jax.random.key(0)),
-      more=array((), bool), mesh=mesh)
+      host_has_more=array((), bool), mesh=mesh)
   yield Part(
       f'decoding, {slots} slots of {context} tokens, tensor={c.decoding.tensor}',
       compiled, {'parameters': params, 'caches': (state, queue)})

@@ -304,7 +304,7 @@ def test_a_loop_is_cut_where_it_is_checked(every):
 @pytest.mark.parametrize('slots', [1, 3, 8])
 def test_loops_are_cut_between_mates_over_many_host_syncs(slots):
   n, times, every = 30, 5, 100
-  how = dict(greedy=True, max_new_tokens=2 * engine.STEPS + 20, slots=slots)
+  how = dict(greedy=True, max_new_tokens=2 * engine.STEPS_PER_SYNC + 20, slots=slots)
   prompts = PROMPTS[3:11]
   whole = generate('qwen2-loop', prompts, **how)
   expected = []
