@@ -1,13 +1,16 @@
 r"""Hinted Decoding: two streams, one text.
 
-The hinted stream p has read a reference solution, the student stream q the
-question alone. Both are rows of one batch. Each token is drawn from the mixture
+Both streams are the same model, with different prompts. The hinted stream p has
+read a reference solution, the student stream q the question alone. Each token is
+drawn from the mixture
 
 .. math:: \log m = (1 - \lambda) \log p + \lambda \log q
 
-with lambda from the entropy of p (see `hinting`), and is appended to both. After
-the splitter only the student decides, so the hint cannot rescue a wrong
-derivation. Source: arXiv:2602.12222, section on Hinted Decoding.
+and is appended to both streams. lambda follows from the entropy of p, see
+`hinting`. After the *splitter*, a string such as ``\boxed{``, only the student
+decides, so the hint cannot rescue a wrong derivation.
+
+Source: arXiv:2602.12222, section on Hinted Decoding.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,19 +30,21 @@ from ddt_jax import stopping
 
 Generated = engine.Generated
 
-# Token ids of the student's prompt and of the hinted one.
+# (student ids, hinted ids): the prompts of one request. Callers give this order;
+# the engine's streams have the other one, hinted before student, like (p, q).
 Pair = tuple[Sequence[int], Sequence[int]]
 
 
 @struct.dataclass
 class Mixture:
-  """Mixes the logits of the hinted and the student stream, see `hinting`.
+  """Mixes the logits of two streams, hinted before student, see `hinting`.
 
   Attributes:
-    beta, center: see `hinting.hint_weight`. They are traced: other values use the
-      same compiled loop.
+    beta, center: see `hinting.hint_weight`. They are traced, so other values use
+      the same compiled loop.
     schedule, bounds: see `hinting.hint_weight`; static.
-    first_from_hint: draw the first token from the hinted stream alone.
+    first_from_hint: draw the first token from the hinted stream alone, as the
+      official code does.
   """
 
   beta: float
@@ -56,9 +61,9 @@ class Mixture:
     """Returns log m [S, V] up to a constant per row.
 
     Args:
-      logits: [2, S, V], hinted and student.
+      logits: [2, S, V], of the hinted stream, then of the student.
       count: [S], tokens drawn so far.
-      past_splitter: bool [S], whether they contain the splitter.
+      past_splitter: bool [S], whether these tokens contain the splitter.
     """
     hinted, student = logits
     lam = hinting.hint_weight(
@@ -67,7 +72,7 @@ class Mixture:
     )
     if self.first_from_hint:
       lam = jnp.where(count == 0, 0.0, lam)
-    # Last, so that it holds for a first token too.
+    # After the rule of the first token, which a splitter overrules.
     lam = jnp.where(past_splitter, 1.0, lam)
     return hinting.mix(hinted, student, lam)
 
@@ -101,18 +106,18 @@ def generate(
     mesh: Mesh | None = None,
     progress: bool = False,
 ) -> list[Generated]:
-  """Continues two contexts with one text, see the module.
+  """Continues two prompts by one text, drawn from the mixture of both streams.
 
   Args:
     params, config: the model, the same for both streams.
-    pairs: (student ids, hinted ids), each non-empty, of any lengths.
+    pairs: (student ids, hinted ids) of each request, non-empty, of any lengths.
     beta, schedule, center, bounds: see `hinting.hint_weight`. Linear with
       beta = 0 is self-distillation: the hinted stream alone.
     splitter: string after which only the student decides, e.g. '\\boxed{'; needs
-      the tokenizer. None: the hint never ends.
-    tokenizer: of transformers.
-    first_from_hint: draw the first token from the hinted stream alone; it does
-      not end the response.
+      the tokenizer. None: both streams decide up to the end.
+    tokenizer: of transformers; needed for a splitter only.
+    first_from_hint: draw the first token from the hinted stream alone. An EOS
+      there does not end the response. Both are rules of the official code.
     key, max_new_tokens, max_tokens, request_ids, on_result: see
       `engine.generate`.
     temperature, top_p, greedy, order, eos_ids, slots, repetition,
@@ -122,7 +127,8 @@ def generate(
     Generated, in the order of `pairs`.
 
   Raises:
-    InputError: naming the option or the request that is invalid.
+    InputError: naming the option or the request that is invalid; or the cache of
+      both streams does not fit the free memory.
   """
   options = _two_stream_options(
       config, beta=beta, schedule=schedule, center=center, bounds=bounds,
@@ -153,7 +159,7 @@ def _two_stream_options(
     repetition: tuple[int, int, int] | None = (30, 5, 100),
     **decoding: Any,
 ) -> engine.DecodeOptions:
-  """The engine's options for two streams; checks those of the mixture."""
+  """Options of the engine for two streams; those of the mixture are checked."""
   mixture = Mixture(beta, center, schedule, tuple(bounds), first_from_hint)
   check_mixture(mixture, config.vocab_size)
   if tokenizer is not None:
@@ -171,8 +177,9 @@ def _two_stream_options(
 
 def check_mixture(mixture: Mixture, vocab_size: int) -> None:
   """Raises InputError, naming an option of the mixture that is invalid."""
+  # Not in `Mixture.__post_init__`: under jit beta and center are tracers there.
   if not 0 <= mixture.beta < math.inf:
-    raise errors.InputError(f'hint.beta {mixture.beta}: at least 0, and finite')
+    raise errors.InputError(f'hint.beta {mixture.beta}: must be finite, and at least 0')
   if not math.isfinite(mixture.center):
     raise errors.InputError(f'hint.center {mixture.center} is not finite')
   if len(mixture.bounds) != 2 or not all(map(math.isfinite, mixture.bounds)):
@@ -190,7 +197,7 @@ def _two_stream_requests(
     max_tokens: Sequence[int] | None = None,
     request_ids: Sequence[int] | None = None,
 ) -> list[engine.Request]:
-  """Requests whose first stream is the hinted one, as `Mixture` expects."""
+  """Requests of the engine with the streams (hinted, student), as in `Mixture`."""
   prompts = [(hinted, student) for student, hinted in pairs]
   return engine.make_requests(prompts, max_new_tokens, max_tokens, request_ids)
 
@@ -201,7 +208,8 @@ class Rewritten(NamedTuple):
   Attributes:
     tokens, finish, student_only_from: see `engine.Generated`; finish is
       'skipped' for a request that was not rewritten.
-    analysis: tokens that the model wrote before, up to the marker.
+    analysis: tokens that the model wrote before them, up to and including the
+      marker; all of them if the marker is missing.
     reason: why the request was skipped, or ''.
   """
 
@@ -231,26 +239,30 @@ def rewrite(
 ) -> list[Rewritten]:
   """Lets the model analyse each solution greedily, then rewrite it.
 
-  The analysis is cut, in token space, after the last marker; from there the two
-  streams decode as in `generate`. The context is prefilled again: prefill is
-  cheap, and keeping its cache would idle the slot until all analyses are done.
-  A request whose analysis has no marker, or which is too long for the model's
-  positions, is skipped with a reason.
+  The hinted prompt asks for an analysis of the reference solution, then for the
+  marker, then for a solution in the model's own words. The tokens after the last
+  marker are dropped. From there the two streams decode as in `generate`.
+
+  The second stage prefills prompt and analysis again. That is cheap, and keeping
+  their cache would idle the slot until all analyses are done. A request is
+  skipped, with a reason, if its analysis has no marker or if it is too long for
+  the model's positions.
 
   Args:
     params, config: the model.
-    requests: (student ids, ids of a `prompts.Template`'s chat), see
-      `chat.encode_prompt`.
+    requests: (student ids, hinted ids) of each request, see
+      `chat.encode_prompts`; the hinted chat is that of a `prompts.Template`.
     tokenizer: of transformers.
     key: random key.
     max_new_tokens: most tokens of a rewritten solution.
-    max_analysis_tokens: most tokens of an analysis and the text after it. Fewer
-      where the model's positions would not hold the rewritten solution too.
+    max_analysis_tokens: most tokens of the first stage: the analysis, the marker
+      and the text after it. Fewer where the model's positions would not hold the
+      rewritten solution too.
     eos_ids: any of them ends a text.
-    marker: after it the model speaks in its own words.
+    marker: the model's own words follow it.
     slots, cache_dtype, mesh, progress: see `engine.DecodeOptions`.
-    **options: of `generate`, the same for all requests: beta, temperature and
-      top_p, and by choice schedule, center, bounds, greedy, order, splitter,
+    **options: of the second stage, see `generate`. Required: beta, temperature,
+      top_p. Optional: schedule, center, bounds, greedy, order, splitter,
       first_from_hint, repetition, official_window.
 
   Returns:
@@ -258,39 +270,43 @@ def rewrite(
 
   Raises:
     InputError: naming the option or the request that is invalid, before any
-      decoding.
+      decoding; or the cache of the two streams does not fit the free memory,
+      which is known after the analyses.
   """
   if own := {'max_tokens', 'request_ids', 'on_result'} & options.keys():
     raise errors.InputError(
-        f'{sorted(own)} belong to single requests; `rewrite` sets them itself')
+        f'{sorted(own)} are options of `generate` that `rewrite` does not take')
   shared = dict(
       eos_ids=tuple(eos_ids), slots=slots, cache_dtype=cache_dtype, mesh=mesh,
       progress=progress,
   )
   two_streams = _two_stream_options(
       config, tokenizer=tokenizer, **shared, **options)
-  rooms, results = {}, {}
+  analysis_limits, results = {}, {}
   for i, (student, hinted) in enumerate(requests):
-    room = config.max_positions - max_new_tokens - len(hinted)
-    if room < 1 or len(student) + max_new_tokens > config.max_positions:
+    limit = config.max_positions - max_new_tokens - len(hinted)
+    if limit < 1 or len(student) + max_new_tokens > config.max_positions:
       longer = max(len(student), len(hinted))
       results[i] = _skipped(
           f'{longer} tokens leave no room for {max_new_tokens}')
     else:
-      rooms[i] = room
-  # Names are places in `requests`, so a skipped request changes no other's draws.
+      analysis_limits[i] = limit
+  # Also the request ids, so a skipped request does not change the draws of others.
+  indices = list(analysis_limits)
+  # Refuse before the analyses, which take long.
   engine.check(
       config, _two_stream_requests(
-          [requests[i] for i in rooms], max_new_tokens, request_ids=list(rooms)),
+          [requests[i] for i in indices], max_new_tokens, request_ids=indices),
       two_streams)
   analyses = engine.generate(
-      params, config, [requests[i][1] for i in rooms], key=key, greedy=True,
-      max_new_tokens=max_analysis_tokens, max_tokens=list(rooms.values()),
-      request_ids=list(rooms), **shared,
+      params, config, [requests[i][1] for i in indices],
+      key=key, greedy=True,  # greedy: the key is not used
+      max_new_tokens=max_analysis_tokens,
+      max_tokens=list(analysis_limits.values()), request_ids=indices, **shared,
   )
   pieces = stopping.token_bytes(tokenizer, config.vocab_size)
   pairs = {}
-  for i, written in zip(rooms, analyses, strict=True):
+  for i, written in zip(indices, analyses, strict=True):
     stop = stopping.after_last(pieces, marker, written.tokens)
     if stop is None:
       results[i] = _skipped(
@@ -303,9 +319,16 @@ def rewrite(
           list(pairs.values()), max_new_tokens, request_ids=list(pairs)),
       two_streams, key=key)
   for (i, (_, context)), text in zip(pairs.items(), rewritten, strict=True):
-    results[i] = Rewritten(*text, context[len(requests[i][1]):], '')
+    results[i] = Rewritten(
+        tokens=text.tokens, finish=text.finish,
+        student_only_from=text.student_only_from,
+        analysis=context[len(requests[i][1]):], reason='',
+    )
   return [results[i] for i in range(len(requests))]
 
 
 def _skipped(reason: str, analysis: Sequence[int] = ()) -> Rewritten:
-  return Rewritten([], 'skipped', None, list(analysis), reason)
+  return Rewritten(
+      tokens=[], finish='skipped', student_only_from=None,
+      analysis=list(analysis), reason=reason,
+  )

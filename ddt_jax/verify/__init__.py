@@ -68,10 +68,8 @@ def verify(
   check_kind(kind)
   verdict = _verify_quickly(response, answer, kind, marker)
   if verdict is None:
-    job = _job(response, answer, kind, marker)
-    verdict = Verdict(None, extract(response, marker), '')
-    correct, reason = judge_in_worker(*job)
-    verdict = verdict._replace(correct=correct, reason=reason)
+    correct, reason = judge_in_worker(*_job(response, answer, kind, marker))
+    verdict = Verdict(correct, extract(response, marker), reason)
   return verdict
 
 
