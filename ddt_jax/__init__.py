@@ -10,6 +10,8 @@ Dimensions, used in docstrings and einsums everywhere:
   B batch, T time, S cache, V vocabulary, D width, F MLP width,
   N heads, K kv heads, H head dim, L layers, R kv groups (N = K R)
 
+In engine/: S slots, Q queue places, P prompt columns, R ring columns.
+
 The map. A module imports only modules that stand above it:
 
   errors         InputError: what a user can mend

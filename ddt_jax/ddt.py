@@ -2,16 +2,16 @@ r"""Distribution Discriminant Theory: how natural is a text to a model?
 
 Everything here is a function of the next-token distribution p_t and of the
 realised token x_t, in natural logarithms. With log p(x) the log-likelihood,
-H = -E[log p] the entropy and V = Var[log p] the varentropy of p_t:
+H = -E[log p] the entropy and nu = Var[log p] the varentropy of p_t:
 
   phi = log p(x) + H
   E[phi] = E[log p] + H = -H + H = 0               for x drawn from p_t
-  Var[phi] = Var[log p] = V                        since H is a constant
+  Var[phi] = Var[log p] = nu                       since H is a constant
 
 So for a text drawn from the model, sum_t phi_t is a martingale: given the text
-before it, each term has mean 0 and variance V_t. Its central limit theorem gives
+before it, each term has mean 0 and variance nu_t. Its central limit theorem gives
 
-  z = sum_t phi_t / sqrt(sum_t V_t) -> N(0, 1),    p-value = erfc(|z| / sqrt 2).
+  z = sum_t phi_t / sqrt(sum_t nu_t) -> N(0, 1),    p-value = erfc(|z| / sqrt 2).
 
 For a text from another distribution q, E_q[phi] = H(p) - H(q) - KL(q || p). That
 is negative unless q is more deterministic than p by more than KL(q || p).
@@ -49,7 +49,7 @@ class TokenStats:
   Attributes:
     log_p: log p(x), nats.
     entropy: H = -sum_v p_v log p_v, nats.
-    varentropy: V = sum_v p_v (log p_v + H)^2, nats^2: the variance of phi. None
+    varentropy: nu = sum_v p_v (log p_v + H)^2, nats^2, the variance of phi. None
       in training, which computes log_p and entropy alone.
     collision: sum_v p_v^2, the probability that two draws agree; None likewise.
     tail: P(p_v > p_x), the mass of the tokens that are likelier than x. None
@@ -164,6 +164,7 @@ def centered_log_likelihood(
 
   Source: arXiv:2602.12222, section 3, the definition of CLL.
   """
+  # Not `token_stats(...).phi`, which computes all statistics outside of jit.
   log_p, p, log_p_or_0 = _distribution(logits, temperature)
   realised = jnp.take_along_axis(log_p, targets[..., None], -1)[..., 0]
   return realised - jnp.sum(p * log_p_or_0, -1)  # log p(x) + H
@@ -190,7 +191,7 @@ def _distribution(logits, temperature):
 def on_policy_test(stats: TokenStats, mask: jax.Array) -> OnPolicyTest:
   r"""Tests whether sequences were drawn from the model; calibrated, two-sided.
 
-  .. math:: z = \sum_t \phi_t / \sqrt{\sum_t V_t}, \quad
+  .. math:: z = \sum_t \phi_t / \sqrt{\sum_t \nu_t}, \quad
             \text{p-value} = \mathrm{erfc}(|z| / \sqrt 2)
 
   Under x ~ p z is asymptotically standard normal (derived at the top). Where the
@@ -262,7 +263,7 @@ def pit_test(
   r"""Tests whether sequences were drawn from the model, short ones too; two-sided.
 
   .. math:: S = \sum_t -\log(1 - u_t) \sim \Gamma(n, 1), \qquad
-            W = \sum_t \sqrt{V_t}\, \Phi^{-1}(u_t) / \sqrt{\sum_t V_t} \sim N(0, 1)
+            W = \sum_t \sqrt{\nu_t}\, \Phi^{-1}(u_t) / \sqrt{\sum_t \nu_t} \sim N(0, 1)
 
   S is Fisher's combination of the tokens' one-sided p-values. It is exact at any
   length and sees a single token that a certain model did not expect. W weighs
@@ -302,13 +303,13 @@ def surprise(pit: jax.Array) -> jax.Array:
 
 
 def weighted_score(pit: jax.Array, varentropy: jax.Array) -> jax.Array:
-  r"""Normal score of each token, weighted: N(0, V_t) under x ~ p.
+  r"""Normal score of each token, weighted: N(0, nu_t) under x ~ p.
 
-  .. math:: \sqrt{V_t}\, \Phi^{-1}(u_t)
+  .. math:: \sqrt{\nu_t}\, \Phi^{-1}(u_t)
 
   Args:
     pit: [...], u of `randomised_pit`. A NumPy array computes on the host.
-    varentropy: [...], V, nats^2.
+    varentropy: [...], nu, nats^2.
 
   Returns:
     [...], nats.
@@ -335,10 +336,10 @@ def pit_p_value(
   """
   xp, special = _numpy_or_jax(surprise_sum)
   n = xp.maximum(tokens, 1)
-  fisher = 2 * xp.minimum(
+  p_fisher = 2 * xp.minimum(
       special.gammainc(n, surprise_sum), special.gammaincc(n, surprise_sum))
-  _, weighted = z_test(score_sum, varentropy_sum)
-  p_value = xp.minimum(2 * xp.minimum(fisher, weighted), 1.0)
+  _, p_weighted = z_test(score_sum, varentropy_sum)
+  p_value = xp.minimum(2 * xp.minimum(p_fisher, p_weighted), 1.0)
   return xp.where(tokens > 0, p_value, 1.0)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from ddt_jax import ddt
 from ddt_jax import errors
+from ddt_jax.objectives import scheme_options
 from ddt_jax.objectives import schemes
-from ddt_jax.objectives import signatures
 
 # Edges of the phi histogram, nats; the outer bins also count the values beyond.
 PHI_EDGES = np.linspace(-10.0, 4.0, 57)
@@ -35,43 +35,46 @@ def token_weights(
     errors.InputError: an unknown name, or an option out of range.
     TypeError: an option that the scheme does not have.
   """
-  signatures.check_options(name, options)
+  scheme_options.check_options(name, options)
   return schemes.WEIGHTS[name](stats, **options)
 
 
 def constant_weights(
     name: str, *, weight_grad: str = 'stop', **options: Any
 ) -> Callable[[ddt.TokenStats, Any], tuple[jax.Array, jax.Array]]:
-  r"""Loss weight w and gradient weight v for `vocab_head.weighted_nll`.
+  r"""Builds the function (stats, traced) -> (w, v) for `vocab_head.weighted_nll`.
 
-  .. math:: v_t = -\partial (-w_t \log p_t) / \partial \log p_t
+  w weights the loss, v the gradient:
 
-  v is w where w is a constant ('stop'). Under 'through' it is
-  w (1 + gamma log p) for w = p^gamma.
+  .. math:: v_t = \partial (w_t \log p_t) / \partial \log p_t
+
+  Under 'stop' w is a constant, so v = w. Under 'through' v = w (1 + gamma log p)
+  for w = p^gamma.
 
   Args:
-    name, weight_grad, **options: see `token_loss`.
+    name, weight_grad: see `token_loss`.
+    **options: static options of the scheme.
 
   Returns:
-    A function (stats, extras) -> (w, v), both [...]. `extras` holds further
-    options of the scheme, which may be traced; None for none.
+    A function (stats, traced) -> (w, v), both [...]. `traced` is a dict of further
+    options of the scheme, as JAX arrays, or None.
 
   Raises:
     errors.InputError: an unknown name or weight_grad.
     TypeError: an option that the scheme does not have.
   """
-  signatures.check_options(name, options)
+  scheme_options.check_options(name, options)
   _check_weight_grad(weight_grad)
 
-  def weights(stats, extras):
-    def of(log_p):
+  def weights(stats, traced):
+    def weight_of(log_p):
       return token_weights(
-          name, stats.replace(log_p=log_p), **options, **(extras or {}))
+          name, stats.replace(log_p=log_p), **options, **(traced or {}))
 
-    w = of(stats.log_p)
+    w = weight_of(stats.log_p)
     if weight_grad == 'stop':
       return w, w
-    through = jax.grad(lambda log_p: jnp.sum(of(log_p) * log_p))
+    through = jax.grad(lambda log_p: jnp.sum(weight_of(log_p) * log_p))
     return w, through(stats.log_p)
 
   return weights
@@ -90,8 +93,8 @@ def token_loss(
 
   .. math:: L = -\sum_t m_t w_t \log p_t \;/\; N
 
-  Divide once, over the global batch: sum and count add over micro-batches and
-  devices.
+  The caller divides once, over the global batch: sums and counts are added over
+  micro-batches and devices first.
 
   Args:
     name: a key of `WEIGHTS`.
@@ -101,7 +104,7 @@ def token_loss(
       with a weight above 0.
     weight_grad: 'stop' treats w as a constant (the paper's formula). 'through'
       also differentiates p in p^gamma, as the official code did until March
-      2026; it unlearns tokens with p < e^(-1/gamma).
+      2026. It lowers p of tokens with p < e^(-1/gamma), which unlearns them.
     **options: keyword arguments of the scheme's function.
 
   Returns:
@@ -134,7 +137,7 @@ def token_loss(
   counted = mask if denominator == 'tokens' else mask * (weight > 0)
   loss = -jnp.sum(mask * weight * stats.log_p)
   metrics = _metric_sums(stats, weight, mask)
-  options = signatures.options_of(name) | options
+  options = scheme_options.options_of(name) | options
   for metric, per_token in schemes.METRICS.get(name, {}).items():
     metrics[metric] = jnp.sum(mask * per_token(stats, **options))
   return loss, jnp.sum(counted), jax.lax.stop_gradient(metrics)
@@ -177,7 +180,7 @@ def summarise(sums: dict[str, Any]) -> dict[str, Any]:
     size as a share of the tokens; tokens, their number.
   """
   tokens = max(float(sums['tokens']), 1.0)
-  own = [metric for of in schemes.METRICS.values() for metric in of]
+  own = [metric for metrics in schemes.METRICS.values() for metric in metrics]
   means = {
       name: float(sums[name]) / tokens
       for name in ('nll', 'phi', 'entropy', 'weight', *own)

@@ -4,15 +4,29 @@ r"""Token weights: every objective is -sum_t w_t log p_t / N with its own w_t.
   dft   w = p                      arXiv:2508.05629
   idft  w = p^gamma(phi)           arXiv:2602.12222
 
-A new objective takes three steps:
+To add an objective, here the focal weight w = (1 - p)^power as an example:
 
-  1. Write one public function here: `name(stats, *, options...) -> [...]`. Its
-     keyword arguments are its options, and the keys of `config.loss`. An option
-     that changes in training, like `curriculum`, is offered by
-     `training.train_step` and passed to the schemes that have it.
-  2. Add its line to `WEIGHTS`. Denominator, metrics, sharding and both ways
-     through the vocabulary head then work with it.
-  3. If it has metrics of its own, add them to `METRICS`.
+  1. Write a function in this file. Its keyword arguments are its options.
+
+       def focal(stats, *, power: float = 2.0):  # -> w [...]
+         return (1 - jnp.exp(stats.log_p)) ** power
+
+  2. Add it to the table: `WEIGHTS = {..., 'focal': focal}`. Metrics of its own go
+     to `METRICS`.
+  3. Add its options to `c.loss` of the config (`power=2.0`), then train with
+     `--config.loss.name=focal`.
+
+Rules for such a function:
+
+  - It reads `log_p` and `entropy` of `stats` alone: training on one device
+    computes no other statistic.
+  - w depends on the statistics of its own token alone: tokens come in any order.
+  - Masked tokens come as zeros and must give a finite w.
+  - An option that changes in training must be traceable, and `train_step` must
+    offer it, as it offers `curriculum`.
+  - weight_grad='through' differentiates w by log_p. Stop the gradient of all that
+    reads the entropy, as `idft` does: the two routes through the vocabulary head
+    differ in it otherwise.
 """
 
 from collections.abc import Callable
@@ -76,8 +90,8 @@ def idft(
 
   .. math:: w_t = p_t(x_t)^{\gamma_t}, \qquad \gamma_t \text{ of `idft_exponent`}
 
-  gamma = 0 is SFT and gamma = 1 is DFT. The exponent is a constant for the
-  gradient, under either `weight_grad` of `token_loss`.
+  gamma = 0 is SFT and gamma = 1 is DFT. Gradients do not pass through gamma, under
+  either `weight_grad` of `token_loss`.
 
   Args:
     stats: TokenStats of [...]; reads log_p and entropy (by phi).
@@ -158,7 +172,7 @@ def idft_clipped(
     gamma_max: float,
     curriculum: float | jax.Array,
 ) -> jax.Array:
-  r"""Whether a token's gamma was clipped, bool [...].
+  r"""Marks the tokens whose gamma was clipped.
 
   .. math:: e^{-\phi/\beta} \notin [\gamma_{min}, \gamma_{max}]
 
@@ -168,7 +182,7 @@ def idft_clipped(
   Returns:
     bool [...].
   """
-  del curriculum  # the clipping comes before it
+  del curriculum  # clipping comes before the curriculum
   gamma = jnp.exp(-stats.phi / beta)
   return (gamma < gamma_min) | (gamma > gamma_max)
 

@@ -21,7 +21,7 @@ def per_response(
 ) -> dict[str, np.ndarray]:
   r"""Scores of each response.
 
-  .. math:: z = \sum_t \phi_t \Big/ \sqrt{\sum_t V_t}
+  .. math:: z = \sum_t \phi_t \Big/ \sqrt{\sum_t \nu_t}
 
   Args:
     tokens: TokenStats of NumPy arrays [sum of lengths], one response after the

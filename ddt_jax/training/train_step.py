@@ -48,11 +48,11 @@ def loss_sums(
     config: model.ModelConfig,
     batch: batches.Batch,
     name: str,
-    extras: dict[str, jax.Array] | None = None,
+    traced: dict[str, jax.Array] | None = None,
     *,
     mesh: jax.sharding.Mesh | None = None,
     denominator: str = 'tokens',
-    **weighting: Any,
+    **options: Any,
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
   """Loss sum, count and metric sums of a batch; the sum has a gradient.
 
@@ -63,15 +63,15 @@ def loss_sums(
     params, config: the model.
     batch: rows, sharded over `data` and `fsdp` of the mesh.
     name: objective, a key of `objectives.WEIGHTS`.
-    extras: options of the objective that are traced.
+    traced: options of the objective that are JAX arrays.
     mesh: None for one device.
     denominator: see `objectives.token_loss`.
-    **weighting: weight_grad and the options of the objective.
+    **options: weight_grad and the static options of the objective.
 
   Returns:
     (loss sum, (count, metric sums)).
   """
-  extras = extras or {}
+  traced = traced or {}
   hidden, _ = model.forward(
       params, config, batch.tokens, positions=batch.positions,
       return_hidden=True, mesh=mesh,
@@ -80,14 +80,14 @@ def loss_sums(
   if vocab_head.is_split(mesh, args[1]):
     stats = vocab_head.token_stats(*args, mesh=mesh)
     total, count, metrics = objectives.token_loss(
-        name, stats, batch.mask, denominator=denominator, **weighting, **extras)
+        name, stats, batch.mask, denominator=denominator, **options, **traced)
     return total, (count, metrics)
   total, _, stats = vocab_head.weighted_nll(
-      *args, batch.mask, objectives.constant_weights(name, **weighting), extras,
+      *args, batch.mask, objectives.constant_weights(name, **options), traced,
       mesh=mesh,
   )
   _, count, metrics = objectives.token_loss(
-      name, stats, batch.mask, denominator=denominator, **weighting, **extras)
+      name, stats, batch.mask, denominator=denominator, **options, **traced)
   return total, (count, metrics)
 
 
@@ -136,11 +136,11 @@ def make_train_step(
         state.step + first_step - steps_before, total_steps,
         warmup_ratio=warmup_ratio, transition_ratio=transition_ratio,
     )
-    extras = objectives.traced_options(name, curriculum=strength)
+    traced = objectives.traced_options(name, curriculum=strength)
 
     def gradient(batch):
       (total, (count, sums)), grads = grad(
-          state.params, config, batch, name, extras, mesh=mesh, **loss
+          state.params, config, batch, name, traced, mesh=mesh, **loss
       )
       return grads, {'loss': total, 'count': count, **sums}
 

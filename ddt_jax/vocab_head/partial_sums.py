@@ -8,7 +8,7 @@ Over the whole vocabulary p = e^u / mass, so log p = u - log mass and
 
   log p(x) = z_x - top - log mass
   H = -E[log p] = log mass - first / mass
-  V = Var[log p] = Var[u] = second / mass - (first / mass)^2
+  nu = Var[log p] = Var[u] = second / mass - (first / mass)^2
   C = sum p^2 = pairs / mass^2
   tail = sum over p > p(x) of e^u / mass,   ties = the same over p = p(x)
 

@@ -6,7 +6,7 @@ p = softmax(z), phi_v = log p_v + H, and x the target:
 
   d log p_x / dz_v = 1[v = x] - p_v
   dH / dz_v        = -p_v phi_v
-  dV / dz_v        = p_v (phi_v^2 + 2 phi_v - V)
+  dnu / dz_v       = p_v (phi_v^2 + 2 phi_v - nu)
   dC / dz_v        = 2 p_v (p_v - C)
   d tail / dz_v    = p_v (1[p_v > p_x] - tail)
   d ties / dz_v    = p_v (1[p_v = p_x] - ties)

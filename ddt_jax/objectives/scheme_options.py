@@ -1,4 +1,4 @@
-"""Which options an objective has: the keyword arguments of its function."""
+"""Options of an objective: the keyword arguments of its function in `schemes`."""
 
 import inspect
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from ddt_jax import errors
 from ddt_jax.objectives import schemes
 
-OF_EVERY_LOSS = ('denominator', 'weight_grad')  # those of `token_loss` itself
+COMMON = ('denominator', 'weight_grad')  # options of `token_loss` for any objective
 
 
 def options_of(name: str) -> dict[str, Any]:
@@ -33,16 +33,17 @@ def options_of(name: str) -> dict[str, Any]:
 
 
 def traced_options(name: str, **offered: Any) -> dict[str, Any]:
-  """The offered values that an objective has an option for.
+  """Returns those of the offered values for which an objective has an option.
 
-  A training step offers what it computes anew each time; `sft` takes none of it.
+  A training step offers the values that it computes at each step. `idft` has the
+  option `curriculum`, `sft` has none.
 
   Args:
     name: a key of `WEIGHTS`.
     **offered: values by option, which may be traced.
 
   Returns:
-    A part of `offered`.
+    {option: value}, a part of `offered`.
 
   Raises:
     errors.InputError: an unknown name.
@@ -67,10 +68,11 @@ def check_options(name: str, options: dict[str, Any]) -> None:
 
 
 def pick(name: str, **options: Any) -> dict[str, Any]:
-  """Arguments of one objective out of options that all objectives share.
+  """Arguments of `token_loss` for one objective, out of the options of all.
 
-  A config changes its objective by the name alone: `configs/sft.py` keeps beta,
-  which only idft has. Commands pass `**objectives.pick(**c.loss)`.
+  The section `loss` of a config holds the options of all objectives, so that a
+  change of its name is enough: `configs/sft.py` keeps beta, which only idft has.
+  Commands pass `**objectives.pick(**c.loss)`.
 
   Args:
     name: a key of `WEIGHTS`.
@@ -86,13 +88,12 @@ def pick(name: str, **options: Any) -> dict[str, Any]:
     >>> pick('sft', beta=0.5, denominator='kept')
     {'name': 'sft', 'denominator': 'kept'}
   """
-  taken = {*OF_EVERY_LOSS, *options_of(name)}
-  known = {
-      *OF_EVERY_LOSS, *(o for other in schemes.WEIGHTS for o in options_of(other))}
+  taken = {*COMMON, *options_of(name)}
+  known = {*COMMON, *(o for other in schemes.WEIGHTS for o in options_of(other))}
   for option in options:
     if option not in known:
       raise errors.InputError(
-          f'loss has {option!r}, an option of no objective; known are'
+          f'loss.{option} is an option of no objective; known are'
           f' {", ".join(sorted(known))}'
       )
   return {'name': name} | {k: v for k, v in options.items() if k in taken}
