@@ -66,8 +66,8 @@ def plan(
 ) -> Plan:
   """Returns sizes of the cache that serves these requests.
 
-  The queue should last for 64 decode steps. The estimate is that responses have
-  a quarter of their limit on average.
+  The queue should last for 64 decode steps, if responses are on average a quarter
+  as long as the longest may be.
 
   Args:
     config: the model.
@@ -85,8 +85,8 @@ def plan(
   streams = zip(*(r.prompts for r in requests), strict=True)
   # The last token of a prompt is not prefilled: the first decode step reads it.
   widths = tuple(bucket(max(map(len, s)) - 1) for s in streams)
-  row_devices = mesh.shape['data'] * mesh.shape['fsdp']  # slots are split over
-  bytes_per_column = (
+  row_devices = mesh.shape['data'] * mesh.shape['fsdp']  # they share the slots
+  bytes_per_column = (  # 2: keys and values
       2 * config.num_layers * config.num_kv_heads * config.head_dim
       * jnp.dtype(dtype).itemsize
   )

@@ -58,10 +58,11 @@ def prefill(
   _, new = model.forward(
       params, config, tokens, positions=positions,
       cache=model.init_cache(config, n, time, cache.k[0].dtype),
-      return_hidden=True,
+      return_hidden=True,  # logits would cost the vocabulary head
   )
 
   def put(old, new):
+    # Columns from T to P keep old values, which padding positions mask.
     within = tuple(map(slice, new.shape[1:]))
     return old.at[(places, *within)].set(new, mode='drop')
 
@@ -95,8 +96,8 @@ def decode(
   Args:
     params, config: the model.
     slots, queue: donated.
-    key: random key. A draw depends on it, on the id of the request and on the
-      number of tokens before, on nothing else.
+    key: random key. A draw's randomness comes from it, the request id and the
+      token's place in the response alone.
     rule: see `loop_state.SamplingRule`.
     steps: most steps.
     tables: see `loop_state.StopTables`.
@@ -130,6 +131,7 @@ def decode(
         params, config, slots, queue, key=key, rule=rule, tables=tables
     )
     tokens = tokens.at[step].set(token)
+    # Not `new`: there the slots of requests that end in this step are idle.
     tickets = tickets.at[step].set(slots.requests.ticket)
     return _packed(new), queue, tokens, tickets, step + 1
 
@@ -174,6 +176,7 @@ def _decode_step(
       cache.replace(index=_ring_column(cache, waiting, slots.step))
       for cache, waiting in zip(slots.caches, queue.caches, strict=True)
   )
+  # Rows of the batch: all slots of the first stream, then all of the next.
   hidden, caches = model.forward(
       params, config, slots.token.T.reshape(-1, 1),
       positions=positions.T.reshape(-1, 1), cache=caches, return_hidden=True,
