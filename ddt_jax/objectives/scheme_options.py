@@ -93,7 +93,7 @@ def pick(name: str, **options: Any) -> dict[str, Any]:
   for option in options:
     if option not in known:
       raise errors.InputError(
-          f'loss.{option} is an option of no objective; known are'
+          f'loss has {option!r}, an option of no objective; known are'
           f' {", ".join(sorted(known))}'
       )
   return {'name': name} | {k: v for k, v in options.items() if k in taken}
