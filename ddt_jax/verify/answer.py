@@ -8,12 +8,12 @@ _THOUGHTS = re.compile(r'</?think(?:ing)?>')
 # `\boxed{`, or without braces `\boxed 5`, `\boxed\pi`. An escaped character is one
 # token, so that \{ opens nothing.
 _BOX_TOKEN = re.compile(
-    r'(?P<slashes>\\+)(?:boxed|fbox)(?:\s*(?P<open>\{)|'
+    r'(?P<slashes>(?<!\\)\\+)(?:boxed|fbox)(?:\s*(?P<open>\{)|'
     r'(?![A-Za-z])\s*(?P<bare>[-+]?\d+(?:\.\d+)?|[A-Za-z]\b|\\pi\b))'
     r'|\\.|[{}]', re.DOTALL)
-_FIRST_BOX = re.compile(r'\\+(?:boxed|fbox)')
+_FIRST_BOX = re.compile(r'(?<!\\)\\+(?:boxed|fbox)')
 _BLANK = re.compile(r'(?:\\[ld]dots|\\cdots|[\s.…?_$])*')
-_PERCENT = re.compile(r'\s*\$?\s*\\?%')
+_PERCENT = re.compile(r' ?\$? ?\\?%')
 _LINE = re.compile(r'[^\n\r\u2028\u2029\x85]+')
 _MARKUP = '*_` \t'
 _QUOTED = re.compile(r'["“‘\'](.*)["”’\']')
@@ -41,23 +41,20 @@ def extract_boxed(text: str) -> str | None:
   first = _FIRST_BOX.search(text)
   if first is None:
     return None
-  found, opened = None, []  # opened: (content's start, box or None) of each brace
+  boxes, opened = [], []  # opened: (content's start, box or None) of each brace
   for token in _BOX_TOKEN.finditer(text, first.start()):
-    content = box = None
     if token['bare']:
-      content, box = token['bare'], token
+      boxes.append((token, *token.span('bare'), token.end()))
     elif token['open'] or token[0] == '{':
       opened.append((token.end(), token if token['open'] else None))
     elif token[0] == '}' and opened:
-      begin, box = opened.pop()
-      content = text[begin:token.start()]
-    if box is None:
-      continue
-    if _BLANK.fullmatch(content):
-      found = found or ''
-    else:
-      found = _whole(text, content, box, token.end())
-  return found
+      start, box = opened.pop()
+      if box:
+        boxes.append((box, start, token.start(), token.end()))
+  for box, start, end, after in reversed(boxes):
+    if not _BLANK.fullmatch(text, start, end):
+      return _whole(text, text[start:end], box, after)
+  return '' if boxes else None
 
 
 def _whole(text: str, content: str, box: re.Match, end: int) -> str:
@@ -77,19 +74,18 @@ def _after(text: str, marker: str) -> str | None:
   """The rest of the line after the last marker that has one, or the next line."""
   name = marker.rstrip(': ')
   colon = r'[\s*_]*:' if name != marker.rstrip() else r'[\s*_]*:?'
-  found = None
-  for match in re.finditer(re.escape(name) + colon, text):
-    found = found or ''
+  matches = list(re.finditer(re.escape(name) + colon, text))
+  for match in reversed(matches):
     line = _LINE.search(text, match.end())
     while line and not line[0].strip(_MARKUP):
       line = _LINE.search(text, line.end())
-    if line:
-      found = unmarked(line[0])
-  return found
+    if line and (found := unmarked(line[0])):
+      return found
+  return '' if matches else None
 
 
 def unmarked(text: str) -> str:
   """Text without markup, a closing full stop, or quotes around it."""
   text = text.strip(_MARKUP).rstrip(f'{_MARKUP}.')
   quoted = _QUOTED.fullmatch(text)
-  return unmarked(quoted[1]) if quoted else text
+  return quoted[1].strip(_MARKUP).rstrip(f'{_MARKUP}.') if quoted else text

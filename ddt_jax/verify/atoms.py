@@ -111,24 +111,33 @@ class Parser(cursor.Cursor):
 
   def mixed(self, whole: Fraction):
     r"""2\frac12, 2 1/2: a whole number and a proper fraction of whole numbers."""
-    start = self.at
-    if self.kind == r'\frac':
-      part = self.power()
-    elif self.kind == 'number' and self.next.space and (
-        self.tokens[self.at + 1].kind == '/'):
-      top = self.advance().value
+    kinds = [t.kind for t in self.tokens[self.at:self.at + 3]]
+    if self.numeric_fraction():
       self.advance()
-      part = tree.Op('/', (top, self.expect('number').value))
+      top = self.argument(2)
+      bottom = self.argument(1)
+    elif kinds == ['number', '/', 'number'] and self.next.space:
+      top, _, bottom = self.advance().value, self.advance(), self.advance().value
     else:
-      return whole
-    if isinstance(part, tree.Op) and part.head == '/':
-      top, bottom = part.args
-      if {type(top), type(bottom)} == {Fraction}:
-        if not 0 < top < bottom or {top.denominator, bottom.denominator} != {1}:
-          raise Abstain('a mixed number or a product')
-        return whole + top / bottom
-    self.at = start
-    return whole  # a factor before a fraction
+      return whole  # perhaps a factor before a fraction
+    if (not 0 < top < bottom or {top.denominator, bottom.denominator} != {1}
+        or self.kind == '^'):
+      raise Abstain('a mixed number or a product')
+    return whole + top / bottom
+
+  def numeric_fraction(self) -> bool:
+    r"""Whether \frac12 or \frac{1}{2} follows."""
+    at = self.at + 1
+    if self.kind != r'\frac' or self.tokens[at].kind == 'number' and (
+        len(self.tokens[at].text) == 2):
+      return self.kind == r'\frac'
+    for _ in range(2):
+      if [t.kind for t in self.tokens[at:at + 3]] == ['{', 'number', '}']:
+        at += 2
+      elif self.tokens[at].kind != 'number':
+        return False
+      at += 1
+    return True
 
   def letters(self):
     """A run of letters: a constant, a function, a product, a point, a name."""
@@ -163,15 +172,25 @@ class Parser(cursor.Cursor):
       raise Abstain('a prime')
     if self.kind != '(' or self.next.space or len(name.partition('_')[0]) > 1:
       return name
-    start = self.at
+    if not self.is_called(name):
+      return name
     inner = self.brackets()
-    point = isinstance(inner, tree.Group) and name.isupper()
-    # y(x) = ... defines a function; otherwise y(x + 1) is a product.
-    if point or name in 'fghFGHP' or isinstance(inner, str) and self.kind == '=':
-      inner = inner.items if isinstance(inner, tree.Group) else (inner,)
-      return self.op('call', name, *inner)
-    self.at = start
-    return name
+    return self.op('call', name, *(
+        inner.items if isinstance(inner, tree.Group) else (inner,)))
+
+  def is_called(self, name: str) -> bool:
+    """Whether brackets after a letter are those of f(x), y(x) = ..., P(3, 4)."""
+    kinds = [t.kind for t in self.tokens[self.at:]]
+    if name in 'fghFGHP' or kinds[1:4] == ['word', ')', '=']:
+      return True
+    if not name.isupper():
+      return False  # y(x + 1) is a product
+    depth = 0
+    for kind in kinds:
+      depth += (kind in _CLOSE) - (kind in (')', ']', r'\}', r'\rangle'))
+      if depth == 0 or depth == 1 and kind == ',':
+        return depth == 1
+    return False
 
   def brackets(self):
     opened = self.advance().kind

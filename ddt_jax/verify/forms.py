@@ -5,11 +5,13 @@ A plus-minus becomes its values, x = 1, x = 2 a named list, inequalities joined 
 """
 from fractions import Fraction
 import itertools
+import math
 
 from ddt_jax.verify import tree
 from ddt_jax.verify import values
 from ddt_jax.verify.tokens import Abstain
 
+MAX_VALUES = 32  # of a list, each plus-minus counted
 MAX_SIGNS = 4  # plus-minus signs in one expression
 
 MINUS_INFINITY = tree.Op('*', (Fraction(-1), 'oo'))
@@ -37,12 +39,14 @@ def _reduce_group(group: tree.Group):
       return group
     choices = [_signs(x) if tree.contains(x, '±', '∓') else [x]
                for x in group.items]
+    _limit(math.prod(map(len, choices)))
     return tree.Group('', '', tuple(
         group._replace(items=items) for items in itertools.product(*choices)))
   items = []
   for item in map(reduce, group.items):
     inner = isinstance(item, tree.Group) and not item.opened
     items.extend(item.items if inner else [item])
+  _limit(len(items))
   named = [x.name for x in items if isinstance(x, tree.Named)]
   if group.opened or not named:
     return group._replace(items=tuple(items))
@@ -51,6 +55,11 @@ def _reduce_group(group: tree.Group):
     return _one_name(named[0], group, [
         x.value if isinstance(x, tree.Named) else x for x in items])
   return group._replace(items=tuple(items))
+
+
+def _limit(count: int) -> None:
+  if count > MAX_VALUES:
+    raise Abstain(f'more than {MAX_VALUES} values in a list')
 
 
 def _one_name(name: str, group: tree.Group, parts: list):

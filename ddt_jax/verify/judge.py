@@ -32,6 +32,8 @@ def judge(got: str, want: str, algebra=None) -> tuple[bool | None, str] | None:
       return None, 'an answer with too many parts'
     except Abstain as e:
       return None, str(e)
+    except Exception as e:  # a bug of ours costs one answer, not a run of hours
+      return None, f'the verifier failed: {type(e).__name__}: {e}'
   return equal, 'equal to the answer' if equal else 'differs from the answer'
 
 

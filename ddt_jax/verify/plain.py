@@ -41,6 +41,7 @@ def same_choice(got: str, want: str) -> tuple[bool | None, str]:
 
 def _letters(text: str) -> set[str] | None:
   text = _WRAPPED.sub(r'\1', text).replace('\\', ' ').strip('$ *_`')
+  text = ' '.join(text.split())  # so that no pattern counts spaces in many ways
   if _LETTERS.fullmatch(text):
     return set(re.findall(r'(?<![A-Z])[A-J](?![A-Z])', text.upper()))
   match = _CHOICE.fullmatch(text)

@@ -8,6 +8,7 @@ from ddt_jax.verify import tree
 from ddt_jax.verify.tokens import Abstain
 
 MAX_BITS = 1 << 17  # of any number that evaluating an expression can produce
+MAX_NESTED = 4  # roots, sines and other functions within functions
 MAX_EXPANDED = 32  # power of a sum
 
 
@@ -15,9 +16,17 @@ def check_size(node) -> None:
   """Abstains from an answer that holds a number of more than `MAX_BITS` bits."""
   if isinstance(node, tree.Op):
     _bound(node)
+    if _nested(node) > MAX_NESTED:
+      raise Abstain(f'more than {MAX_NESTED} functions within functions')
   elif isinstance(node, tuple):
     for part in node:
       check_size(part)
+
+
+def _nested(node: tree.Expr) -> int:
+  if not isinstance(node, tree.Op):
+    return 0
+  return (node.head not in _EXACT or node.head == 'sqrt') + max(map(_nested, node.args))
 
 
 def _bound(node: tree.Expr) -> int:

@@ -1,6 +1,7 @@
 """Right, wrong and abstained answers; workers that hang, die or are orphaned."""
 
 import contextlib
+import functools
 import os
 import pathlib
 import signal
@@ -98,6 +99,10 @@ HOSTILE = {
     'two-storied tower in an interval': '(9^{9^{9}}, 1)',
     'many roots': ', '.join(rf'\sqrt{{{n}}}' for n in range(2, 99)),
     'digits': '1' * 900,
+    'functions of functions': r'\sin ' * 150 + 'x',
+    'logarithms of logarithms': r'\ln(' * 19 + 'x' + ')' * 19,
+    'sums of sums': r'\sum_{a=1}^{99}\sum_{b=1}^{99}\sum_{c=1}^{99}abc',
+    'plus-minus signs': '(' + ','.join([r'\pm1'] * 16) + ')',
     'length': '1+' * 100_000 + '1',
     'nested fractions': r'\frac{1}{' * 100 + '2' + '}' * 100,
     'nested parentheses': '(' * 400 + '1' + ')' * 400,
@@ -138,6 +143,31 @@ def test_hostile_answers_are_abstained_from_before_they_cost(verdicts, name):
   start = time.monotonic()
   assert verify.verify(boxed(HOSTILE[name]), '1').reason == reason
   assert time.monotonic() - start < 3  # most of it is the import of sympy
+
+
+@pytest.mark.parametrize('content', [
+    'x(' * 19 + '1' + ')' * 19, r'2\frac{1}{' * 19 + '3' + '}' * 19,
+    functools.reduce(lambda inner, _: rf'\{{{inner},{inner}\}}', range(6), '1'),
+    '5 ' + 'm s ' * 200, '1' + '+1' * 490, r'\text{' * 19 + 'x' + '}' * 19])
+def test_no_way_of_nesting_is_read_many_times_over(content):
+  start = time.monotonic()
+  for answer in ('1', content.replace('1', '2')):
+    judge.judge(content, answer)
+  assert time.monotonic() - start < 1
+
+
+@pytest.mark.parametrize('response', [
+    '\\' * 480_000, '\\' * 480_000 + 'boxed{5}', r'\boxed{' * 60_000 + '}' * 60_000,
+    (r'\boxed{5}' + ' ' * 90) * 4_800, r'\boxed' + ' ' * 480_000, '#' * 480_000,
+    'Answer:\n' * 60_000, 'Answer: ' + '"' * 480_000, 'A' + ' ' * 480_000 + '!',
+    r'\text{' * 80_000, '(A,' * 100_000])
+def test_a_long_response_costs_linear_time(response):
+  start = time.monotonic()
+  for marker in (verify.BOX, 'Answer:', '####'):
+    for kind in ('math', 'text', 'choice'):
+      verify.verify(response, 'A', kind=kind, marker=marker)
+  verify.verify(rf'\boxed{{{response}}}', 'A', kind='choice')
+  assert time.monotonic() - start < 5  # quadratic time would be minutes
 
 
 @pytest.mark.parametrize('response,extracted', [
