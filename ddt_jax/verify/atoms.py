@@ -5,6 +5,7 @@ import re
 
 from ddt_jax.verify import cursor
 from ddt_jax.verify import tree
+from ddt_jax.verify import units
 from ddt_jax.verify.tokens import Abstain
 from ddt_jax.verify.tokens import Token
 
@@ -156,6 +157,8 @@ class Parser(cursor.Cursor):
       return self.subscripted(word)  # a segment AB is one name
     if not is_factor(self.next):
       raise self.unclear()
+    if len(word) > 1 and units.lookup(word):
+      raise Abstain('a unit within an expression, or a product of letters')
     self.split([self.next._replace(value=c, text=c) for c in word])
     return self.subscripted(self.advance().value)
 

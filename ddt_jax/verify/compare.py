@@ -100,7 +100,8 @@ class Comparison:
     if isinstance(a, tree.Named) and isinstance(b, tree.Named):
       if a.name == b.name:
         return self.same(a.value, b.value)
-      if not all(tree.is_expr(x.value) and tree.symbols(x.value) for x in (a, b)):
+      if not all(x.name.isidentifier() and tree.is_expr(x.value)
+                 and tree.symbols(x.value) for x in (a, b)):
         raise Abstain('different names')
       return self._same_relation(*(
           tree.Relation('=', x.name, x.value) for x in (a, b)))

@@ -103,6 +103,7 @@ class _Parser(terms.Parser):
       if ((opened and closed and (self.next.space or letter.upright)) or stopped
           or closed and letter.upright) and (
               self.kind in ('number', 'word', '(', 'currency', '{')
+              and self.word not in ('and', 'or')
               or self.kind[0] == '\\' and self.kind[1:].isalpha()):
         return tree.Choice(letter.value, self.items())
     self.at = start
@@ -127,8 +128,8 @@ class _Parser(terms.Parser):
       raise Abstain(f'more than {MAX_ITEMS} items in a list')
     if len({isinstance(x, tree.Words) for x in found}) == 2:
       raise Abstain('words beside mathematics')
-    if len({isinstance(x, tree.Quantity) for x in found}) == 2:
-      raise Abstain('units on some of several numbers')
+    if len({getattr(x, 'unit', None) for x in found}) > 1:
+      raise Abstain('several numbers that do not have the same unit')
     return found[0] if len(found) == 1 else tree.Group('', '', tuple(found), joint)
 
   def item(self):
@@ -153,11 +154,10 @@ class _Parser(terms.Parser):
 
   def phrase(self):
     """Words that are no mathematics, up to the next separator; None if not."""
-    start, first, text = self.at, self.next, self.words()
+    start, text = self.at, self.words()
     ended = self.word or self.kind in ('end', ',', ';', ')', r'\}', '}', '=')
-    if text and ended and not (
-        first.value in atoms.FUNCTIONS
-        or self.at == start + 1 and atoms.is_factor(first)):
+    if ended and not all(
+        atoms.is_factor(t) for t in self.tokens[start:self.at] if t.kind == 'word'):
       plain = text.casefold().replace('-', ' ')
       if plain in _NUMERALS:
         return Fraction(_NUMERALS[plain])

@@ -18,7 +18,7 @@ def same(a, b, same_value: Callable[[tree.Expr, tree.Expr], bool]) -> bool:
     a, b = b, a
   if isinstance(b, tree.Quantity):
     return _same_units(a, b, same_value)
-  if tree.symbols(b):  # 7 m and 7m, where m is a letter
+  if tree.symbols(b) & dict(a.unit).keys():  # 7 m and 7m, where m is a letter
     return same_value(_product(a), b)
   equal = same_value(a.value, b)
   dimension, factor = units.measure(a.unit)

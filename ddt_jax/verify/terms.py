@@ -47,7 +47,8 @@ class Parser(atoms.Parser):
         if divided:
           raise Abstain('1/2x can be read in two ways')
         braced, factor = self.kind == '{', self.power()
-        if braced and isinstance(factor, Fraction):
+        if braced and (isinstance(factor, Fraction) or isinstance(node, Fraction)
+                       and tree.contains(factor, '/') and not tree.symbols(factor)):
           raise Abstain('numbers side by side')
         node = self.op('*', node, factor)
       else:

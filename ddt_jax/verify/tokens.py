@@ -64,7 +64,8 @@ _TOKEN = re.compile(r"""
     (?P<space>(?:\s|~|\\[,;:!>\ ]|\\q?quad(?![A-Za-z]))+)
   | (?P<skip>\\(?:left|right|middle|[bB]igg?[lrm]?|boxed|fbox|limits
       |(?:display|text|script)style)(?![A-Za-z])\.?
-      |\\(?:text)?color\s*\{\w+\})
+      |\\(?:text)?color\s*\{\w+\}
+      |\\(?:math(?:rm|bf|it|sf)|boldsymbol|bm|rm|bf|it)(?!\s*\{|[A-Za-z]))
   | (?P<wrap>\\(?:text(?:bf|it|rm|sf|tt|sc|md|up|normal)?|math(?:rm|bf|it|sf|tt
       |normal)|mbox|hbox|operatorname\*?|bm|boldsymbol)\s*\{)
   | (?P<degree>\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|\\degree(?![A-Za-z])

@@ -1,4 +1,4 @@
-"""1,060 pairs after public reports of what answer checkers get wrong.
+"""1,259 pairs after public reports of what answer checkers get wrong.
 
 Of `pairs.jsonl`, `never` lists the verdicts that would be faults. Abstaining where
 `expected` is True or False is a miss, of which a few are left.
