@@ -45,8 +45,7 @@ def _same_texts(got: str, want: str, comparison: compare.Comparison) -> bool:
   if got == want:
     return True
   a, b = grammar.parse(got), grammar.parse(want)
-  values.check_size(a)
-  values.check_size(b)
+  values.check_size((a, b))
   if comparison.same(a, b):
     return True
   if {c.swapcase() for c in _single_letters(got)} & _single_letters(want):

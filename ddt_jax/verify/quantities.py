@@ -32,12 +32,18 @@ def same(a, b, same_value: Callable[[tree.Expr, tree.Expr], bool]) -> bool:
     return False
   if equal and a.tight:
     raise Abstain('a unit or a letter beside a number')
-  if not equal and (
-      a.unit == (('degree', 1),) and not isinstance(b, Fraction)  # radians?
-      or any(same_value(tree.Op('*', (a.value, scale)), b)
-             for scale in units.scales(a.unit))):
+  if not equal and _is_conversion(a, b, same_value):
     raise Abstain('a unit on one side only')  # 100 cm and 1, which can be in metres
   return equal
+
+
+def _is_conversion(a: tree.Quantity, b: tree.Expr, same_value) -> bool:
+  """Whether a number may be a quantity in another unit of its dimension."""
+  scales = units.scales(a.unit)
+  if type(a.value) is type(b) is Fraction:
+    return bool(a.value) and b / a.value in scales
+  return a.unit == (('degree', 1),) or any(  # degrees may be radians
+      same_value(tree.Op('*', (a.value, scale)), b) for scale in scales)
 
 
 def _same_units(a: tree.Quantity, b: tree.Quantity, same_value) -> bool:

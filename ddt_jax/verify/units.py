@@ -102,6 +102,7 @@ def lookup(word: str) -> str | None:
   return None
 
 
+@functools.cache
 def measure(unit: Unit) -> tuple[tuple[tuple[str, int], ...], Fraction | None]:
   """(dimension, factor to the dimension's base unit)."""
   powers, factor = {}, Fraction(1)
