@@ -37,6 +37,16 @@ ELSEWHERE = {
     'num_generations': 'curate.samples',
     'max_completion_length': 'curate.max_new_tokens',
 }
+# Options that stood elsewhere in earlier versions; old commands go on working.
+MOVED = {
+    'optim.batch': 'train.batch',
+    'optim.epochs': 'train.epochs',
+    'optim.micro_batches': 'train.micro_batches',
+    'optim.across_rounds': 'train.across_rounds',
+    'optim.max_skipped_in_a_row': 'train.max_skipped_in_a_row',
+    'evaluation.workers': 'verifier.workers',
+    'evaluation.timeout_s': 'verifier.timeout_s',
+}
 # What is not the same there.
 NOTES = {
     'train.batch': 'of a step, over all devices',
@@ -46,6 +56,8 @@ NOTES = {
 
 def define_config(default: str) -> None:
   """Defines --config and its overrides; an unknown field ends the process.
+
+  An option that has moved is taken under its old name, with a note.
 
   Args:
     default: the config file where none is given.
@@ -57,10 +69,15 @@ def define_config(default: str) -> None:
     _fail(f'--config={file}: there is no such file')
   get_config = runpy.run_path(file)['get_config']
   config = get_config(argument) if argument else get_config()
-  for word in sys.argv[1:]:
+  for i, word in enumerate(sys.argv):
     override = re.match(r'--?config\.([\w.]+)', word)
-    if override and not _has(config, override[1]):
+    if not override or _has(config, override[1]):
+      continue
+    new = MOVED.get(override[1])
+    if new is None or not _has(config, new):
       _fail(unknown(override[1], config))
+    print(f'config.{override[1]} is now config.{new}', file=sys.stderr)
+    sys.argv[i] = word.replace(override[1], new, 1)
   config_flags.DEFINE_config_file('config', default)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from experiments.run import options
 from tests.support import commands
+from tests.support import paths
 
 CONFIGS = ('idft', 'score')
 
@@ -27,7 +28,6 @@ def test_every_field_misspelt_once_is_named(name):
 
 @pytest.mark.parametrize('wrong, meant', [
     ('optim.learning_rate', 'optim.lr'),
-    ('optim.batch', 'train.batch'),
     ('train.batch_size', 'train.batch'),
     ('curate.beta', 'hint.beta'),
     ('opt.lr', 'optim.lr'),
@@ -41,6 +41,18 @@ def test_the_option_that_is_meant(wrong, meant):
 def test_names_of_other_trainers_lead_to_fields_that_exist():
   _, known = fields('idft')
   assert set(options.ELSEWHERE.values()) <= set(known)
+  assert set(options.NOTES) <= set(known)
+
+
+def test_an_option_that_has_moved_is_taken_with_a_note(monkeypatch, capsys):
+  _, known = fields('idft')
+  assert set(options.MOVED.values()) <= set(known)
+  assert not set(options.MOVED) & set(known)
+  monkeypatch.setattr(options.config_flags, 'DEFINE_config_file', lambda *_: None)
+  monkeypatch.setattr(options.sys, 'argv', ['x', '--config.optim.batch=4'])
+  options.define_config(str(paths.ROOT / 'configs' / 'idft.py'))
+  assert options.sys.argv == ['x', '--config.train.batch=4']
+  assert 'config.optim.batch is now config.train.batch' in capsys.readouterr().err
 
 
 def test_what_nothing_resembles_lists_the_sections():
