@@ -179,6 +179,10 @@ def check_options(c, names: list[str]) -> None:
       ('batch.tokens', c.batch.tokens)):
     if value < 1:
       raise errors.InputError(f'{name}={value}: at least 1')
+  lengths = c.calibration.lengths
+  if not lengths or not all(isinstance(n, int) and n > 0 for n in lengths):
+    raise errors.InputError(
+        f'calibration.lengths={lengths}: numbers of tokens, e.g. (16,64)')
 
 
 def open_file(

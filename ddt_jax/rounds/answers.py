@@ -10,6 +10,7 @@ from ddt_jax import engine
 from ddt_jax import errors
 from ddt_jax import hinted_decode
 from ddt_jax import model
+from ddt_jax import sampling
 from ddt_jax import verify
 from ddt_jax.data import chat
 from ddt_jax.data import prompts
@@ -63,6 +64,11 @@ class Rewriting:
 
   def __post_init__(self):
     check_sampling('hint', self.temperature, self.top_p)
+    sampling.check_order(self.order)
+    hinted_decode.check_mixture(
+        hinted_decode.Mixture(
+            self.beta, self.center, self.schedule, tuple(self.bounds)),
+        vocab_size=2)
 
   def prompt_template(self) -> prompts.Template:
     """The template's content; InputError where there is no such template."""

@@ -90,6 +90,9 @@ def test_rows_are_bounded_by_tokens_on_each_device():
     ('rounds', 0, 'rounds=0'),
     ('curate.temperature', -1.0, 'curate.temperature=-1.0'),
     ('hint.top_p', 0.0, 'hint.top_p=0.0'),
+    ('hint.bounds', ('low', 'high'), 'hint.bounds'),
+    ('hint.schedule', 'linaer', 'hint.schedule'),
+    ('hint.order', 'first', 'order'),
     ('evaluation.top_p', 1.5, 'evaluation.top_p=1.5'),
     ('validation.every', -1, 'validation.every=-1'),
 ])

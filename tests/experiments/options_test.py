@@ -1,5 +1,6 @@
 """Mistyped options: one line, and the nearest right one."""
 
+import functools
 import importlib
 
 import pytest
@@ -73,3 +74,19 @@ def test_a_mistake_ends_the_command_with_one_message(flags, said):
   assert done.returncode == 2
   assert said in done.stderr and done.stderr.startswith('error: ')
   assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_every_field_of_a_wrong_type_is_one_error(name, monkeypatch):
+  config, known = fields(name)
+  for field in known:
+    value = functools.reduce(getattr, field.split('.'), config)
+    if isinstance(value, str | tuple):
+      continue  # the commands' own checks look at these
+    word = f'--config.{field}=[wrong'
+    argv = ['x', f'--config={paths.ROOT}/configs/{name}.py', word]
+    monkeypatch.setattr(options.sys, 'argv', argv)
+    values = options.flags.FlagValues()
+    options.config_flags.DEFINE_config_file('config', flag_values=values)
+    with pytest.raises(options.flags.Error, match=field):
+      values(argv)
