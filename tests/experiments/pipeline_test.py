@@ -88,6 +88,13 @@ def test_three_rows_by_hand_train_and_a_second_call_resumes(tmp_path):
   assert 'config.train.epochs: 3 -> 4' in other.stderr
 
 
+def test_a_row_without_an_answer_is_trained_on_and_not_verified(tmp_path):
+  data = write_rows(
+      tmp_path / 'mine.jsonl', [*ROWS, {**ROWS[0], 'problem': 'Why?', 'answer': ''}])
+  done = commands.run(*command(tmp_path / 'run', data), '--check')
+  assert '4 problems to train on' in done.stdout
+
+
 def test_check_shows_counts_and_one_example_and_trains_nothing(tmp_path):
   data = write_rows(tmp_path / 'mine.jsonl')
   done = commands.run(*command(tmp_path / 'run', data), '--check')
@@ -134,11 +141,10 @@ def test_periods_of_0_and_no_samples_are_off(tmp_path):
 
 @pytest.mark.parametrize('rows, options, said', [
     (['{"problem": "x", "solution": '], {}, 'mine.jsonl:4: '),
-    ([json.dumps(ROWS[0] | {'answer': ''})], {}, 'mine.jsonl:4: '),
     ([json.dumps({'problem': 'x', 'answer': '1'})], {}, 'solution'),
     ([json.dumps(ROWS[0] | {'solution': '1 ' * 50_000})],
      {'data.overlong': 'error'}, 'mine.jsonl:4: 1000'),
-], ids=['broken', 'empty answer', 'missing column', 'overlong'])
+], ids=['broken', 'missing column', 'overlong'])
 def test_a_bad_row_is_named_before_any_work(tmp_path, rows, options, said):
   data = write_rows(tmp_path / 'mine.jsonl')
   data.write_text(data.read_text() + ''.join(row + '\n' for row in rows))
