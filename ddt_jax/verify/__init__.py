@@ -102,6 +102,7 @@ def verify_all(pairs: Sequence[tuple[str, str]], *,
     raise ValueError(f'workers must be at least 1, not {workers}.')
   for one in dict.fromkeys(kinds):
     check_kind(one)
+  # Most pairs are decided in this process. Only the rest go to processes.
   verdicts = [_verify_quickly(*pair, k, m)
               for pair, k, m in zip(pairs, kinds, markers, strict=True)]
   hard = [i for i, verdict in enumerate(verdicts) if verdict is None]
@@ -149,6 +150,7 @@ def _verify_quickly(
   if kind not in KINDS:
     return None
   got = extract(response, marker)
+  # The response was asked for a marked answer, so its absence is wrong.
   if got is None:
     missing = 'boxed answer' if marker == BOX else repr(marker)
     return Verdict(False, None, f'no {missing}')
@@ -172,6 +174,7 @@ def _job(response: str, answer: str, kind: str, marker: str) -> tuple[str, str, 
 def _bare(answer: str, marker: str) -> str:
   """The reference, which may be bare, marked, or end as in GSM8K: `#### 72`."""
   for sign in (marker, BOX, '####'):
+    # Cheap test first. Of \boxed{ it is 'box', which \fbox holds, too.
     if sign[1:4] in answer and (marked := extract(answer, sign)):
       return marked
   return answer.strip()

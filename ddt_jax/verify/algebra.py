@@ -52,6 +52,7 @@ def same(a: tree.Expr, b: tree.Expr) -> bool:
   # The base of a plain log is e or 10, or any other: if it matters, who knows?
   verdicts = {_equal(_expr(a, base), _expr(b, base))
               for base in (sympy.E, sympy.Integer(10), sympy.Symbol('base'))}
+  # ln 2 / ln 3 is the same in any base, ln 2 is not.
   if len(verdicts) == 2:
     raise Abstain('a logarithm of unknown base')
   return verdicts.pop()
@@ -63,10 +64,14 @@ def same_relation(a: tree.Relation, b: tree.Relation) -> bool:
   (op, x), (other_op, y) = map(_one_side, (a, b))
   if op != other_op:
     raise Abstain('relations of different kinds')
+  # x - 2 = 0 and 2x - 4 = 0: their quotient is a number. For an inequality it must
+  # be positive, since a negative one turns the sign.
   ratio = sympy.cancel(x / y)
   if ratio.is_number and ratio.is_finite and (
       op in ('=', '!=') and ratio.is_nonzero or ratio.is_positive):
     return True
+  # A point of one curve that is not on the other refutes. None found proves
+  # nothing.
   if op == '=' and (_leaves(x, y) or _leaves(y, x)):
     return False
   raise Abstain('relations not shown to be equivalent')
@@ -78,6 +83,7 @@ def same_set(a, b) -> bool:
   known: list[sympy.Expr] = []  # one form for equal ends of intervals
 
   def end(node: tree.Expr) -> sympy.Expr:
+    # sympy orders and unites sets of real numbers only.
     value = _expr(node)
     if value.free_symbols or value.is_extended_real is not True:
       raise Abstain('a set of what are no real numbers')
@@ -88,6 +94,7 @@ def same_set(a, b) -> bool:
     return value
 
   x, y = _set(a, end), _set(b, end)
+  # `is_empty` is None where sympy does not know, so only True counts.
   return x == y or sympy.SymmetricDifference(x, y).is_empty is True
 
 
@@ -125,10 +132,12 @@ def _build(node: tree.Expr, base: sympy.Expr | None) -> sympy.Expr:
   if isinstance(node, Fraction):
     return sympy.Rational(node.numerator, node.denominator)
   if isinstance(node, str):
+    # Plain symbols without assumptions: the answer does not say that x is real.
     return _SYMBOLS.get(node) or sympy.Symbol(node)
   args = [_build(x, base) for x in node.args]
   if node.head == 'log' and len(args) == 1 and base is not None:
     args.append(base)
+  # sympy takes the root of any index, also of n or -2.
   if node.head == 'root' and not args[1].is_positive:
     raise Abstain('a root of unknown index')
   return _HEADS[node.head](*args)
@@ -143,15 +152,20 @@ def _has_plain_log(node: tree.Expr) -> bool:
 def _equal(a: sympy.Expr, b: sympy.Expr) -> bool:
   if a == b:
     return True
+  # sympy keeps rationals and infinities in one exact form: unequal forms differ.
   if a.is_Rational and b.is_Rational or a.is_infinite or b.is_infinite:
     return False
   symbols = sorted(a.free_symbols | b.free_symbols, key=str)
+  # Rational points, unlike floats, keep values exact. Two of them, so that one at
+  # which unequal expressions happen to agree does no harm.
   for start in (7, 11):
     point = {s: sympy.Rational(start + 2 * i, 5 + i) for i, s in enumerate(symbols)}
     if not _agree(a.subs(point), b.subs(point)):
       return False
     if not symbols:
       break
+  # Cheap proofs first. No timeout of math-verify's: it rests on SIGALRM, which
+  # works in a main thread only; `worker` kills what hangs.
   if sympy.expand(a - b) == 0 or sympy.cancel(a - b) == 0 or math_verify.verify(
       b, a, numeric_precision=100, timeout_seconds=None, raise_on_error=True):
     return True
@@ -162,8 +176,11 @@ def _agree(a: sympy.Expr, b: sympy.Expr) -> bool:
   """Whether two numbers agree to more digits than they have."""
   if a.is_Rational and b.is_Rational:
     return a == b
+  # 2^-998 and 2^-999 differ first in their 301st decimal. A fixed precision would
+  # call them equal, as math-verify does.
   digits = 100 + _length(a) + _length(b)
   x, y = (sympy.N(e, digits, maxn=2 * digits, strict=True) for e in (a, b))
+  # Of the digits computed, 20 are left for rounding.
   gap = abs(x - y) > sympy.Float(10, digits)**(20 - digits) * (abs(x) + abs(y))
   if gap not in (sympy.true, sympy.false):
     raise Abstain('no numerical value')
@@ -183,6 +200,7 @@ def _length(expr: sympy.Expr) -> int:
 def _one_side(relation: tree.Relation) -> tuple[str, sympy.Expr]:
   """(=, != , < or <=, left minus right)."""
   op, left, right = relation
+  # One direction only, so that x > 2 and 2 < x become the same.
   if op[0] == '>':
     op, left, right = op.replace('>', '<'), right, left
   return op, _expr(left) - _expr(right)

@@ -12,10 +12,14 @@ _BOX_TOKEN = re.compile(
     r'(?![A-Za-z])\s*(?P<bare>[-+]?\d+(?:\.\d+)?|[A-Za-z]\b|\\pi\b))'
     r'|\\.|[{}]', re.DOTALL)
 _FIRST_BOX = re.compile(r'(?<!\\)\\+(?:boxed|fbox)')
+# Boxes that a template left open: \boxed{\ldots}, \boxed{?}, \boxed{___}.
 _BLANK = re.compile(r'(?:\\[ld]dots|\\cdots|[\s.…?_$])*')
+# \boxed{25}\%, \boxed{25}$\%$: the sign stands outside the box.
 _PERCENT = re.compile(r' ?\$? ?\\?%')
+# Also U+2028, U+2029 and U+0085, which end a line but are no \n.
 _LINE = re.compile(r'[^\n\r\u2028\u2029\x85]+')
 _MARKUP = '*_` \t'
+# Answer: "Paris"
 _QUOTED = re.compile(r'["“‘\'](.*)["”’\']')
 
 
@@ -46,11 +50,13 @@ def extract_boxed(text: str) -> str | None:
     if token['bare']:
       boxes.append((token, *token.span('bare'), token.end()))
     elif token['open'] or token[0] == '{':
+      # Every brace is pushed, so that the } of \frac{1}{2} does not close its box.
       opened.append((token.end(), token if token['open'] else None))
     elif token[0] == '}' and opened:
       start, box = opened.pop()
       if box:
         boxes.append((box, start, token.start(), token.end()))
+  # The last one that says something: a trailing empty box is no answer.
   for box, start, end, after in reversed(boxes):
     if not _BLANK.fullmatch(text, start, end):
       return _whole(text, text[start:end], box, after)
@@ -65,6 +71,7 @@ def _whole(text: str, content: str, box: re.Match, end: int) -> str:
   content = content.strip()
   if percent := _PERCENT.match(text, end):
     content += percent[0].strip(' $')
+  # -\boxed{5} means -5, but in x-\boxed{5} the minus belongs to x.
   if re.search(r'(?<![\w)}\]-])-$', text[max(0, box.start() - 2):box.start()]):
     content = f'-{content}'
   return content
@@ -72,11 +79,13 @@ def _whole(text: str, content: str, box: re.Match, end: int) -> str:
 
 def _after(text: str, marker: str) -> str | None:
   """The rest of the line after the last marker that has one, or the next line."""
+  # "**Answer**: 5" also counts, so the colon may follow markup.
   name = marker.rstrip(': ')
   colon = r'[\s*_]*:' if name != marker.rstrip() else r'[\s*_]*:?'
   matches = list(re.finditer(re.escape(name) + colon, text))
   for match in reversed(matches):
     line = _LINE.search(text, match.end())
+    # "**Answer:**" alone on its line: the answer is on the next one.
     while line and not line[0].strip(_MARKUP):
       line = _LINE.search(text, line.end())
     if line and (found := unmarked(line[0])):

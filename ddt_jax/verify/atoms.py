@@ -10,6 +10,8 @@ from ddt_jax.verify.tokens import Abstain
 from ddt_jax.verify.tokens import Token
 
 MAX_TERMS = 100  # of a finite sum
+# Both limits bound the work by the text alone, so verdicts do not depend on the
+# machine.
 MAX_SIZE = 2_000  # numbers and letters in all of its terms
 
 FUNCTIONS = frozenset(
@@ -21,6 +23,7 @@ GREEK = frozenset(
     'Psi Omega ell'.split())
 _CONSTANTS = {r'\pi': 'pi', r'\infty': 'oo', r'\emptyset': tree.Group(r'\{', r'\}', ())}
 _WORDS = {'pi': 'pi', 'infinity': 'oo', 'inf': 'oo'}
+# ( and [ may close each other: half-open intervals (0, 1] and [0, 1).
 _CLOSE = {'(': ')]', '[': ')]', r'\{': (r'\}',), r'\langle': (r'\rangle',)}
 # Runs of letters that are products. Longer ones are words.
 _PRODUCT = re.compile(r'[a-z]{1,2}|[A-Z]|[x-z]+|abc|abcd|pqr|[A-Z][a-z]|[a-z][A-Z]')
@@ -31,6 +34,7 @@ def is_factor(token: Token) -> bool:
   word = token.value
   if word in _WORDS or word in FUNCTIONS or word == 'sqrt' or len(word) == 1:
     return True
+  # "no" looks like a product of two letters; in an answer it is a word.
   return bool(_PRODUCT.fullmatch(word)) and word != 'no' and not token.upright
 
 
@@ -75,6 +79,7 @@ class Parser(cursor.Cursor):
       return self.finite_sum('+' if kind == r'\sum' else '*')
     if kind == r'\mathbb':
       return self.number_set()
+    # \angle ABC is the name of an angle.
     if kind == r'\angle' and self.word:
       return self.advance().value
     self.at -= 1
@@ -91,6 +96,7 @@ class Parser(cursor.Cursor):
       return self.atom()
     if not token.text.isdigit() or len(token.text) > digits:
       raise self.unclear()  # \sqrt12 may be 2 or the root of 12
+    # As TeX does: \frac12 is 1/2, \frac{1}23 is 1/2 times 3.
     self.split([token._replace(value=Fraction(int(c)), text=c) for c in token.text])
     return self.advance().value
 
@@ -142,6 +148,7 @@ class Parser(cursor.Cursor):
 
   def letters(self):
     """A run of letters: a constant, a function, a product, a point, a name."""
+    # The order matters: "sin" and "pi" would also pass for products of letters.
     word = self.next.value
     if word in FUNCTIONS:
       self.advance()
@@ -157,6 +164,7 @@ class Parser(cursor.Cursor):
       return self.subscripted(word)  # a segment AB is one name
     if not is_factor(self.next):
       raise self.unclear()
+    # 3cm+2: "cm" is a unit, or c times m.
     if len(word) > 1 and units.lookup(word):
       raise Abstain('a unit within an expression, or a product of letters')
     self.split([self.next._replace(value=c, text=c) for c in word])
@@ -184,10 +192,13 @@ class Parser(cursor.Cursor):
   def is_called(self, name: str) -> bool:
     """Whether brackets after a letter are those of f(x), y(x) = ..., P(3, 4)."""
     kinds = [t.kind for t in self.tokens[self.at:]]
+    # P is the probability, or a point's name as in P(3, 4).
     if name in 'fghFGHP' or kinds[1:4] == ['word', ')', '=']:
       return True
     if not name.isupper():
       return False  # y(x + 1) is a product
+    # A(2, 5) is a point: a comma at the outermost level, which a product A(x + 1)
+    # has not.
     depth = 0
     for kind in kinds:
       depth += (kind in _CLOSE) - (kind in (')', ']', r'\}', r'\rangle'))
@@ -202,11 +213,14 @@ class Parser(cursor.Cursor):
         return _CONSTANTS[r'\emptyset']
       if self.word and self.tokens[self.at + 1].kind in (':', '|', r'\mid'):
         self.at += 2  # {x : x > 2}
+    # Brackets start a new context: in |(|x|)| the inner | opens again, and only
+    # round brackets still belong to the sine.
     angle, self.angle = self.angle, self.angle and opened == '('
     absolute, self.absolute = self.absolute, False
     inner = self.items()
     self.angle, self.absolute = angle, absolute
     closed = self.expect(*_CLOSE[opened]).kind
+    # {5} is a set with one item, (5) is just 5.
     if opened == r'\{' and not isinstance(inner, tree.Named | tree.Group):
       return tree.Group(opened, closed, (inner,))
     if isinstance(inner, tree.Group) and not inner.opened:
@@ -261,6 +275,7 @@ class Parser(cursor.Cursor):
     angle, self.angle = self.angle, name in _TRIGONOMETRIC
     bracketed = self.kind in ('(', '{', '[')
     node = self.atom() if bracketed else self.power()
+    # sin(x)^2 can be sin(x^2) or (sin x)^2, \ln 5! likewise.
     if bracketed and self.kind in ('^', '!') or self.kind == r'\degree':
       raise Abstain('the argument of a function can be read in two ways')
     while not bracketed and self.factor_follows() and not self.is_function():
@@ -272,6 +287,7 @@ class Parser(cursor.Cursor):
       node = self.op('log', node, *(() if base is None else (base,)))
     elif base is not None:
       raise self.unclear()
+    # \sin^{-1} x is the inverse function, not 1 / sin x.
     elif power == -1 and name in _TRIGONOMETRIC[:3]:
       return self.op(f'arc{name}', node)
     else:
@@ -293,12 +309,14 @@ class Parser(cursor.Cursor):
     self.expect('}')
     self.expect('^')
     last, body = self.exponent(), self.term()
+    # \sum k + 1: is the 1 summed, too?
     if self.kind in cursor.SIGNS:
       raise Abstain('where a sum ends can be read in two ways')
     if not (isinstance(first, Fraction) and isinstance(last, Fraction)
             and 0 <= last - first < MAX_TERMS
             and first.denominator == last.denominator == 1):
       raise Abstain('a sum without two near whole numbers as its ends')
+    # Written out, so that small sums need no sympy.
     values = [tree.substitute(body, name, first + k)
               for k in range(int(last - first) + 1)]
     if tree.size(body) * len(values) > MAX_SIZE:
@@ -317,6 +335,7 @@ class Parser(cursor.Cursor):
     if environment not in ('pmatrix', 'bmatrix', 'matrix', 'array'):
       raise Abstain('an environment that is no matrix')
     rows = [[self.sum()]]
+    # A trailing \\ before \end begins no row.
     while self.kind in ('&', '\\\\'):
       if self.advance().kind == '&':
         rows[-1].append(self.sum())

@@ -13,6 +13,8 @@ from ddt_jax.verify import tree
 from ddt_jax.verify import values
 from ddt_jax.verify.tokens import Abstain
 
+# Lists within lists are compared pair by pair: without a limit the work grows as a
+# power of the answer's length.
 MAX_COMPARISONS = 5_000  # of parts of two answers
 
 
@@ -35,6 +37,8 @@ class Comparison:
     if self.left < 0:
       raise Abstain(f'more than {MAX_COMPARISONS} comparisons')
     a, b = forms.reduce(a), forms.reduce(b)
+    # Names come before all else: x = 5 may stand against 5, a list or a relation.
+    # Each later test may assume that the kinds above it are ruled out.
     if isinstance(a, tree.Named) or isinstance(b, tree.Named):
       return self._same_named(a, b)
     for x, y in ((a, b), (b, a)):
@@ -54,6 +58,7 @@ class Comparison:
       if isinstance(a, kind) and isinstance(b, kind):
         return compare(a, b)
       if isinstance(a, kind) or isinstance(b, kind):
+        # 1:2 may be the number 1/2, but 1:2:3 is no number, so it is wrong.
         longer = [x for x in (a, b) if isinstance(x, tree.Ratio) and len(x.items) > 2]
         if longer and tree.is_expr(b if longer == [a] else a):
           return False
@@ -69,6 +74,7 @@ class Comparison:
     if a == b:
       return True
     if a in ('oo', forms.MINUS_INFINITY) or b in ('oo', forms.MINUS_INFINITY):
+      # oo - oo has no value.
       if tree.contains(a, '+') or tree.contains(b, '+'):
         raise Abstain('a sum with infinity')
       return False
@@ -84,6 +90,7 @@ class Comparison:
   def _computed(self, a: tree.Computed, b) -> bool:
     *before, last = a.values
     equal = self.same(last, b)
+    # 5 * 4 = 21 with the reference 21: the last value is right, the text is not.
     if not all(self.same(x, last) for x in before):
       raise Abstain('a computation that does not hold')
     return equal
@@ -123,6 +130,7 @@ class Comparison:
       return self._same_group_and_other(group, other)
     if any(isinstance(x, tree.Named) for x in a.items + b.items):
       return self._same_systems(a, b)
+    # A bare list and a set are unordered; (1, 2) is a point, in order.
     loose = {a.opened, b.opened} <= {'', r'\{'}
     if loose:
       return self._same_items(a.items, b.items)
@@ -130,6 +138,7 @@ class Comparison:
         map(self.same, a.items, b.items))
     if (a.opened, a.closed) == (b.opened, b.closed):
       return equal
+    # (1, 2) against a bare 1, 2: wrong if the items differ, undecided otherwise.
     if '' in (a.opened, b.opened) or r'\{' in (a.opened, b.opened):
       if len(a.items) != len(b.items) or not self._same_items(a.items, b.items):
         return False
@@ -154,15 +163,18 @@ class Comparison:
   def _same_items(self, a: tuple, b: tuple) -> bool:
     """Equality of lists in any order; abstains if only repetitions differ."""
     pairs = [[self._known_same(x, y) for y in b] for x in a]
+    # Rows and columns of the table "a[i] is b[j]".
     lines = [*pairs, *zip(*pairs, strict=True)] if a and b else [*a, *b]
     if not (a and b):
       return not lines
     if all(line.count(True) == 1 for line in lines) and len(a) == len(b):
       return True
+    # An item that surely has no partner refutes, whatever else cannot be compared.
     if any(True not in line and None not in line for line in lines):
       return False
     if any(None in line for line in lines):
       raise Abstain('items that cannot be compared')
+    # {2, 2} against {2}: one root twice, or a slip?
     if len(a) != len(b) or any(
         row.count(True) != sum(self.same(x, y) for y in a)
         for x, row in zip(a, pairs, strict=True)):
@@ -185,6 +197,7 @@ class Comparison:
       if ours.keys() != theirs.keys() or len(ours) < len(a.items):
         raise Abstain('different names')
       return all(self.same(ours[name], theirs[name]) for name in ours)
+    # x_1 = 2, x_2 = 3 against 2, 3; but x = 2, y = 3 does not say which is which.
     for system, other in ((a, b), (b, a)):
       if all(isinstance(x, tree.Named) for x in system.items) and (
           len({x.name.partition('_')[0] for x in system.items}) == 1):
@@ -210,6 +223,7 @@ class Comparison:
         for (x, y), (u, v) in itertools.combinations(
             zip(a.items, b.items, strict=True), 2)):
       return False
+    # 12:30 as a ratio is 2:5, as a time it is not.
     if (a.clock or b.clock) and a.items != b.items:
       raise Abstain('a ratio or a time')
     return True
@@ -230,6 +244,8 @@ def _same_words(a, b) -> bool:
     raise Abstain('words against mathematics')
   if a.text == b.text:
     return True
+  # "no solution" and "none" mean the same; so may BCA and ABC, names of a triangle.
+  # Two single words differ.
   if ' ' in a.text + b.text or sorted(a.text) == sorted(b.text) and a.text.isupper():
     raise Abstain('similar words')
   return False
@@ -237,5 +253,6 @@ def _same_words(a, b) -> bool:
 
 def _same_based(a: tree.Based, b: tree.Based) -> bool:
   if a.base == b.base:
+    # As texts: 0101_2 is 101_2. Letters stand for digits above 9.
     return a.digits.lstrip('0') == b.digits.lstrip('0')
   raise Abstain('numbers in different bases')

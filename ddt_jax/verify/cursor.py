@@ -33,6 +33,7 @@ class Cursor:
 
   def advance(self) -> Token:
     token = self.tokens[self.at]
+    # Stays at the end token, so that looking ahead never runs off the list.
     self.at += token.kind != 'end'
     return token
 
@@ -60,10 +61,12 @@ class Cursor:
 
   def op(self, head: str, *args) -> tree.Expr:
     """A node of the tree; `-`, and products of numbers, are written by `*`."""
+    # Sums of lists, sets or words have no meaning here.
     if not all([tree.is_expr(x) for x in args]):
       raise Abstain(f'{head!r} beside what is no number')
     if head == '-':
       return tree.Op('+', (args[0], tree.Op('*', (Fraction(-1), args[1]))))
+    # -5 becomes a number at once: most answers then compare without algebra.
     if head == '*' and args[0] == -1 and type(args[1]) is Fraction:
       return -args[1]
     if head in '+*' and isinstance(args[0], tree.Op) and args[0].head == head:

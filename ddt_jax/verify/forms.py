@@ -12,6 +12,7 @@ from ddt_jax.verify import values
 from ddt_jax.verify.tokens import Abstain
 
 MAX_VALUES = 32  # of a list, each plus-minus counted
+# n signs make 2^n values.
 MAX_SIGNS = 4  # plus-minus signs in one expression
 
 MINUS_INFINITY = tree.Op('*', (Fraction(-1), 'oo'))
@@ -33,6 +34,7 @@ def reduce(node):
 
 
 def _reduce_group(group: tree.Group):
+  # A point (±1, 2) becomes the list (1, 2), (-1, 2).
   if group.opened not in ('', r'\{'):
     signed = any(tree.contains(x, '±', '∓') for x in group.items)
     if not signed:
@@ -50,6 +52,7 @@ def _reduce_group(group: tree.Group):
   named = [x.name for x in items if isinstance(x, tree.Named)]
   if group.opened or not named:
     return group._replace(items=tuple(items))
+  # One letter in all items: the list holds the values of that letter, not a system.
   if isinstance(items[0], tree.Named) and len(set(named)) == 1 and (
       len(named) in (1, len(items))):  # x = 1, x = 2 or x = 1, 2
     return _one_name(named[0], group, [
@@ -65,8 +68,10 @@ def _limit(count: int) -> None:
 def _one_name(name: str, group: tree.Group, parts: list):
   intervals = [is_set(x) or isinstance(x, tree.Group) and is_interval(x)
                for x in parts]
+  # Plain values, as in x = 1, 2: a list under one name.
   if not any(intervals):
     return tree.Named(name, reduce(tree.Group('', '', tuple(parts))))
+  # x < 1 or x > 2 is a union; with a comma it may mean both or either.
   op = {'or': r'\cup', 'and': r'\cap'}.get(group.joint)
   if op is None or not all(intervals):
     raise Abstain('several inequalities without "and" or "or"')
@@ -95,6 +100,7 @@ def _signed(node: tree.Expr, signs, first: int) -> tree.Expr:
   if not isinstance(node, tree.Op):
     return node
   if node.head in '±∓':
+    # In a ± b ∓ c the signs are opposite, so ∓ draws none of its own.
     sign = next(signs) if node.head == '±' else -first
     return tree.Op('*', (Fraction(sign), _signed(node.args[0], signs, first)))
   return tree.Op(node.head, tuple(_signed(x, signs, first) for x in node.args))
@@ -110,6 +116,7 @@ def is_interval(node: tree.Group) -> bool:
       map(tree.is_expr, node.items)):
     return False
   low, high = node.items
+  # A point has no infinite coordinate.
   if low == MINUS_INFINITY or high == 'oo':
     return True
   low, high = values.rational(low), values.rational(high)

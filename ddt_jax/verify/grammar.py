@@ -26,6 +26,7 @@ from ddt_jax.verify import tree
 from ddt_jax.verify import units
 from ddt_jax.verify.tokens import Abstain
 
+# Most answers are such numbers; 400 digits as `tokens.MAX_DIGITS`.
 _PLAIN = re.compile(r'-?\d{1,400}(?:\.\d{1,400})?')
 
 MAX_ITEMS = 16  # of a list: comparisons grow with the square
@@ -33,6 +34,7 @@ MAX_ITEMS = 16  # of a list: comparisons grow with the square
 _RELATIONS = ('=', '<', '>', '<=', '>=', '!=', r'\in')
 _SETS = (r'\cup', r'\cap', r'\setminus')
 _CHOICES = 'ABCDEFGHIJ'
+# \text{The final answer is } 5
 _LEAD = re.compile(r'(?:so |thus |therefore |hence )?(?:the )?(?:final |correct )?'
                    r'(?:answer|result|value)(?: is)? ?')
 _UNITS, _TENS = (
@@ -40,9 +42,11 @@ _UNITS, _TENS = (
         'zero one two three four five six seven eight nine ten eleven twelve '
         'thirteen fourteen fifteen sixteen seventeen eighteen nineteen',
         'twenty thirty forty fifty sixty seventy eighty ninety'))
+# zero to ninety-nine, written with a space in place of the hyphen.
 _NUMERALS = {word: n for n, word in enumerate(_UNITS)} | {
     tens + rest: 20 + 10 * i + n for i, tens in enumerate(_TENS)
     for n, rest in enumerate([''] + [f' {x}' for x in _UNITS[1:10]])}
+# Spellings of one statement.
 _PHRASES = {'dne': 'does not exist', 'no real root': 'no real solution'}
 _ALL_REAL = re.compile(r'(?:all|any|every)(?: the)? reals?(?: numbers?)?'
                        r'|(?:the )?real numbers')
@@ -53,6 +57,7 @@ _PARTS = {name: Fraction(1, 2 + i) for i, name in enumerate(_ORDINALS)} | {
 _COMPOUND = {'degrees celsius': 'celsius', 'degrees fahrenheit': 'fahrenheit',
              'degree celsius': 'celsius', 'degree fahrenheit': 'fahrenheit',
              'per cent': 'percent', 'per mille': 'permille'}
+# square meters, sq. ft, cubic cm
 _POWERS = {'square': 2, 'sq': 2, 'cubic': 3, 'cu': 3}
 
 
@@ -122,12 +127,14 @@ class _Parser(terms.Parser):
       elif not separator:
         break
       found.append(self.item())
+    # 1,234; 5 may be grouped digits or three items.
     if len(separators) == 2:
       raise Abstain('two kinds of separators')
     if len(found) > MAX_ITEMS:
       raise Abstain(f'more than {MAX_ITEMS} items in a list')
     if len({isinstance(x, tree.Words) for x in found}) == 2:
       raise Abstain('words beside mathematics')
+    # 3 and 5 cm: do the first also have a unit?
     if len({getattr(x, 'unit', None) for x in found}) > 1:
       raise Abstain('several numbers that do not have the same unit')
     return found[0] if len(found) == 1 else tree.Group('', '', tuple(found), joint)
@@ -156,6 +163,7 @@ class _Parser(terms.Parser):
     """Words that are no mathematics, up to the next separator; None if not."""
     start, text = self.at, self.words()
     ended = self.word or self.kind in ('end', ',', ';', ')', r'\}', '}', '=')
+    # xy = 2 begins with letters that are a product, so it is no phrase.
     if ended and not all(
         atoms.is_factor(t) for t in self.tokens[start:self.at] if t.kind == 'word'):
       plain = text.casefold().replace('-', ' ')
@@ -163,6 +171,8 @@ class _Parser(terms.Parser):
         return Fraction(_NUMERALS[plain])
       if _ALL_REAL.fullmatch(plain):
         return 'ℝ'
+      # "no solutions" is "no solution". One or two letters
+      # keep their case: they may be names.
       plain = re.sub(r'\b(solution|root|number|value)s\b', r'\1', text.casefold())
       return tree.Words(_PHRASES.get(plain, plain if len(text) > 2 else text))
     self.at = start
@@ -185,6 +195,7 @@ class _Parser(terms.Parser):
     if not all(map(tree.is_expr, items)):
       raise Abstain('a ratio of what are no numbers')
     written = [t.text for t in self.tokens[start:self.at]]
+    # 12:30; with spaces or more digits it is a ratio.
     clock = len(written) == 3 and re.fullmatch(r'\d?\d:[0-5]\d', ''.join(written))
     return tree.Ratio(tuple(items), bool(clock))
 
@@ -197,10 +208,12 @@ class _Parser(terms.Parser):
     value = self.sum()
     if currency and negative:
       value = self.op('*', Fraction(-1), value)
+    # 3 quarters, 5 hundredths
     part = _PARTS.get(self.word.removesuffix('s'))
     if part and isinstance(value, Fraction):
       self.advance()
       return value * part
+    # 7m may be seven metres or 7 times m; "7 m" with a space is a quantity.
     tight = not self.next.space and not self.next.upright and len(self.word) == 1
     unit = self.unit()
     if currency and unit and unit != currency:
@@ -234,6 +247,7 @@ class _Parser(terms.Parser):
         self.advance()
       elif self.kind == '*':
         self.advance()
+    # Only at the end of what it measures: in "5 m n" the m is a factor.
     if found and sign == 1 and (
         self.kind in ('end', ',', ';', ')', ']', r'\}', '}', ':', *_RELATIONS)
         or self.word in ('and', 'or')):
@@ -265,6 +279,8 @@ class _Parser(terms.Parser):
         self.advance()
         self.accept('.')
       name = self.word
+      # Short symbols count only after a number, or two letters after a closing
+      # brace or pi.
       if first and power == 1 and len(name) < 3 and not token.upright and not (
           before.kind == 'number' or len(name) == 2 and before.kind in ('}', ')', r'\pi')):
         return None  # x m is a product
@@ -274,10 +290,12 @@ class _Parser(terms.Parser):
     if name is None:
       return None
     self.advance()
+    # sq. ft.
     if self.kind == '.' and self.tokens[self.at + 1].kind == 'word':
       self.advance()
     if self.accept('^'):
       exponent = self.exponent()
+      # Areas, volumes and rates; m^x is no unit.
       if exponent not in (-3, -2, -1, 1, 2, 3):
         return None
       power *= int(exponent)

@@ -11,7 +11,9 @@ from ddt_jax.verify import values
 from ddt_jax.verify.tokens import Abstain
 
 MAX_ANSWER = 1_000  # characters, inside the box
+# Python refuses int() of more than 4300 digits; 400 is `tokens.MAX_DIGITS`.
 _INTEGER = re.compile(r'-?\d{1,400}')
+# 1,234 is one number, two numbers, or 1.234 in other countries.
 _COMMA = re.compile(r'(?<=\d),(?=\d)')
 
 
@@ -21,6 +23,7 @@ def judge(got: str, want: str, algebra=None) -> tuple[bool | None, str] | None:
   `algebra`, the module, decides what is no rational number. Without it the result
   is None where it would be needed.
   """
+  # The fast way for most answers; the grammar would decide the same.
   if _INTEGER.fullmatch(got) and _INTEGER.fullmatch(want):
     equal = int(got) == int(want)  # most answers
   else:
@@ -48,8 +51,11 @@ def _same_texts(got: str, want: str, comparison: compare.Comparison) -> bool:
   values.check_size((a, b))
   if comparison.same(a, b):
     return True
+  # n against N: a slip of the pen, or another quantity?
   if {c.swapcase() for c in _single_letters(got)} & _single_letters(want):
     raise Abstain('a letter in both cases')
+  # Only before a False: if another reading of a comma makes them equal, nobody
+  # knows.
   for text, other in ((got, b), (want, a)):
     for variant in _other_commas(text):
       if _reads_as(variant, other, comparison):
@@ -65,6 +71,7 @@ def _other_commas(text: str) -> set[str]:
   """A text whose commas between digits separate, group, or mark decimals."""
   if not _COMMA.search(text):
     return set()
+  # 1.234,5 is how much of Europe writes 1,234.5.
   swapped = text.translate(str.maketrans(',.', '.,'))
   return {_COMMA.sub(', ', text), _COMMA.sub('', text), swapped} - {text}
 

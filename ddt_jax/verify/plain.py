@@ -5,18 +5,22 @@ import unicodedata
 
 from ddt_jax.verify import answer
 
+# \text{Paris}, \mathrm{B}
 _WRAPPED = re.compile(r'\\(?:text|math)\w*\s*\{([^{}]*)\}')
 # B, (B), B., B) 12, B: twelve, Option B, the answer is (B)
 _CHOICE = re.compile(
     r'(?:the )?(?:correct |final )?(?:answer|option|choice)?(?: is)?:?\s*'
     r'(?:\(\s*([A-Z])\s*\)|([A-Z])(?=[).:,]|\s*$|\s+[-–—]\s))[).:,]*\s*(.*)',
     re.IGNORECASE | re.DOTALL)
+# Several choices at once: A, C and (D)
 _LETTERS = re.compile(r'[(\s]*[A-J][)\s]*(?:(?:,|and|&|\s)[(\s]*[A-J][)\s]*)+',
                       re.IGNORECASE)
 
 
 def normal(text: str) -> str:
   """Normal form of words: the only notion of equality that they have."""
+  # Full-width letters and ligatures become plain. For words only: in mathematics
+  # NFKC turns 5² into 52.
   text = unicodedata.normalize('NFKC', text)
   text = _WRAPPED.sub(r'\1', text).strip('$')
   text = re.sub(r'\s*,\s*', ', ', ' '.join(text.split()))

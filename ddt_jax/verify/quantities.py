@@ -18,12 +18,15 @@ def same(a, b, same_value: Callable[[tree.Expr, tree.Expr], bool]) -> bool:
     a, b = b, a
   if isinstance(b, tree.Quantity):
     return _same_units(a, b, same_value)
+  # Here the other side uses the unit's symbol as a letter.
   if tree.symbols(b) & dict(a.unit).keys():  # 7 m and 7m, where m is a letter
     return same_value(_product(a), b)
   equal = same_value(a.value, b)
   dimension, factor = units.measure(a.unit)
+  # 5k, 3M: `units` lists them without a factor, since they may be letters.
   if not dimension and factor is None:
     raise Abstain('a unit, or a letter for thousands or millions')
+  # 25% is 0.25. Against 25 the question decides, which is unknown here.
   if not dimension:
     if same_value(tree.Op('*', (a.value, factor)), b):
       return True
@@ -52,6 +55,7 @@ def _same_units(a: tree.Quantity, b: tree.Quantity, same_value) -> bool:
   (ours, x), (theirs, y) = units.measure(a.unit), units.measure(b.unit)
   if ours != theirs or None in (x, y):
     raise Abstain('different units')
+  # The question may ask for one of the units.
   if same_value(tree.Op('*', (a.value, x)), tree.Op('*', (b.value, y))):
     raise Abstain('the same in other units')
   return False

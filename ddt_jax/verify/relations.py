@@ -16,6 +16,7 @@ def relation(ops: list[str], sides: list):
     return tree.Named(name_of(sides[0]), sides[1])
   if set(ops) == {'='}:
     return _equality(sides)
+  # 1 < x < 3 has one direction; 1 < x > 3 or 1 < x = 3 is unclear.
   if len(set(op.strip('=') for op in ops)) > 1 or len(ops) > 2:
     raise Abstain('not understood: a chain of several relations')
   return _inequality(ops, sides)
@@ -38,11 +39,13 @@ def name_of(node) -> str | None:
 
 
 def _equality(sides: list):
+  # x = 5 and 5 = x; but x = x + 1 defines nothing, so the name must be new.
   for name, values in ((sides[0], sides[1:]), (sides[-1], sides[-2::-1])):
     known = name_of(name)
     if known is not None and not any(
         _free(value) & _free(_head(name)) for value in values):
       return tree.Named(known, _computed(values))
+  # 5 * 4 = 20 has no letter: a computation, whose last value counts.
   if not any(_free(side) for side in sides):
     return _computed(sides)
   if len(sides) > 2:
@@ -80,6 +83,7 @@ def _inequality(ops: list[str], sides: list):
   bounds = [side for i, side in enumerate(sides) if i not in names]
   if not all(map(tree.is_expr, sides)):
     raise Abstain('an inequality between what are no numbers')
+  # x > 2, 1 < x < 3: the set of values of that letter.
   if len(names) == 1 and not any(map(tree.symbols, bounds)) and (
       len(ops) == 1 or names == [1]):
     return tree.Named(sides[names[0]], _interval(ops, sides, names[0]))
@@ -92,9 +96,11 @@ def _interval(ops: list[str], sides: list, at: int):
   if '!=' in ops:
     hole = tree.Group(r'\{', r'\}', (sides[1 - at],))
     return tree.SetOp(r'\setminus', 'ℝ', hole)
+  # Unbounded until a side bounds it.
   low, high = (tree.Op('*', (Fraction(-1), 'oo')), '('), ('oo', ')')
   for i, op in enumerate(ops):
     bound = sides[i + 1] if at == i else sides[i]
+    # The letter is on the right, as in 2 < x: read it as x > 2.
     if at != i:
       op = _OPPOSITE[op]
     if op[0] == '>':

@@ -23,11 +23,13 @@ class Parser(atoms.Parser):
     if sign and sign != '+':
       node = (self.op('*', Fraction(-1), node) if sign == '-'
               else self.op(sign, node))
+    # A plus before a list or set; +5 is fine.
     elif sign and not tree.is_expr(node):
       raise self.unclear()
     while sign := SIGNS.get(self.kind):
       self.advance()
       right = self.term()
+      # ℝ - {0} is a difference of sets.
       if sign == '-' and (node == 'ℝ' or isinstance(node, tree.Group)):
         node = tree.SetOp(r'\setminus', node, right)
       elif sign in '+-':
@@ -44,8 +46,10 @@ class Parser(atoms.Parser):
       elif self.accept('/'):
         node, divided = self.op('/', node, self.power()), True
       elif self.factor_follows():
+        # (1/2) x or 1/(2x)
         if divided:
           raise Abstain('1/2x can be read in two ways')
+        # 2{3} and 5{\frac12}: a product, a mixed number, or digits set apart.
         braced, factor = self.kind == '{', self.power()
         if braced and (isinstance(factor, Fraction) or isinstance(node, Fraction)
                        and tree.contains(factor, '/') and not tree.symbols(factor)):
@@ -63,6 +67,8 @@ class Parser(atoms.Parser):
     return self.kind in _FACTORS or self.kind == '|' and not self.absolute
 
   def at_unit(self) -> bool:
+    # Parses and goes back: a unit belongs to the whole quantity, not to this
+    # factor.
     start = self.at
     found = self.unit()
     self.at = start
@@ -72,13 +78,16 @@ class Parser(atoms.Parser):
     node = self.atom()
     if self.accept('!'):
       node = self.op('!', node)
+      # n!! is not (n!)!.
       if self.kind == '!':
         raise Abstain('a double factorial')
+    # sin 30° needs radians. Elsewhere degrees are a unit and stay one.
     if self.kind == r'\degree' and self.angle:
       self.advance()
       node = self.op('*', node, tree.Op('/', ('pi', Fraction(180))))
     if self.accept('^'):
       node = self.op('^', node, self.exponent())
+      # TeX refuses 2^3^4 as well.
       if self.kind == '^':
         raise Abstain('an exponent on an exponent without braces')
     if self.kind == '!' and isinstance(node, tree.Op) and node.head == '^':

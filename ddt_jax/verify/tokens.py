@@ -37,6 +37,7 @@ class Token(NamedTuple):
 
 # NFKC is not for mathematics: it turns 5² into 52.
 _SUPERSCRIPTS = dict(zip('⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ', '0123456789+-n', strict=True))
+# x₁ as x_{1}
 _SUBSCRIPTS = dict(zip('₀₁₂₃₄₅₆₇₈₉', '0123456789', strict=True))
 _GREEK = ('alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu '
           'xi omicron pi rho varsigma sigma tau upsilon phi chi psi omega').split()
@@ -60,6 +61,10 @@ _SCRIPTS = [
     (re.compile(f'[{"".join(table)}]+'), prefix, str.maketrans(table))
     for prefix, table in (('^', _SUPERSCRIPTS), ('_', _SUBSCRIPTS))]
 
+# The first alternative that matches wins, so the order matters: `repeat` before
+# `number`, both before the single characters. `skip` is layout without meaning:
+# \left, \big, \displaystyle, \color{red}. `wrap` sets its argument upright or bold:
+# \text{cm}, \mathbf{x}. `repeat` reads 0.1(6), `number` also 1{,}234 and 1\,000.
 _TOKEN = re.compile(r"""
     (?P<space>(?:\s|~|\\[,;:!>\ ]|\\q?quad(?![A-Za-z]))+)
   | (?P<skip>\\(?:left|right|middle|[bB]igg?[lrm]?|boxed|fbox|limits
@@ -93,6 +98,7 @@ _SAME = {
     r'\dots': r'\ldots', r'\measuredangle': r'\angle',
 }
 _LETTERS = ('mathit', 'mathbf', 'mathnormal', 'bm', 'boldsymbol')  # are no units
+# Groups of three digits: 1,234, 1{,}234, 1\,234. So 12,34 is a list.
 _GROUPED = re.compile(r'[1-9]\d{0,2}(,\d{3})+|[1-9]\d{0,2}(\{,\}\d{3})+'
                       r'|[1-9]\d{0,2}((?:\\[,;:! ])\d{3})+')
 _SEPARATOR = re.compile(r',|\{,\}|\\[,;:! ]')
@@ -107,6 +113,7 @@ def tokenize(text: str) -> list[Token]:
   Raises:
     Abstain: at a character that nothing here begins with, or if it is too large.
   """
+  # Most answers are ASCII and skip both tables.
   if not text.isascii():
     for pattern, prefix, table in _SCRIPTS:
       text = pattern.sub(
@@ -114,6 +121,7 @@ def tokenize(text: str) -> list[Token]:
     text = text.translate(_CHARACTERS)
   if '$' in text or '\\' in text:
     text = _DELIMITED.sub(lambda m: m[1] or m[2] or '', text)
+  # Before the loop, so that hostile nesting costs nothing.
   check_size(text)
   tokens, braces = [], []  # braces: of each open one (is written, upright before)
   space = upright = False
@@ -138,6 +146,7 @@ def tokenize(text: str) -> list[Token]:
       kind = '{'
       if not shown:
         continue
+    # The brace of \text{...} was not written as a token, so its end is not either.
     elif kind == '}' and braces:
       shown, upright = braces.pop()
       if not shown:
@@ -148,6 +157,7 @@ def tokenize(text: str) -> list[Token]:
       kind, value = 'number', _repeating(written)
     elif group == 'number':
       kind = 'number'
+      # The number may be shorter than the match: of 1,2,3 it takes the 1.
       written, value = _number(written, in_list=lists > 0)
       at = match.start() + len(written)
       if '.' in written and re.match(r'\(\d+\)', text[at:]):
@@ -159,6 +169,7 @@ def tokenize(text: str) -> list[Token]:
           r'\{(\w+)', written)[1]
     elif kind in ('$', r'\$'):
       kind, value = 'currency', '$'
+    # The depth decides whether a comma groups digits, see `_number`.
     lists += (kind in _OPEN_LISTS) - (kind in _CLOSE_LISTS)
     tokens.append(Token(kind, value, written, space, upright))
     space = False
@@ -168,6 +179,7 @@ def tokenize(text: str) -> list[Token]:
   return tokens
 
 
+# After these TeX takes one argument: of x^\text{ab} the braces have to stay.
 _TAKES_ONE = ('^', '_', r'\frac', r'\sqrt', r'\binom')
 _OPEN_LISTS, _CLOSE_LISTS = ('(', '[', r'\{'), (')', ']', r'\}')
 
@@ -178,6 +190,7 @@ def _number(text: str, in_list: bool) -> tuple[str, Fraction]:
   In a list a comma separates: (1,234) has two items.
   """
   digits, e, exponent = text.replace('E', 'e').partition('e')
+  # Fraction('1e999999999') would fill the memory.
   if exponent and abs(int(exponent)) > MAX_EXPONENT:
     raise Abstain(f'an exponent beyond {MAX_EXPONENT}')
   whole, dot, decimals = digits.partition('.')
@@ -185,6 +198,7 @@ def _number(text: str, in_list: bool) -> tuple[str, Fraction]:
   if separators:
     if _GROUPED.fullmatch(whole) and not (in_list and ',' in separators):
       whole = _SEPARATOR.sub('', whole)
+    # 12{,}5 is how TeX users write a decimal comma.
     elif separators == ['{,}'] and not dot:
       whole, dot, decimals = whole.replace('{,}', '.'), '', ''
     else:
@@ -200,6 +214,7 @@ def _repeating(text: str) -> Fraction:
   r"""0.1(6), 0.1\overline{6}: the last digits without end."""
   start, *_, block = re.findall(r'\d*\.\d*|\d+', text)
   decimals = len(start) - start.index('.') - 1
+  # A block of n digits without end is block / (10^n - 1).
   tail = Fraction(int(block), (10**len(block) - 1) * 10**decimals)
   return Fraction(f'{start}0') + tail
 

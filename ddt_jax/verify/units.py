@@ -64,6 +64,7 @@ _COUNTED = """
     choice handshake subset item object thing part share job task meal serving
     glass spoon fork plate bowl pot left remaining each total altogether more
     """.split()
+# Plurals that dropping an s, or -ies for -y, does not lead back to the name.
 _PLURALS = {'inches': 'inch', 'boxes': 'box', 'feet': 'foot', 'hertz': 'hertz',
             'classes': 'class', 'buses': 'bus', 'dresses': 'dress',
             'glasses': 'glass', 'matches': 'match', 'branches': 'branch',
@@ -76,6 +77,8 @@ _PLURALS = {'inches': 'inch', 'boxes': 'box', 'feet': 'foot', 'hertz': 'hertz',
 @functools.cache
 def _table() -> dict[str, tuple[tuple[tuple[str, int], ...], Fraction | None]]:
   """From name to (dimension, factor); no factor where it is not exact."""
+  # Each counted thing is a dimension of its own. Measures come after and win:
+  # "minute" is 60 s.
   table = {name: (((name, 1),), Fraction(1)) for name in _COUNTED}
   for dimension, measures in _MEASURES.items():
     base = tuple((x.partition('^')[0], int(x.partition('^')[2] or 1))
@@ -93,6 +96,7 @@ def lookup(word: str) -> str | None:
   if word in table:
     return word
   word = word.lower()
+  # Symbols keep their case: "M" is no "m".
   if len(word) < 3:
     return None
   for name in (_PLURALS.get(word), word, word.removesuffix('s'),
@@ -121,6 +125,7 @@ def scales(unit: Unit) -> set[Fraction]:
   for name, power in unit:
     base, scale = _table()[name]
     for other, other_scale in _table().values():
+      # Units without an exact factor (month, gallon) convert into nothing.
       if other == base and None not in (scale, other_scale):
         found.add((scale / other_scale)**power)
   return found - {1}

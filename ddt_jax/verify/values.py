@@ -8,6 +8,7 @@ from ddt_jax.verify import tree
 from ddt_jax.verify.tokens import Abstain
 
 MAX_BITS = 1 << 17  # of any number that evaluating an expression can produce
+# sympy's time grows steeply with nested functions.
 MAX_NESTED = 4  # roots, sines and other functions within functions
 MAX_EXPANDED = 32  # power of a sum
 
@@ -38,6 +39,7 @@ def _bound(node: tree.Expr) -> int:
   args = [_bound(x) for x in node.args]
   needed = 1 + sum(args)
   if node.head == '^':
+    # `check_size` runs before sympy, which evaluates powers of numbers at once.
     exponent = rational(node.args[1])
     if exponent is None:
       needed = args[0] << min(args[1], 64)  # |exponent| < 2^bits
@@ -87,6 +89,7 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction | None:
     return None
   if not base and exponent <= 0:
     raise Abstain('undefined value')
+  # 1^(10^100) is 1; no other base can be raised that far.
   if abs(base) != 1:
     _limited(_bits(base) * abs(exponent.numerator))
   return base ** (exponent.numerator if abs(base) != 1 else exponent.numerator % 2)
@@ -109,6 +112,7 @@ def _binomial(n: Fraction, k: Fraction) -> Fraction | None:
 def _square_root(x: Fraction) -> Fraction | None:
   if x < 0:
     return None
+  # Exact only for squares of fractions. sqrt(2) is left to sympy.
   root = Fraction(math.isqrt(x.numerator), math.isqrt(x.denominator))
   return root if root * root == x else None
 

@@ -45,9 +45,11 @@ def judge_all(jobs: Sequence[tuple[str, str, str]], workers: int,
     except TimeoutError:
       worker.kill()
       return None, f'timeout after {timeout_s} s'
+    # The process ended, or what it wrote is no JSON.
     except (EOFError, OSError, ValueError):
       worker.kill()
       return None, 'worker died'
+    # Not in a finally: a worker that timed out or died is not used again.
     idle.append(worker)
     return tuple(reply)
 
@@ -96,8 +98,10 @@ class Worker:
     """The next line; TimeoutError, or EOFError if there will be none."""
     fd, line = self.process.stdout.fileno(), b''
     poll, deadline = select.poll(), time.monotonic() + timeout_s
+    # Not select.select(): that fails on descriptors above 1023.
     poll.register(fd, select.POLLIN)
     while not line.endswith(b'\n'):
+      # A user's time limit, so wall clock and not processor time.
       if not poll.poll(1000 * max(0.0, deadline - time.monotonic())):
         raise TimeoutError
       chunk = os.read(fd, 1 << 16)
@@ -118,6 +122,8 @@ class Worker:
 def serve(judge: Callable[[str, str, str], tuple[bool | None, str]]) -> None:
   """The worker: answers until its parent closes the pipe or is gone."""
   _, hard = resource.getrlimit(resource.RLIMIT_AS)
+  # Beyond it an allocation raises MemoryError: one hostile pair must not take the
+  # machine's memory.
   soft = _BYTES if hard < 0 else min(_BYTES, hard)  # < 0: none
   resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
   # Replies own the pipe; whatever libraries print goes to stderr.
@@ -133,6 +139,7 @@ def serve(judge: Callable[[str, str, str], tuple[bool | None, str]]) -> None:
   def reply(value):
     print(json.dumps(value), file=replies, flush=True)
 
+  # Before "ready", so that the first pair's time limit does not pay for it:
   judge('math', '2x', 'x+x')  # imports, and the parser's tables
   reply(_READY)
   threading.Thread(target=read, daemon=True).start()
