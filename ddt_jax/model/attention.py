@@ -43,7 +43,8 @@ def visible(
     Array([[[1, 0, 0],
             [1, 1, 0]]], dtype=int32)
   """
-  keys = key_positions[:, None]
+  keys = key_positions[:, None]  # [B, 1, S]
+  # `keys >= 0` drops padding and the cache columns that nothing has written.
   mask = (keys >= 0) & (keys <= positions[..., None])
   if segments is not None:
     of_queries, of_keys = segments
@@ -76,16 +77,20 @@ def attend(
   """
   batch, time, heads, dim = q.shape
   groups, keys = heads // k.shape[1], k.shape[3]
+  # [B, T, N, H] -> [B, K, N / K, T, H]
   q = q.reshape(batch, time, -1, groups, dim).transpose(0, 2, 3, 1, 4)
   # Heads of a group share their keys: one matrix product for all of them.
+  # The queries are scaled, not the scores: they are the smaller array.
   q = q.reshape(batch, -1, groups * time, dim) * dim**-0.5
+  # float32 scores: bfloat16 would round them before the softmax sees them.
   scores = jnp.matmul(q, k, preferred_element_type=wide(q.dtype))
-  scores = scores.reshape(batch, -1, groups, time, keys)
+  scores = scores.reshape(batch, -1, groups, time, keys)  # [B, K, N / K, T, S]
   # A finite floor: a row of -inf would make the softmax and its gradient NaN.
   mask = visible(positions, key_positions, segments)
   scores = jnp.where(mask[:, None, None], scores, -1e30)
   p = jax.nn.softmax(scores).astype(v.dtype)
   y = p.reshape(batch, -1, groups * time, keys) @ v
+  # [B, K, N / K, T, H] -> [B, T, K, N / K, H]
   y = y.reshape(batch, -1, groups, time, dim).transpose(0, 3, 1, 2, 4)
   return y.reshape(batch, time, heads, dim)
 
@@ -123,9 +128,12 @@ def attend_rows(
   if time <= whole:
     every = slice(None)
     return attend(q, k, v, positions, positions, segments(every, every))
+  # Four blocks or more: they compute at most 5/8 of the scores.
   size = min(_BLOCK, -(-time // 4))
+  # Without it the backward would keep the scores of all blocks: [T, T] again.
   block = jax.checkpoint(attend)
   parts = []
+  # A Python loop: the number of keys grows by block, and shapes are static.
   for start in range(0, time, size):
     queries, keys = slice(start, start + size), slice(start + size)
     parts.append(block(

@@ -17,9 +17,11 @@ from ddt_jax.model.config_fields import Fields
 
 FAMILIES = ('qwen2', 'qwen3', 'llama')
 ROPE_TYPES = ('default', 'llama3')
-ADAPTER = 'adapter_config.json'  # marks a folder of peft
+ADAPTER = 'adapter_config.json'  # peft writes it; the base model is elsewhere
 REMAT = {  # what a layer keeps for its backward
     'none': None,  # every activation
+    # Products with weights; those of attention have batch dimensions, and their
+    # [T, S] outputs would be the largest arrays to keep.
     'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     'full': jax.checkpoint_policies.nothing_saveable,  # its input alone
 }
@@ -120,6 +122,7 @@ class ModelConfig:
 def _read_json(path: epath.Path) -> tuple[dict[str, Any], epath.Path]:
   """The fields of a folder's config.json or of the file itself, and that file."""
   file = path / 'config.json' if path.is_dir() else path
+  # Before `not found`: the folder is complete for peft, and lacks only its base.
   if file != path and not file.exists() and (path / ADAPTER).exists():
     raise errors.InputError(
         f'{path}: an adapter ({ADAPTER}) without its base model; merge the'
@@ -130,6 +133,7 @@ def _read_json(path: epath.Path) -> tuple[dict[str, Any], epath.Path]:
     raise errors.InputError(
         f'{file}: not found; model.path must be a Hugging Face folder with a'
         ' config.json')
+  # A git clone without LFS would fail below as "not JSON", which misleads.
   storage.refuse_pointers([file])
   try:
     fields = json.loads(file.read_text())
@@ -156,12 +160,14 @@ def _parse(hf: Fields) -> dict[str, Any]:
       mlp_width=hf.integer('intermediate_size'),
       num_layers=hf.integer('num_hidden_layers'),
       num_heads=heads,
+      # Older Llama files have no such field: a kv head for each query head.
       num_kv_heads=hf.integer(kv_heads) if hf.given(kv_heads) else heads,
       head_dim=_head_dim(hf, family, width, heads),
       rope_theta=_rope_theta(hf),
       rope_scaling=_rope_scaling(hf),
       norm_eps=hf.number('rms_norm_eps', zero=True),
       tied_head=hf.flag('tie_word_embeddings'),
+      # Qwen2's biases and Qwen3's norms have no field: the family fixes them.
       qkv_bias=family == 'qwen2',
       qk_norm=family == 'qwen3',
       max_positions=hf.integer('max_position_embeddings'),
@@ -177,6 +183,7 @@ def _refuse(hf: Fields) -> None:
   """Raises for every field that asks for more than `forward` computes."""
   family, act = hf.text('model_type'), hf.text('hidden_act', 'silu')
   rope, kind = _rope(hf), _rope_type(_rope(hf))
+  # All reasons at once, so that one run names every obstacle.
   refused = {
       f'model_type {family!r}, not one of {FAMILIES}': family not in FAMILIES,
       f'hidden_act {act!r}, not silu': act != 'silu',
@@ -185,9 +192,11 @@ def _refuse(hf: Fields) -> None:
           hf.flag('use_sliding_window'),
       'sliding-window attention (layer_types)':
           any(t != 'full_attention' for t in hf.texts('layer_types')),
+      # Qwen2 has biases on q, k and v whatever the field says.
       'attention_bias': family != 'qwen2' and hf.flag('attention_bias'),
       'mlp_bias': hf.flag('mlp_bias'),
       f'rope type {kind!r}, not default or llama3': kind not in ROPE_TYPES,
+      # transformers 5 nests one object per layer type; only the flat form is read.
       f'rope for each type of layer ({", ".join(rope.objects())})':
           bool(rope.objects()),
       'partial rotary embedding (partial_rotary_factor)': any(

@@ -40,6 +40,7 @@ class Fields:
   def integer(self, name: str, default: Any = _REQUIRED, least: int = 1) -> int:
     """An integer of at least `least` that fits int32."""
     value = self._get(name, default)
+    # In Python True is an int, and would pass for 1.
     if not isinstance(value, int) or isinstance(value, bool):
       raise self.wrong(name, 'an integer')
     if not least <= value <= _MOST:
@@ -70,6 +71,7 @@ class Fields:
 
   def table(self, name: str) -> 'Fields':
     """The fields of an object; empty where the field is absent or null."""
+    # transformers writes null for an object that a model does not use.
     values = self._of(dict, name, {}, 'an object') if self.given(name) else {}
     return Fields(values, self._name(name))
 
@@ -85,6 +87,7 @@ class Fields:
     if not self.given(name):
       return ()
     values = self._values[name]
+    # Models with several EOS tokens write a list, others the bare id.
     values = values if isinstance(values, list) else [values]
     for value in values:
       if isinstance(value, bool) or not isinstance(value, int):
@@ -99,6 +102,7 @@ class Fields:
 
   def wrong(self, name: str, wanted: str) -> errors.InputError:
     """The error for a field whose value is not `wanted`."""
+    # As JSON, so that the message shows what stands in the file: null, true.
     shown = json.dumps(self._values.get(name))
     shown = shown if len(shown) <= 60 else shown[:57] + '...'
     return errors.InputError(f'{self._name(name)} is {shown}, not {wanted}')

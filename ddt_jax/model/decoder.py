@@ -22,7 +22,8 @@ from ddt_jax.model.attention import PADDING
 from ddt_jax.model.config import REMAT
 from ddt_jax.model.config import ModelConfig
 
-# Above this many rows XLA:CPU's packed copy of the head pays for itself.
+# Rows of a decode step, at most, for which XLA:CPU multiplies faster with the head
+# as the left factor. Beyond, its packed copy of the head pays for itself.
 _FEW_ROWS = 64
 
 
@@ -72,6 +73,7 @@ def init_cache(
 
 @functools.cache
 def _block_graph(config: ModelConfig) -> nnx.GraphDef:
+  # Abstract, so no weights are drawn; cached, so each forward need not trace it.
   block = nnx.eval_shape(lambda: layers.Block(config, rngs=nnx.Rngs(0)))
   return nnx.split(block)[0]
 
@@ -91,6 +93,7 @@ def init(config: ModelConfig, key: jax.Array) -> dict[str, Any]:
   """
   embed_key, head_key, layers_key = jax.random.split(key, 3)
 
+  # vmap over keys draws the layers already stacked, with no copy to stack them.
   def layer(key):
     block = layers.Block(config, rngs=nnx.Rngs(params=key))
     return nnx.to_pure_dict(nnx.state(block))
@@ -159,6 +162,7 @@ def next_logits(params: dict[str, Any], hidden: jax.Array) -> jax.Array:
   rows the head is therefore the left factor; a barrier keeps XLA from
   transposing the product back.
   """
+  # One row is a matrix-vector product, which XLA does not pack.
   if not 1 < len(hidden) <= _FEW_ROWS:
     return logits(params, hidden)
 
@@ -169,6 +173,7 @@ def next_logits(params: dict[str, Any], hidden: jax.Array) -> jax.Array:
     )
     return jax.lax.optimization_barrier(y).T
 
+  # Chosen when compiled for a platform, not from the host that traces it.
   return jax.lax.platform_dependent(
       params, hidden, cpu=head_first, default=logits
   )
@@ -223,6 +228,7 @@ def forward(
   else:
     x, caches = _unrolled(params['layers'], config, x, where, caches)
     cache = caches[0] if isinstance(cache, Cache) else caches
+  # x: [B, T, D]
   x = layers.rms_norm(x, params['final_norm']['scale'], config.norm_eps)
   return x if return_hidden else logits(params, x), cache
 
@@ -237,6 +243,7 @@ def _positions(
   """Positions of the tokens and of the columns that the caches then hold."""
   batch, time = tokens.shape
   if positions is None:
+    # [B, 1]: the caches' rows stand one cache after the other, as in `tokens`.
     start = 0 if caches is None else jnp.concatenate(
         [jnp.full((len(c.positions), 1), c.index) for c in caches]
     )
@@ -246,6 +253,7 @@ def _positions(
   )
   if caches is None:
     return where
+  # NumPy: row counts are static, and jnp.split needs static borders.
   ends = np.cumsum([len(c.positions) for c in caches])[:-1]
   return where.replace(
       keys=tuple(
@@ -270,6 +278,8 @@ def _spread(x, mesh):
   """Keeps the rows of x [B, T, D] sharded over data and fsdp."""
   if mesh is None:
     return x
+  # XLA may follow the parameters' layout otherwise, and copy the batch to every
+  # device.
   return jax.lax.with_sharding_constraint(x, sharding.batch_sharding(mesh))
 
 
@@ -291,10 +301,12 @@ def _scanned(stacked, config, x, where, mesh):
 def _unrolled(weights, config, x, where, caches):
   """All layers with caches, one after the other."""
   graph, kept = _block_graph(config), []
+  # No scan: its carry would be one stack, copied in and out at each decode step.
   for i in range(config.num_layers):
     old = [(c.k[i], c.v[i]) for c in caches]
     x, new = nnx.merge(graph, _layer(weights, i))(x, where, old)
     kept.append(new)
+  # From [layer][cache] to [cache][layer], the fields of each `Cache`.
   time = x.shape[1]
   return x, tuple(
       Cache(*zip(*each, strict=True), keys, column + time)

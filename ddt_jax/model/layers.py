@@ -51,6 +51,7 @@ class Linear(nnx.Module):
   def __init__(
       self, fan_in: int, out: int, *, std: float, bias=False, rngs: nnx.Rngs
   ):
+    # [in, out], the transpose of Hugging Face's; `weights` turns it on the way.
     self.kernel = nnx.Param(
         std * jax.random.normal(rngs.params(), (fan_in, out))
     )
@@ -78,6 +79,7 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
   Returns:
     y [..., D] in x's dtype; the mean and the quotient are float32.
   """
+  # float32: the 8 bits of bfloat16 are too few for a sum over D.
   y = x.astype(attention.wide(x.dtype))
   y *= jax.lax.rsqrt(jnp.mean(y**2, -1, keepdims=True) + eps)
   return y.astype(x.dtype) * scale.astype(x.dtype)
@@ -102,10 +104,12 @@ def inverse_frequencies(config: ModelConfig) -> np.ndarray:
   within the original context are divided by `factor`; those that turn more than
   `high_freq_factor` times are kept, and those between are interpolated.
   """
+  # NumPy: a constant of the compiled program, computed once on the host.
   exponent = np.arange(0, config.head_dim, 2, dtype=np.float32)
   freqs = 1 / config.rope_theta ** (exponent / config.head_dim)
   if (s := config.rope_scaling) is None:
     return freqs.astype(np.float32)
+  # Full rotations within the context that the model was first trained on.
   turns = s.original_max_position_embeddings * freqs / (2 * math.pi)
   keep = np.clip(
       (turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor),
@@ -118,6 +122,7 @@ def rope(
     config: ModelConfig, positions: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """cos and sin of the angles at positions [B, T], each [B, T, 1, H / 2]."""
+  # float32: bfloat16 holds integers exactly only up to 256.
   angle = positions[..., None, None].astype(attention.wide(config.dtype))
   angle *= inverse_frequencies(config)
   return jnp.cos(angle), jnp.sin(angle)
@@ -126,6 +131,7 @@ def rope(
 def rotate(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
   """Rotates the pairs (i, i + H / 2) of [B, T, heads, H] by `rope`'s angles."""
   cos, sin = rope
+  # Halves, not neighbours: the layout of the checkpoints of Hugging Face.
   a, b = jnp.split(x.astype(attention.wide(x.dtype)), 2, -1)
   return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(
       x.dtype
@@ -152,10 +158,12 @@ class Attention(nnx.Module):
 
   def __call__(self, x, where: Positions, caches=None):
     c = self.c
+    # [B, T, heads, H]
     q = self.q(x).reshape(*x.shape[:2], c.num_heads, c.head_dim)
     k = self.k(x).reshape(*x.shape[:2], c.num_kv_heads, c.head_dim)
     v = self.v(x).reshape(*x.shape[:2], c.num_kv_heads, c.head_dim)
     if c.qk_norm:
+      # Before rope: a scale per channel does not commute with the rotation.
       q, k = self.q_norm(q), self.k_norm(k)
     q, k = rotate(q, where.rope), rotate(k, where.rope)
     k, v = k.transpose(0, 2, 3, 1), v.swapaxes(1, 2)  # layout of KeysValues
@@ -186,6 +194,7 @@ def attend_cached(
   Returns:
     y [B, T, N, H], and the updated caches.
   """
+  # Static borders between the rows of one cache and those of the next.
   ends = np.cumsum([len(keys) for keys in where.keys])[:-1]
   rows = zip(
       *(jnp.split(x, ends) for x in (q, k, v, where.tokens)), strict=True
@@ -194,11 +203,13 @@ def attend_cached(
   for (q, k, v, positions), keys, column, (old_k, old_v) in zip(
       rows, where.keys, where.columns, caches, strict=True
   ):
+    # A slice update at one column for all rows: XLA does it in place.
     k = jax.lax.dynamic_update_slice_in_dim(
         old_k, k.astype(old_k.dtype), column, 3)
     v = jax.lax.dynamic_update_slice_in_dim(
         old_v, v.astype(old_v.dtype), column, 2)
     updated.append((k, v))
+    # The cache may be stored in fewer bits than the products take.
     k, v = k.astype(q.dtype), v.astype(q.dtype)
     if q.shape[1] == k.shape[3]:
       # The new tokens fill the cache (a prefill), so nothing else is in it and

@@ -10,6 +10,7 @@ _QWEN2_5 = dict(
     rms_norm_eps=1e-6, hidden_act='silu', max_position_embeddings=32768,
     use_sliding_window=False, initializer_range=0.02, eos_token_id=151645,
 )
+# Enough to compile for a model, or to draw fresh weights, without a download.
 SIZES = {
     'Qwen2.5-0.5B': _QWEN2_5 | dict(
         vocab_size=151936, hidden_size=896, intermediate_size=4864,

@@ -26,6 +26,7 @@ def chunk_size(chunk: int | None, rows: jax.Array, head: jax.Array) -> int:
   """
   # Multiples of 128, the lanes of a TPU's vector unit.
   within_memory = _CHUNK_LOGITS // max(len(rows), 1) // 128 * 128
+  # A small vocabulary: a sixteenth of all logits at a time, but 2048 ids or more.
   sixteenth = len(head) // 16 // 128 * 128
   return chunk or min(4096, max(within_memory, 1024), max(sixteenth, 2048))
 
@@ -55,6 +56,7 @@ def realised_logits(
       that another device holds.
     split: whether the head is split over `tensor`.
   """
+  # Row 0 stands in for a target of another device; the mask below removes it.
   inside = (targets >= 0) & (targets < len(head))
   own = head[jnp.where(inside, targets, 0)].astype(rows.dtype)
   z = jnp.where(inside, product('td,td->t', rows, own), 0.0)
@@ -73,8 +75,10 @@ def fold(
   The chunks of `size` rows run in a loop. The remainder is a step of its own,
   because the size of a slice is static.
   """
+  # Qwen's 151936 = 128 x 1187, 1187 a prime: no useful size divides it.
   full, rest = divmod(len(head), size)
   if full:
+    # fori_loop, not scan: `step` slices the head itself, so no copy of it in chunks.
     carry = jax.lax.fori_loop(
         0, full, lambda i, c: step(c, i * size, size), carry)
   return step(carry, full * size, rest) if rest else carry

@@ -30,11 +30,13 @@ def is_split(mesh: Mesh | None, head: jax.Array) -> bool:
     head: [V, D].
   """
   ways = 1 if mesh is None else mesh.shape['tensor']
+  # shard_map needs equal parts; padding would add columns to the softmax.
   return ways > 1 and not len(head) % ways
 
 
 def head_spec(mesh: Mesh | None, head: jax.Array) -> P:
   """The spec of the head inside `shard_map_rows`; P(), so falsy, if it is whole."""
+  # Never over fsdp: shard_map then all-gathers the head once, before any chunk.
   return P('tensor') if is_split(mesh, head) else P()
 
 
@@ -87,7 +89,9 @@ def reduce_head_grad(
     return dw
   over_fsdp = [i for i, axes in enumerate(spec) if axes and 'fsdp' in axes]
   if not over_fsdp:
+    # No axis to scatter along, so every device keeps the whole sum.
     return jax.lax.psum(dw, ROWS[0])
+  # fsdp first: the sum over `data` then moves only a shard.
   dw = jax.lax.psum_scatter(
       dw, 'fsdp', scatter_dimension=over_fsdp[0], tiled=True)
   return jax.lax.psum(dw, 'data')

@@ -73,6 +73,7 @@ class Sums:
       above_and_equal: two bool [T, C], see `compare`; None leaves the fields
         above and equal out.
     """
+    # The largest e^u is 1: no overflow, and mass is at least 1.
     top = jnp.max(z, -1)
     u = z - top[:, None]
     e = jnp.exp(u)
@@ -85,6 +86,7 @@ class Sums:
 
   def relative_to(self, top: jax.Array) -> 'Sums':
     """The same sums relative to another `top`, which is not below this one."""
+    # At -1e10 of an empty part, e^d is 0 and d^2 is still finite: 0, not NaN.
     d = self.top - top
     scale = jnp.exp(d)
     return Sums(
@@ -93,6 +95,7 @@ class Sums:
         scale * (self.first + d * self.mass),
         scale * (self.second + 2 * d * self.first + d * d * self.mass),
         scale * scale * self.pairs,
+        # The raw logit of one part, 0 in all others: a plain sum merges it.
         self.target,
         *(x if x is None else scale * x for x in (self.above, self.equal)),
     )
@@ -114,6 +117,7 @@ class Sums:
     """Statistics of the tokens, if this part is the whole vocabulary."""
     log_mass, mean = jnp.log(self.mass), self.first / self.mass
     return ddt.TokenStats(
+        # The two large terms first: log mass is small beside them.
         log_p=self.target - self.top - log_mass,
         entropy=log_mass - mean,
         # Rounding can make the difference of a certain token negative.
@@ -154,6 +158,7 @@ class TopK:
     ).largest(self.z.shape[1])
 
   def largest(self, k: int) -> 'TopK':
+    # Ties go to the earlier column, hence to the lower id: parts come in order.
     z, order = jax.lax.top_k(self.z, k)
     return TopK(z, jnp.take_along_axis(self.ids, order, -1))
 
@@ -182,5 +187,6 @@ def compare(
 def _logit_of(z, targets):
   """Each row's logit of its target; 0 where the target is no column of z."""
   inside = (targets >= 0) & (targets < z.shape[1])
+  # Column 0 stands in for a target of another part.
   column = jnp.where(inside, targets, 0)[:, None]
   return jnp.where(inside, jnp.take_along_axis(z, column, 1)[:, 0], 0.0)

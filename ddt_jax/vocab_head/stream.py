@@ -109,6 +109,7 @@ def local_stats(
     (TokenStats of [T], [T]).
   """
   first_id = meshes.first_id(head, split)
+  # From token ids to rows of this device's part of the head.
   targets = targets - first_id
   realised = None
   if options.tail:
@@ -116,6 +117,7 @@ def local_stats(
 
   def step(carry, start, size):
     sums, top = carry
+    # z: [T, chunk]
     z = chunks.logits(rows, chunks.slice_rows(head, start, size))
     # Before the temperature: `realised` is without it, too.
     above_and_equal = options.tail and partial_sums.compare(
@@ -133,12 +135,14 @@ def local_stats(
   sums, top = chunks.fold(
       step, empty, head, chunks.chunk_size(options.chunk, rows, head))
   if split:
+    # One pmax and one psum for all fields, after the loop over chunks.
     highest = jax.lax.pmax(sums.top, 'tensor')
     sums = jax.lax.psum(
         sums.relative_to(highest), 'tensor').replace(top=highest)
   stats = sums.stats
   if options.top_k:
     if split:
+      # k logits of each device, not its part of the vocabulary.
       all_devices = jax.lax.all_gather(
           top.replace(ids=top.ids + first_id), 'tensor', axis=1, tiled=True)
       top = all_devices.largest(options.top_k)
@@ -165,6 +169,7 @@ def _forward(options, mesh, hidden, head, targets):
   stats, log_normaliser = meshes.shard_map_rows(
       mesh, local, (meshes.ROWS, split, meshes.ROWS), meshes.ROWS
   )(hidden, meshes.cast_for_gather(mesh, head, hidden.dtype), targets)
+  # [T] log-normalisers give p in the backward; saving p would take [T, V].
   return stats, (hidden, head, targets, stats, log_normaliser)
 
 
@@ -187,12 +192,14 @@ def _backward(options, mesh, saved, g):
       part = chunks.slice_rows(head, start, size).astype(rows.dtype)
       log_p = chunks.logits(rows, part, options.temperature) - log_normaliser
       p, phi = jnp.exp(log_p), log_p + stats.entropy
+      # A comparison fuses with the rest; a scatter of ones would not.
       realised = jnp.arange(size) == (ids - start)[:, None]
       dz = g.log_p * (realised - p) + p * (
           g.varentropy * (phi * phi + 2 * phi - stats.varentropy)
           - g.entropy * phi + 2 * g.collision * (p - stats.collision)
       )
       if options.tail:
+        # ~realised: both sides are rounded, and a target is not above itself.
         above = (log_p > stats.log_p) & ~realised
         equal = (log_p == stats.log_p) | realised
         dz += p * (g.tail * (above - stats.tail) + g.ties * (equal - stats.ties))
@@ -201,6 +208,7 @@ def _backward(options, mesh, saved, g):
         dz += g.top_log_p[:, k, None] * (here - p)
       # In the dtype of the operands: the products would run in float32 otherwise.
       dz = (dz / options.temperature).astype(rows.dtype)
+      # Each row of dw belongs to one chunk, so it is written once and never read.
       dw = jax.lax.dynamic_update_slice_in_dim(
           dw, chunks.product('tv,td->vd', dz, rows), start, 0)
       return dh + chunks.product('tv,vd->td', dz, part), dw

@@ -179,6 +179,7 @@ def _tiled(options, hidden, head, targets, mask, extras):
 
 
 def _forward(options, hidden, head, targets, mask, extras):
+  # Runs where a gradient is taken: saves dh and dw, not what they come from.
   weights_fn, chunk, mesh = options
   grad_spec = meshes.head_grad_spec(mesh, head)
   leaves, tree = jax.tree.flatten(extras)
@@ -211,6 +212,7 @@ def _forward(options, hidden, head, targets, mask, extras):
       more, dw, of_rows = tile(i, dw)
       return loss + more, dw, tiles.put(out, of_rows, i)
 
+    # One tile needs no zeros of [V, D] to add to, and no loop.
     if tiles.most == 1:
       loss, dw, out = tile(0, None)
     else:
@@ -221,6 +223,7 @@ def _forward(options, hidden, head, targets, mask, extras):
           0, tiles.count, step,
           (jnp.float32(0), jnp.zeros(dw.shape, dw.dtype), zeros))
     stats, dh = jax.tree.map(lambda x: tiles.restore(x, mask), out)
+    # Devices differ in their number of tiles: a collective in the loop would hang.
     if mesh is not None:
       loss = jax.lax.psum(loss, meshes.ROWS[0])
     return loss, stats, dh, meshes.reduce_head_grad(mesh, dw, grad_spec)
@@ -263,8 +266,9 @@ def _tile(h, head, y, mask, weights, dw):
   z, sums = chunks.fold(
       forward, (z, partial_sums.Sums.empty(len(y))), head, size)
   stats = ddt.TokenStats(sums.stats.log_p, sums.stats.entropy)
-  w, v = weights(stats)
+  w, v = weights(stats)  # each [T]
   loss = -jnp.sum(jnp.where(mask > 0, mask * w * stats.log_p, 0.0))
+  # where, not a product: 0 times a weight that is not finite is NaN.
   v = jnp.where(mask > 0, mask * v, 0.0)[:, None]
   log_normaliser = sums.log_normaliser[:, None]
 
@@ -292,6 +296,7 @@ def _backward(options, saved, g):
   del options
   dh, dw = saved
   g, _ = g  # of the loss; the statistics are constants
+  # L is a scalar, so its cotangent g scales gradients that exist already.
   return (g * dh).astype(dh.dtype), (g * dw).astype(dw.dtype), None, None, None
 
 

@@ -31,8 +31,10 @@ class Tiling:
     """Tiles of at most `size` rows; mask [T] > 0 marks the supervised ones."""
     n = len(mask)
     size = min(size, n)
+    # False sorts first. Stable, so that rows keep their order within a tile.
     order = jnp.argsort(mask <= 0, stable=True)
     return cls(
+        # n is out of range on purpose: `take` reads 0 there, `restore` never looks.
         jnp.pad(order, (0, -n % size), constant_values=n), jnp.argsort(order),
         -(-jnp.sum(mask > 0) // size), size,
     )
@@ -64,5 +66,6 @@ class Tiling:
   def restore(self, out, mask) -> jax.Array:
     """From the tiles' order to that of the rows; 0 where mask <= 0."""
     out = out[self.inverse].reshape(*mask.shape, *out.shape[1:])
+    # Unsupervised rows of the last tile have values too; rows beyond it are still 0.
     supervised = mask.reshape(*mask.shape, *[1] * (out.ndim - mask.ndim)) > 0
     return jnp.where(supervised, out, 0)
