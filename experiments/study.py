@@ -25,7 +25,7 @@ from experiments.run import lifecycle
 from experiments.run import workdir
 
 _WORKDIR = flags.DEFINE_string(
-    'workdir', '', 'Folder of the runs; default runs/compare/BASE.'
+    'workdir', '', 'Folder of the runs; default runs/study/BASE.'
 )
 _BASE = flags.DEFINE_string('base', 'idft', 'Config: the name of a file in configs/.')
 _OBJECTIVES = flags.DEFINE_list(
@@ -39,7 +39,7 @@ SPLITS = ('target', 'generalisation', 'retained')
 
 
 def study_folder():
-  return storage.path(_WORKDIR.value or f'runs/compare/{_BASE.value}')
+  return storage.path(_WORKDIR.value or f'runs/study/{_BASE.value}')
 
 
 def finished(
