@@ -56,6 +56,8 @@ def collate(
   Raises:
     errors.InputError: no such mask_mode.
   """
+  # Checked before any row, since `collate([], 1, 1)` is how a config's option is
+  # tried.
   if mask_mode not in MASK_MODES:
     raise errors.InputError(
         f'data.mask_mode {mask_mode!r}: choose from {MASK_MODES}')
@@ -64,6 +66,7 @@ def collate(
   mask = np.zeros((rows, time), np.float32)
   positions = np.full((rows, time), model.PADDING, np.int32)
   for row, e in enumerate(examples):
+    # The first token has no predecessor, so it is never a target.
     n = len(e.tokens) - 1
     tokens[row, :n] = e.tokens[:-1]
     targets[row, :n] = e.tokens[1:]
@@ -120,6 +123,8 @@ class Stream(Iterator[Batch]):
       time: length of rows; by default that of the longest example, rounded up.
     """
     time = time or lengths.row_length(examples)
+    # Shuffle before repeat: Grain then draws another order for each epoch. Batching
+    # after repeat lets a batch span two epochs.
     dataset = (
         grain.MapDataset.source(examples)
         .shuffle(seed=seed)

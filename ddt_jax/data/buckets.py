@@ -66,7 +66,9 @@ def by_length(
 def _groups(window, order, batch, time, tokens):
   """Yields (indices, rows, length) of batches that take examples in `order`."""
   while order:
+    # One less: inputs are all tokens but the last.
     length = time or padded_length(len(window[order[0]].tokens) - 1)
+    # Multiples of `batch`, so that the rows divide by the devices of the mesh.
     rows = max(tokens // length // batch, 1) * batch
     yield order[:rows], rows, length
     order = order[rows:]

@@ -68,6 +68,7 @@ def take(
     errors.InputError: see `readers.read`; or it is a data set of the hub.
   """
   file = storage.path(path)
+  # A hub data set has no file to read twice and to take a digest of.
   if not file.exists() and not file.suffix:
     raise errors.InputError(
         f'{path}: there is no such file. A data set of the hub has to be saved as a'
@@ -80,6 +81,7 @@ def take(
     seen |= row.columns.keys()
     if row.fault:
       bad_count += 1
+      # A file may have millions of bad rows; the error names only the first ones.
       if len(bad) < readers.LISTED:
         bad.append(readers.BadRow(str(path), row.line, row.fault))
       continue
@@ -96,6 +98,7 @@ def take(
   readers.check(path, columns, seen, good, bad, bad_count, bad_rows)
   with file.open('rb') as f:
     sha256 = hashlib.file_digest(f, 'sha256').hexdigest()
+    # The file's own schema, not the inferred one: an int32 column stays int32.
     if file.suffix.lower() == '.parquet':
       types = {
           field.name: _plain(field.type)
@@ -103,6 +106,7 @@ def take(
       }
   return Census(
       good + bad_count, bad_count, sha256, types,
+      # By line alone: problems cannot be compared.
       [problem for _, problem in sorted(chosen, key=lambda x: x[0])],
   )
 
@@ -126,15 +130,18 @@ def types_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _type(values: list[Any]) -> pyarrow.DataType | str:
   try:
     return _plain(pyarrow.array(values).type)
+  # Mixed types, or an integer beyond 64 bits: Arrow has no type for the column.
   except (pyarrow.ArrowException, ValueError, OverflowError):
     return JSON
 
 
 def _plain(type_: pyarrow.DataType) -> pyarrow.DataType | str:
   """The type without dictionary encoding; `JSON` if Parquet cannot hold it."""
+  # Dictionary encoding is how a file stores values, not another type.
   if pyarrow.types.is_dictionary(type_):
     return type_.value_type
   inner = [type_.field(i) for i in range(type_.num_fields)]
+  # Parquet cannot write a structure without fields.
   if pyarrow.types.is_struct(type_) and not 0 < len(inner) <= _FIELDS:
     return JSON
   nested = (_plain(field.type) for field in inner)
@@ -155,6 +162,7 @@ def _common(one, two):
   try:
     both = pyarrow.unify_schemas(
         [pyarrow.schema([('x', t)]) for t in (one, two)],
+        # int and float become float, null and text become text.
         promote_options='permissive',
     )
   except pyarrow.ArrowException:

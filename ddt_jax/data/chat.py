@@ -63,10 +63,14 @@ def turn_end(tokenizer: Any, eos_ids: Sequence[int] = ()) -> TurnEnd:
   where = rendering.folder(tokenizer)
   if not tokenizer.chat_template:
     raise errors.InputError(f'{where}: the tokenizer has no chat template')
+  # The last occurrence: the template's own words may hold the probe, too.
   text = _probe(tokenizer)
   at = text.rindex(PROBE)
   after = text[at + len(PROBE):]
+  # Special tokens must not be added here: a BOS would come first and be taken for
+  # the end of the turn.
   ids = tokenizer.encode(after.lstrip(), add_special_tokens=False)
+  # Ordinary text would be sampled token by token; decoding stops at one id only.
   if not ids or ids[0] not in tokenizer.added_tokens_decoder:
     raise errors.InputError(
         f'{where}: the chat template ends the turn with {after!r}, not with a'
@@ -104,6 +108,8 @@ def _probe(tokenizer) -> str:
   if PROBE in text:
     return text
   try:
+    # Templates of vision models take content as a list of parts. Trying that names
+    # the cause.
     parts = [[{'type': 'text', 'text': x}] for x in (PROBE, 'x')]
     if PROBE in rendered(*parts):
       failure = (f'the chat template of {where} wants content as a list of parts,'
@@ -175,6 +181,8 @@ def pieces(
           'the conversation begins with an assistant turn, which answers no prompt;'
           ' "weight": 0 in that turn keeps it as context')
     before = rendering.render(tokenizer, chat[:i], generation=True)
+    # `rendered` is what the previous answers were trained after. If the prompt of
+    # this answer differs, one sequence cannot serve both.
     if not before.startswith(rendered):
       raise NotPrefixStable(
           f'the chat template is not prefix-stable at turn {i}: it renders'
@@ -183,6 +191,8 @@ def pieces(
     rendering.check_prompt(chat[done:i], done, before)
     turn = rendering.render(tokenizer, chat[: i + 1])
     stop = _stop(tokenizer, chat[: i + 1], before, turn, end)
+    # Text between the last stop token and this answer is prompt: the next user turn
+    # and the header of the answer.
     cut += [
         (turn[len(rendered):len(before)], False),
         (turn[len(before):stop], True),
@@ -215,6 +225,7 @@ def _stop(tokenizer, chat, before, turn, end) -> int:
     # The generation prompt may hold the answer's first words, e.g. `<think>`.
     first = rendering.border(tokenizer, chat[:-1], before)
     rendering.check_answer(answer, index, turn[first:last])
+  # Text that the template writes between the prompt and the answer, e.g. a header.
   lead = said.partition(content)[0] if content else said
   if lead.strip():
     rendering.check_generation_prompt(
@@ -226,6 +237,8 @@ def _refuse_border(tokenizer, chat, before, turn):
   """Raises: the rendered turn does not continue the prompt."""
   index = len(chat) - 1
   plain = rendering.render(tokenizer, chat[:-1])
+  # Two causes look alike: earlier turns changed, or only the generation prompt is
+  # not what the rendered answer begins with.
   if not turn.startswith(plain):
     raise NotPrefixStable(
         f'the chat template is not prefix-stable at turn {index}: it renders'

@@ -50,6 +50,7 @@ def read(value: Any, name: str) -> tuple[tuple[dict[str, Any], ...], bool]:
         f'{name!r} begins with an assistant turn, which answers no prompt; "weight": 0'
         ' in that turn keeps it as context')
   kept = turns[:trained[-1] + 1]
+  # The user turn may have stood after the last trained answer.
   if not any(turn['role'] == 'user' for turn in kept):
     raise formats.Fault(f'{name!r} has no user turn before the last trained answer')
   return tuple(kept), len(kept) == len(turns)
@@ -76,6 +77,8 @@ def text(value: Any, name: str) -> str:
 
 def _turn(turn: Any, where: str) -> dict[str, Any]:
   names = ('role', 'content')
+  # Arrow fills absent keys of a structure with null, so test the value and not the
+  # key.
   if isinstance(turn, dict) and turn.get('role') is None and turn.get('from'):
     names = ('from', 'value')
   if not isinstance(turn, dict) or not set(names) <= turn.keys():
@@ -115,4 +118,5 @@ def _is_trained(turn, role, where) -> bool:
     # A list is not hashable and 0.5 is neither: `in` compares, and True == 1.
     if not isinstance(value, int | float) or value not in (0, 1):
       raise formats.Fault(f"'{where}.{name}' is {value!r}; it must be 0 or 1")
+  # Only answers are trained, whatever a user turn's flag says.
   return role != 'assistant' or all(flags.values())

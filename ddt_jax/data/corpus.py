@@ -89,10 +89,13 @@ def from_file(
 
   if evaluation_path:
     problems, left = _without(problems, held_out)
+    # The file replaces the share; a share on top would lose training data.
     evaluation = 0.0
     notes.append(
         f'{len(held_out)} problems of {evaluation_path} are evaluated on, no share'
         f' of {path}; {left} problems with their prompts are not trained on')
+  # Before `asked`: another wording of the question must not move a problem to
+  # another part.
   parts = splits.split(
       problems, validation=validation, evaluation=evaluation, seed=seed)
   train = parts.train
@@ -140,9 +143,11 @@ def mixture(
   Returns:
     The problems taken, file by file, in their order.
   """
+  # The scarcest file decides: it is taken whole, the others in proportion.
   unit = min(len(f) / w for f, w in zip(files, weights, strict=True) if w)
   taken = []
   for problems, weight in zip(files, weights, strict=True):
+    # A fixed random order: the same choice in every process and on resuming.
     order = sorted(problems, key=lambda p: hashlib.sha256(
         f'{seed}\n{p.id}'.encode()).digest())
     chosen = {p.id for p in order[:int(unit * weight + 0.5)]}
@@ -195,6 +200,8 @@ def _read(paths: Sequence[str], options: Mapping[str, Any]) -> list[readers.File
         f'data.path and data.evaluation_path name {twice[0]} twice')
   if not paths:
     raise errors.InputError('data.path names no file')
+  # Line numbers repeat between files, so ids need the file; its name if that is
+  # unique, else its path.
   names = [pathlib.PurePosixPath(p).name for p in paths]
   labels = [
       name if names.count(name) == 1 else path
@@ -219,8 +226,10 @@ def _without(problems, held_out):
 
 def _marker(problems, marker: str, question: str) -> str:
   """The marker of a run: one for all problems, as Hinted Decoding needs it."""
+  # The user chose a marker, or asks for a box: nothing to guess.
   if marker != verify.BOX or 'boxed' in question:
     return marker
+  # One boxed solution is enough: the model is then trained to box.
   if any(verify.extract(p.solution) is not None for p in problems):
     return marker
   if any(rows.after_hashes(p.solution) for p in problems):
@@ -238,6 +247,7 @@ def _facts(files: Sequence[readers.File]) -> list[str]:
       notes.append(f'{count} rows read as {name}')
   answers = [p.answer for p in found if p.answer]
   text = f'{len(answers)} of {len(found)} rows have an answer to verify'
+  # Several lines hint at a column of solutions that was taken for answers.
   if long := sum('\n' in answer for answer in answers):
     text += f'; {long} of these answers have several lines: is the column right?'
   notes.append(text)

@@ -53,6 +53,7 @@ def open_source(path: str | os.PathLike[str]) -> Source:
   file, known = storage.path(path), ', '.join(_FORMATS)
   suffix = file.suffix.lower()
   hub = _HUB.fullmatch(str(path))
+  # data/train.jsonl also looks like org/name; its ending says that a file is meant.
   if hub and not file.exists() and not _FILE_ENDING.fullmatch(suffix):
     return Source(hub[1], lambda wanted: _hub_items(*hub.groups(), wanted),
                   _arrow_row)
@@ -82,6 +83,7 @@ def _json_items(file, wanted) -> Iterator[tuple[int, bytes]]:
   # Bytes, decoded a line at a time: one that is not UTF-8 costs one row.
   with file.open('rb') as f:
     for line, item in enumerate(f, 1):
+      # Blank lines are skipped, but counted: line numbers are those of an editor.
       if item.strip():
         yield line, item
 
@@ -90,6 +92,7 @@ def _json_row(item: bytes) -> dict[str, Any]:
   try:
     # Without the newline: the error would count its column from there.
     row = json.loads(
+        # utf-8-sig drops the byte order mark that Windows editors write.
         item.decode('utf-8-sig').rstrip(), object_pairs_hook=_object)
   except UnicodeDecodeError as e:
     raise Fault(f'not UTF-8: byte {e.start + 1} of the line is '
@@ -122,6 +125,7 @@ def _parquet_items(file, wanted) -> Iterator[tuple[int, tuple]]:
   from pyarrow import parquet
   with file.open('rb') as f:
     try:
+      # Row groups are read one by one: the file may be larger than memory.
       table = parquet.ParquetFile(f)
       names = table.schema_arrow.names
       _check_distinct(file, names)
@@ -153,10 +157,12 @@ def _hub_items(name, config, split, wanted) -> Iterator[tuple[int, tuple]]:
   blocks = found.with_format('arrow').iter(batch_size=1000)
   yield from _arrow_items(
       found.column_names,
+      # A block may have several chunks; `_arrow_row` needs one array per column.
       (part for block in blocks for part in block.combine_chunks().to_batches()))
 
 
 def _check_distinct(file, names) -> None:
+  # A dict of columns would keep only one of them.
   if twice := sorted({name for name in names if names.count(name) > 1}):
     raise errors.InputError(
         f'{file}: two columns have the name {twice[0]!r}; rename one')

@@ -54,8 +54,11 @@ def of(row: Mapping[str, Any]) -> Layout | None:
     {'problem': 'Add.\\n\\n2, 5', 'solution': '7'}
   """
   names = {name for name, value in row.items() if value is not None}
+  # Our own columns win, even if null: the row is then bad, not of another layout.
   if 'messages' in row or {'problem', 'solution'} <= row.keys():
     return None
+  # From the most specific layout to the least: an Alpaca row with `input` and
+  # `output` would also match the pair of these names.
   if 'conversations' in names:
     return Layout('ShareGPT (conversations)', _conversations)
   if 'problem' in row:
@@ -91,6 +94,7 @@ def _alpaca(row):
   used = ('instruction', 'input', 'output', 'system', 'history')
   rest = {k: v for k, v in row.items() if k not in used}
   problem, more = row['instruction'], row.get('input')
+  # `input` is the material that the instruction is about; often it is empty.
   if isinstance(more, str) and more.strip() and isinstance(problem, str):
     problem = f'{problem}\n\n{more}' if problem.strip() else more
   elif not isinstance(more, str | None):
@@ -137,6 +141,7 @@ def nearest(absent: Collection[str], columns: Collection[str]) -> dict[str, str]
   found, free = {}, {name.lower(): name for name in sorted(columns)}
   for ours in absent:
     for word in _SYNONYMS.get(ours, ()):
+      # First a misspelling or another case, then a longer name: final_solution.
       close = difflib.get_close_matches(word, free, n=1, cutoff=0.7) or [
           name for name in free if word in name]
       if close:

@@ -48,6 +48,7 @@ def cut(
         f' data.max_tokens={max_tokens}; raise it, or choose'
         ' --config.data.overlong=truncate or drop'
     )
+  # A prompt that fills the row leaves nothing to train on.
   if overlong == 'drop' or not example.supervised[:max_tokens].any():
     return None
   return chat.Example(

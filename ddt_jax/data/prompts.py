@@ -74,6 +74,7 @@ def load(name: str) -> Template:
         f'{file}: {e}; a template has system, user and marker, all text'
     ) from None
   for key, text in fields.items():
+    # TOML also has numbers and lists, which the dataclass accepts.
     if not isinstance(text, str):
       raise errors.InputError(f'{file}: {key} is not text; put it in quotes')
   for placeholder in ('{problem}', '{solution}'):

@@ -189,10 +189,12 @@ def stream(
   names = _column_names(columns or {})
   source = formats.open_source(path)
   wanted = None if whole else layouts.COLUMNS.union(names.values())
+  # `first` counts rows and not lines: items leave out blank lines.
   for line, item in itertools.islice(source.items(wanted), first, None):
     row = {}
     try:
       row = source.parse(item)
+      # The user named columns: no other layout is guessed.
       layout = layouts.of(row) if _is_default(names) else None
       problem = rows.to_problem(
           layout.read(row) if layout else row, names,
@@ -200,8 +202,11 @@ def stream(
           marker=marker,
       )
     except formats.Fault as fault:
+      # The columns are kept: the error that lists them needs those of bad rows,
+      # too.
       yield Row(line, row, None, str(fault))
       continue
+    # Ids made of the line begin with the label already; the user's own do not.
     if label and not problem.id.startswith(f'{label}:'):
       problem = dataclasses.replace(problem, id=f'{label}:{problem.id}')
     yield Row(line, row, problem, layout=layout.name if layout else '')

@@ -95,6 +95,7 @@ def from_json(line: str, cls: type[Record]) -> Record:
   if not isinstance(fields, dict):
     raise ValueError('not an object')
   try:
+    # JSON has no tuples; records are compared and hashed by them.
     return cls(**{name: tuple(value) if isinstance(value, list) else value
                   for name, value in fields.items()})
   except TypeError as e:  # its message names the field

@@ -14,6 +14,8 @@ from ddt_jax import errors
 
 # Names under which data sets keep an assistant's thoughts beside `content`.
 REASONING = ('reasoning_content', 'reasoning', 'thinking', 'thoughts')
+# <think>, </answer>: marks within an answer that templates set on lines of their
+# own.
 _TAG = re.compile(r'(</?\w+>)')
 _SHOWN = 60  # characters of a text that a message quotes
 
@@ -65,10 +67,12 @@ def left_out(value: str, text: str) -> str:
     >>> left_out('<think>So</think>7', 'A: 7')
     '<think>'
   """
+  # The usual case; the search by parts is for texts with tags.
   if value in text:
     return ''
   at = 0
   for part in map(str.strip, _TAG.split(value)):
+    # Each part after the one before: the same word elsewhere does not count.
     at = text.find(part, at)
     if at < 0:
       return part

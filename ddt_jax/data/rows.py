@@ -72,6 +72,7 @@ def asked(problem: records.Problem, question: str) -> records.Problem:
   if text == problem.problem:
     return problem
   messages = [*problem.messages]
+  # The last user turn is the one that is answered; the system turn comes before it.
   if messages:
     last = max(i for i, turn in enumerate(messages) if turn['role'] == 'user')
     messages[last] = messages[last] | {'content': text}
@@ -138,6 +139,7 @@ def _joined(problem: Any, solution: Any) -> list[Any]:
 
 def _label(value: Any, name: str) -> str:
   """Text, or a number as text: ids and answers may be either."""
+  # type, not isinstance: True is an int, and is no id.
   if type(value) is int:
     return str(value)
   if type(value) is float and math.isfinite(value):
@@ -156,7 +158,9 @@ def _answer(
   missing = value is None or value != value  # NaN: a data frame's missing number
   if not missing and not (isinstance(value, str) and not value.strip()):
     answer = _label(value, name)
+    # In a data set of words "proof" may be a right answer.
     if kind == 'math' and answer.lower() in UNANSWERED:
       return ''
+    # GSM8K's answer column holds the whole solution.
     return after_hashes(answer) or answer
   return verify.extract(solution, marker) or after_hashes(solution)

@@ -101,6 +101,7 @@ def keys(problems: Sequence[records.Problem]) -> list[str]:
 
 
 def _root(prompt, whole):
+  # The shortest first, so that all continuations of a dialogue share one key.
   starts = (prompt[:n] for n in range(len(prompt) + 1))
   return next(start for start in starts if start in whole)
 

@@ -123,6 +123,8 @@ class StageCache:
     counts, total = [], 0.0
     for first in range(0, len(items), size):
       file = self._folder / f'{first // size:05d}.jsonl'
+      # Process 0 reads and the others get its text. So all take the same branch:
+      # `make` needs every process.
       text = processes.from_first(self._read, file)
       if text is None and self._complete:
         raise errors.InputError(
@@ -139,6 +141,7 @@ class StageCache:
       counts.append(len(lines))
       total += seconds
       yield [records.from_json(line, cls) for line in lines], seconds
+    # Last: a manifest says that every block is there.
     manifest = json.dumps({
         'made_from': self._made_from, 'items': len(items), 'records': counts,
         'seconds': total,

@@ -50,12 +50,15 @@ class TemplateCheck:
       self._try(problem)
     except chat.NotPrefixStable as e:
       parts = cut(problem)
+      # One trained answer: there is nothing to split, the template itself is at
+      # fault.
       if len(parts) == 1:
         raise
       if not self._split_turns:
         raise errors.InputError(
             f'{e}; --config.data.split_turns=True trains each turn by itself'
         ) from e
+      # Splitting helps only if the template renders each part.
       for part in parts:
         self._try(part)
       self.unstable.add(problem.id)
@@ -92,6 +95,8 @@ def split_corpus(
   """Splits the training and validation problems; says so in the description."""
   if not unstable:
     return found
+  # Evaluation asks a problem's prompt alone and trains on nothing: no mask is
+  # needed.
   parts = {name: split(getattr(found, name), unstable)
            for name in ('train', 'validation')}
   added = sum(len(some) - len(getattr(found, name)) for name, some in parts.items())
