@@ -45,6 +45,7 @@ CUSTOMS = (0.25, 0.15, 0.6)
 
 def belongs(text: str, split: str) -> bool:
   """Whether a split may contain the problem with this text."""
+  # Not hash(): Python seeds that anew in each process.
   return zlib.crc32(text.encode()) % 16 in BUCKETS[split]
 
 
@@ -83,11 +84,14 @@ def problems(
     count: number of problems; by default `SIZES[split]`.
     seed: another seed gives other problems.
   """
+  # Seeded by text: `random` hashes it with SHA-512, so it is the same on every
+  # machine.
   rng = random.Random(f'{split}-{seed}')
   seen = set()
   count = SIZES[split] if count is None else count
   while len(seen) < count:
     p = _retained(rng) if split == 'retained' else _target(rng, split)
+    # Draws until one fits: a split has 1 to 6 of the 16 buckets.
     if p.problem in seen or not belongs(p.problem, split):
       continue
     yield dataclasses.replace(p, id=f'{split}-{len(seen)}')
@@ -176,6 +180,7 @@ def pretraining(
       chat = _solved(rng) if rng.random() < STORIES else _skill(rng)
     # The problem is the first line; a rewriting task adds a solution below it.
     problem = chat[-2]['content'].partition('\n')[0]
+    # Nothing that is evaluated or fine-tuned on may be seen in pre-training.
     if belongs(problem, 'pretraining'):
       yield chat
       count -= 1

@@ -20,6 +20,7 @@ PAD, START, END = '<|endoftext|>', '<|im_start|>', '<|im_end|>'
 # A prime: no tile size divides it, so that partial tiles are always exercised.
 VOCAB_SIZE = 661
 
+# ChatML, the format of Qwen's models, without their default system turn.
 CHAT_TEMPLATE = (
     "{%- for m in messages %}{{ '<|im_start|>' + m['role'] + '\n'"
     " + m['content'] + '<|im_end|>\n' }}{%- endfor %}"
@@ -52,6 +53,8 @@ def train(texts: Iterable[str], *, max_positions: int) -> Any:
       trainers.BpeTrainer(
           vocab_size=VOCAB_SIZE,
           special_tokens=[PAD, START, END],
+          # All 256 bytes, so that any text can be encoded, also one with characters
+          # that the training texts lack.
           initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
           show_progress=False,
       ),
@@ -62,6 +65,8 @@ def train(texts: Iterable[str], *, max_positions: int) -> Any:
       eos_token=END,
       additional_special_tokens=[START],
       chat_template=CHAT_TEMPLATE,
+      # The default of some versions removes the space before punctuation: decoded
+      # text would then differ from what was encoded.
       clean_up_tokenization_spaces=False,
       model_max_length=max_positions,
   )

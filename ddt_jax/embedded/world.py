@@ -101,6 +101,7 @@ def plural(container: str) -> str:
 
 def _container_event(rng, name, noun, custom) -> Event:
   """A purchase by the container; see `story` for `custom`."""
+  # Sorted, so that the draw does not depend on the order of the dict.
   container = rng.choice(sorted(custom or CUSTOM))
   size = custom[container] if custom else rng.randint(2, 9)
   count = rng.randint(2, 6)
@@ -121,6 +122,7 @@ def _plain_event(rng, name, noun, total) -> Event:
     return Event(f'Then the number {word}.', None, '*', times)
   if kind == 'share' and total >= 8:
     count = rng.randint(2, 4)
+    # At least one remains, so that no story reaches 0.
     size = rng.randint(1, min(9, (total - 1) // count))
     text = f'{name} hands {size} to each of {count} friends.'
     return Event(text, (count, size, 'friends'), '-', count * size)

@@ -65,6 +65,7 @@ class Rewriting:
   def __post_init__(self):
     check_sampling('hint', self.temperature, self.top_p)
     sampling.check_order(self.order)
+    # Any vocabulary will do: the model is not loaded yet.
     hinted_decode.check_mixture(
         hinted_decode.Mixture(
             self.beta, self.center, self.schedule, tuple(self.bounds)),
@@ -79,6 +80,7 @@ class Rewriting:
     fields = dataclasses.asdict(self)
     for name in ('enabled', 'template'):
       del fields[name]
+    # `rewrite` requires a temperature above 0, which greedy decoding then ignores.
     if self.temperature == 0:
       fields |= dict(temperature=1.0, greedy=True)
     return fields
@@ -108,6 +110,7 @@ def verified(
     source: 'own' or 'hinted', who wrote them.
     verifier: options of `verify.verify_all`: workers, timeout_s.
   """
+  # Otherwise the answer after a marker would be '5<|im_end|>'.
   texts = [tokenizer.decode(d.tokens, skip_special_tokens=True) for d in drawn]
   verdicts = verify.verify_all(
       [(text, p.answer) for text, p in zip(texts, problems, strict=True)],
@@ -157,6 +160,7 @@ def answer(
     ids = prompt_ids(tokenizer, problems)
   else:
     ids = chat.encode_prompts(tokenizer, [turns_of(p) for p in problems])
+  # The prompt and the answer share the model's positions.
   room = [config.max_positions - len(prompt) for prompt in ids]
   asked = [i for i, n in enumerate(room) if n > 0 for _ in range(samples)]
   drawn = engine.generate(

@@ -128,11 +128,13 @@ def curate(
       answers.prompt_ids(context.tokenizer, problems), strict=True))
   answerable = [p for p in problems if p.answer]
 
+  # The model's own answers: on-policy by construction, so they come first.
   own = stages.run(
       'sample', _sample_stage(context, options, key),
       answerable if options.samples else [])
   chosen = select.first_distinct(own, good, options.keep)
 
+  # Hinted Decoding, for the problems without an accepted answer.
   hinted = []
   if rewriting.enabled:
     unsolved = [p for p in answerable if not chosen.get(p.id)]
@@ -142,6 +144,7 @@ def curate(
     if good(response):
       chosen[response.problem_id] = [response]
 
+  # Scores, and the filter by phi. Examples too long for a row are not scored.
   candidates = _candidates(
       context, problems, prompt, chosen, references, options.fallback)
   fitting = [(r, e) for r, e in candidates if e is not None]
@@ -198,6 +201,7 @@ class _Stages:
         responses += block
         self.seconds[name] += spent
         bar.update(min(self._size, len(items) - bar.n))
+        # After the block's file was published: a stop here costs nothing.
         self._check_stop()
     return responses
 

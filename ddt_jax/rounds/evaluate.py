@@ -73,6 +73,7 @@ def accuracy(
   if samples:
     rows = solve(
         samples=samples, **answers.sampling_options(temperature, top_p))
+    # Samples of one problem depend on each other: the interval is over problems.
     averaged = significance.clustered_mean(np.array(
         [np.mean([r.correct is True for r in row]) for row in rows]
     ))

@@ -87,6 +87,8 @@ class Options:
   ) -> list[records.Problem]:
     """The problems of round r, of so many rounds."""
     slices = rounds if self.problems == 'fresh' else 1
+    # With a stride, so that each round sees all parts of an ordered
+    # file.
     return list(problems[r % slices::slices][:self.per_round or None])
 
 
@@ -107,6 +109,7 @@ def first_distinct(
   chosen: dict[str, list[records.Response]] = {}
   for response in responses:
     mine = chosen.setdefault(response.problem_id, [])
+    # Twice the same text would only weigh it twice.
     known = {r.tokens for r in mine}
     if len(mine) < keep and response.tokens not in known and accepted(response):
       mine.append(response)
@@ -121,6 +124,7 @@ def by_phi(
   Returns:
     Indices of the responses that are kept, and how many each rule dropped.
   """
+  # Only texts of the model compete: `fallback` decides about references.
   of_model = sorted(r.phi for r in scored if r.source != 'reference')
   lowest = -np.inf
   if of_model:

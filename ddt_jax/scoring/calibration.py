@@ -105,6 +105,7 @@ def perturbed(params: Any, key: jax.Array, scale: float) -> Any:
 
 def shifted(example: chat.Example) -> chat.Example:
   """The example with its mask one token too early, without the stop token."""
+  # The mistake of the paper's trainer, see `batches.collate`.
   return example._replace(supervised=np.append(example.supervised[1:], False))
 
 
@@ -199,6 +200,9 @@ def endless_samples(
   chosen = [fitting[i % len(fitting)] for i in range(samples)]
   drawn = engine.generate(
       params, config, chosen, key=key, max_new_tokens=length,
+      # Without stop tokens all texts have one length, which the count by length
+      # needs. They stay samples of the model: a stop token is then a token like
+      # others.
       temperature=temperature, **{**decoding, 'eos_ids': ()})
   examples = [
       chat.answered(p, g.tokens) for p, g in zip(chosen, drawn, strict=True)]

@@ -41,6 +41,8 @@ def arrow_table(
   }
   added = {name: pyarrow.array(x) for name, x in scores.items()}
   added |= {f'token_{name}': _lists(x, lengths) for name, x in tokens.items()}
+  # The whole conversation: `ScoredCorpus.examples` needs no tokenizer to score it
+  # again.
   for name in ('tokens', 'supervised'):
     parts = [getattr(row.example, name) for row in rows]
     added[name] = _lists(
@@ -87,6 +89,7 @@ def _token_objects(tokens, lengths, prefix) -> list[str]:
   """For each response a JSON object of the lists over its tokens."""
   columns = []
   for name, values in tokens.items():
+    # Token ids are int32; all others are float32.
     if values.dtype != np.int32:
       values = np.round(values, _DECIMALS) + np.float32(0)  # -0 becomes 0
     # Arrow formats millions of numbers some ten times as fast as `json`.
@@ -97,5 +100,7 @@ def _token_objects(tokens, lengths, prefix) -> list[str]:
 
 
 def _lists(values, lengths) -> pyarrow.ListArray:
+  # int32 offsets are what Arrow's ListArray has; a part of a corpus stays below
+  # 2^31 tokens.
   offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
   return pyarrow.ListArray.from_arrays(offsets, pyarrow.array(values))

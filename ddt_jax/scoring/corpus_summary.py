@@ -150,6 +150,8 @@ def describe(
   """
   columns = corpus.columns(*COLUMNS)
   own = [source] if source and source in corpus.source.types else []
+  # One pass over the token columns, part by part: the tokens of a corpus may not
+  # fit in memory.
   labels, sums = [], {}
   for part in corpus.tables(('length', 'token_phi', 'token_pit'), own):
     names = [''] * len(part)
@@ -214,11 +216,13 @@ def numbers(columns: Columns, sums: token_sums.TokenSums) -> Numbers:
       z_variance=float(np.var(columns['z'])) if n else None,
       pit=sums.pit_test(),
       lowest={
+          # A share of a sum near 0 would be noise.
           name: sums.share_from_lowest(share) if phi < -2 * phi_se else None
           for name, share in (('1 %', 0.01), ('5 %', 0.05))
       },
       tenths=tuple(sums.tenths()),
       token_phi=_coarse(sums),
+      # Bins of 0.02 nats; all beyond the ends count in the outer bins.
       response_phi=_histogram(columns['phi'], np.linspace(-4, 1, 251)),
       z_quantiles=tuple(
           tuple(x.tolist()) for x in significance.normal_quantiles(columns['z'])),
@@ -296,11 +300,14 @@ def _coarse(sums: token_sums.TokenSums, width: int = 10) -> text_stats.Histogram
 
 
 def _histogram(x: np.ndarray, edges: np.ndarray) -> text_stats.Histogram:
+  # np.histogram leaves out values beyond the edges; clipped, they count in the
+  # outer bins.
   counts, _ = np.histogram(np.clip(x, edges[0], edges[-1]), edges)
   return text_stats.Histogram(tuple(edges.tolist()), tuple(counts.tolist()))
 
 
 def _counted(reasons: Sequence[str]) -> dict[str, int]:
   """The most frequent reasons, without the numbers in which they differ."""
+  # "300 tokens, more than ..." is one reason, whatever the number.
   counts = collections.Counter(re.sub(r'\d+', 'N', reason) for reason in reasons)
   return dict(counts.most_common(_REASONS))

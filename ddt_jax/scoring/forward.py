@@ -96,6 +96,7 @@ def dispatch(
     time, tokens: size of the batches, see `buckets.by_length`.
     temperature, tail, top_k: see `ddt.token_stats`.
   """
+  # A window as large as all examples: they are sorted together.
   (window,) = buckets.by_length(
       examples, batch=batch, ahead=-(-len(examples) // batch), time=time,
       tokens=tokens)
@@ -165,7 +166,10 @@ def token_stats(
     TokenStats of NumPy arrays [supervised tokens].
   """
   stream = iter(examples)
+  # iter(f, []) calls f until it returns an empty list.
   windows = iter(lambda: list(itertools.islice(stream, ahead * batch)), [])
+  # JAX dispatches asynchronously: the next window is on the device before this one
+  # is waited for.
   for pending in one_late(
       dispatch(params, config, window, batch=batch, mesh=mesh, **options)
       for window in windows

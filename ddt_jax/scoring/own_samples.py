@@ -73,6 +73,8 @@ def draw(
         params, config, [prompts[i] for i in indices], key=key,
         max_new_tokens=max_new_tokens, max_tokens=[room[i] for i in indices],
         temperature=temperature,
+        # The index of a sample in the whole corpus seeds its draw, so blocks of
+        # another size give the same samples.
         request_ids=range(first, first + len(indices)), **decoding,
     )
     return [

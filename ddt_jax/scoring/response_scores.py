@@ -44,6 +44,7 @@ def per_response(
   starts = np.cumsum(lengths) - lengths
 
   def sums(x):
+    # reduceat gives a wrong sum for an empty slice, hence "at least one" token.
     return np.add.reduceat(np.asarray(x, np.float64), starts)
 
   phi = tokens.log_p + tokens.entropy
@@ -52,6 +53,7 @@ def per_response(
   by_pit = ddt.pit_p_value(
       sums(ddt.surprise(pit)), lengths,
       sums(ddt.weighted_score(pit, tokens.varentropy)), variance)
+  # A text of probability 0 has perplexity infinity, which is right.
   with np.errstate(over='ignore'):
     perplexity = np.exp(-log_p / lengths)
   return {

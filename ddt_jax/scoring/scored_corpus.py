@@ -111,12 +111,14 @@ class ScoredCorpus:
     complete = processes.from_first(
         lambda: [self._is_complete(k) for k in range(len(self))])
     missing = [k for k, done in enumerate(complete) if not done]
+    # Rows before the first missing part are not even read.
     first = missing[0] if missing else len(self)
     after(min(first * self._size, self.source.count))
 
     def started():
       blocks = self.source.blocks(self._size, first)
       for k in range(first, len(self)):
+        # Complete parts in between are read, too: blocks come in order.
         rows = next(blocks)
         examples = [row.example for row in rows if row.example is not None]
         pending = None
@@ -136,9 +138,12 @@ class ScoredCorpus:
     """Publishes a part; `scored` is (lengths, stats), None without examples."""
     kept = [row for row in rows if row.example is not None]
     lengths, stats = scored or (np.zeros(0, np.int64), _no_stats())
+    # The part's number is in the seed: a resumed run draws the same numbers.
     uniform = np.random.default_rng([seed, k]).random(len(stats.log_p))
     pit = ddt.randomised_pit(stats, uniform.astype(np.float32))
+    # NaN in any one of them makes the sum NaN.
     self._check_finite(kept, lengths, stats.phi + stats.varentropy + pit)
+    # Without the first token: it is no target and has no statistics.
     ids = [row.example.tokens[1:][row.example.supervised[1:]] for row in kept]
     tokens = {
         'ids': np.concatenate([np.zeros(0, np.int32), *ids]),
@@ -174,6 +179,7 @@ class ScoredCorpus:
   def _rank(self) -> None:
     """Adds to each response its rank by phi and whether the test rejects it."""
     found = self.columns('phi', 'pit_p_value')
+    # Both need the whole corpus, hence a second pass over the files.
     ranks = significance.ordinal_ranks(found['phi'])
     rejected = significance.false_discoveries(found['pit_p_value'])
     start = 0

@@ -129,6 +129,7 @@ class File:
       if kept is None:
         fault = (f'{len(example.tokens)} tokens, more than data.max_tokens='
                  f'{self.max_tokens}')
+    # A row that is only too long is no error here: `overlong` has a rule for it.
     elif self.bad_rows == 'error':
       raise errors.InputError(
           f'{where}: {fault}; --config.data.bad_rows=skip leaves such rows out')
@@ -136,6 +137,8 @@ class File:
 
   def _vocabulary_fault(self, example: chat.Example) -> str:
     highest = int(example.tokens.max())
+    # JAX does not fail at an index beyond the embedding: scores would be wrong
+    # unnoticed.
     if highest < self.vocab_size:
       return ''
     token = self.tokenizer.convert_ids_to_tokens(highest)

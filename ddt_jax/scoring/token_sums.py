@@ -46,7 +46,9 @@ class TokenSums:
     bin_ = np.clip((phi - _LOW) / _STEP, 0, bins - 1).astype(np.int64)
     lengths = np.asarray(lengths, np.int64)
     index = np.arange(len(phi)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    # Integers, since in floats the last token could fall into an eleventh tenth.
     tenth = index * 10 // np.repeat(lengths, lengths)
+    # u = 1 belongs to the last bin.
     u = np.minimum(np.asarray(pit) * _PIT_BINS, _PIT_BINS - 1).astype(np.int64)
     return cls(
         np.bincount(bin_, minlength=bins),
@@ -86,6 +88,7 @@ class TokenSums:
       return None
     wanted = share * self.tokens
     before = np.cumsum(self.counts) - self.counts
+    # Bins go from the lowest phi up; the last one that is needed is taken in part.
     taken = np.clip(wanted - before, 0, self.counts)
     part = np.divide(
         taken, self.counts, out=np.zeros(len(taken)), where=self.counts > 0)
