@@ -62,6 +62,7 @@ def devices(topology: str) -> list[Any]:
     return topologies.get_topology_desc(
         platform='tpu', topology_name=topology, chips_per_host_bounds=bounds,
     ).devices
+  # The compiler knows which slices exist; its own words are the best message.
   except jax.errors.JaxRuntimeError as e:
     raise errors.InputError(f'--topology={topology}: {e}') from None
 
@@ -93,10 +94,12 @@ def figures(part: programs.Part, chip: chips.Chip) -> dict[str, Any]:
       # HBM is laid out in tiles, which small or odd shapes do not fill.
       'padding': max(memory.argument_size_in_bytes - sum(parts.values()), 0),
       'temporaries': memory.temp_size_in_bytes,
+      # Outputs that reuse a donated argument take no memory of their own.
       'new outputs': memory.output_size_in_bytes - memory.alias_size_in_bytes,
       'program': memory.generated_code_size_in_bytes,
   }
   total = sum(parts.values())
+  # Not XLA's cost_analysis(): that counts the body of a loop once.
   cost = hlo.cost(part.compiled.as_text(), unknown_trips=part.unknown_trips)
   seconds = {
       'products': cost.flops / chip.flops, 'memory': cost.bytes / chip.bandwidth}
@@ -120,6 +123,7 @@ def figures(part: programs.Part, chip: chips.Chip) -> dict[str, Any]:
 def scaled(x: float, unit: str, base: int = 1000) -> str:
   """'457.40 TFLOP' or, with base 1024, '14.70 GiB'."""
   prefixes = ['', *'kMGTP'] if base == 1000 else ['', 'Ki', 'Mi', 'Gi', 'Ti']
+  # max: the logarithm of 0 bytes does not exist.
   power = min(int(math.log(max(x, 1), base)), len(prefixes) - 1)
   return f'{x / base**power:.2f} {prefixes[power]}{unit}'
 

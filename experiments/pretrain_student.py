@@ -70,6 +70,8 @@ def shuffled_batches(examples, tokens_per_batch, seed):
   Returns:
     [(time, rows, examples)], shuffled; time * rows is about `tokens_per_batch`.
   """
+  # Rows of one length need no padding beyond 31 tokens, and few shapes are
+  # compiled.
   by_length = {}
   for e in examples:
     by_length.setdefault(lengths.row_length([e], 32), []).append(e)
@@ -78,6 +80,7 @@ def shuffled_batches(examples, tokens_per_batch, seed):
       for time, group in by_length.items()
       for i in range(0, len(group), tokens_per_batch // time)
   ]
+  # Batches are shuffled, not examples: a batch keeps its one length.
   random.Random(seed).shuffle(cut)
   return [(time, tokens_per_batch // time, rows) for time, rows in cut]
 

@@ -89,7 +89,9 @@ def table_row(
 
 def failed_problems(c, s: inputs.Inputs, most: int) -> list[records.Problem]:
   """Training problems whose greedy answer is wrong, at most so many."""
+  # Conversations are left out: their references are turns, not the solution alone.
   candidates = [p for p in s.corpus.train if p.answer and not p.messages]
+  # Bounds the work where the model fails few problems.
   candidates = candidates[:4 * most]
   greedy = answers.answer(
       s.params, s.config, s.tokenizer, candidates, greedy=True,
@@ -116,6 +118,7 @@ def main():
       flush=True)
 
   references = [
+      # With the stop token, as the other rows have it: phi counts it.
       s.tokenizer.encode(p.solution, add_special_tokens=False) + [s.end.id]
       for p in problems
   ]
@@ -130,6 +133,7 @@ def main():
       max_new_tokens=c.evaluation.max_new_tokens, **s.decoding)
   print(table_row(
       'own samples', s, problems, [r for r, in own], references), flush=True)
+  # One key for all rows: their draws use the same random numbers.
   for beta in _BETAS.value:
     rewritten = answers.rewrite(
         *model, problems, key=key,

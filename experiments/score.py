@@ -154,6 +154,7 @@ def make_inputs(c) -> Inputs:
     raise errors.InputError(
         'own samples answer the prompts of your files: name a file in'
         ' --config.data.paths too')
+  # Rows are spread over these axes; devices of the tensor axis share a row.
   devices = mesh.shape['data'] * mesh.shape['fsdp']
   dispatch = functools.partial(
       forward.dispatch, config=config, mesh=mesh, batch=devices,
@@ -262,6 +263,8 @@ def examples(
   """Responses for the page, scored again for the likeliest tokens."""
   shown = []
   for name, corpus in corpora.items():
+    # Process 0 has the files; all need the same choice, as scoring runs on all of
+    # them.
     kinds = processes.from_first(
         lambda corpus=corpus: corpus_summary.choose(
             corpus.columns('phi')['phi'], c.report.examples // len(corpora),
@@ -300,6 +303,8 @@ def self_test(c, folder, s: Inputs) -> bool:
       [chat.encode_prompt(s.tokenizer, p.conversation[:-1]) for p in s.problems],
       s.dispatch, samples=samples.count,
       length=max(c.calibration.lengths),
+      # Another key than `own`: these must not be the beginnings of the same
+      # samples.
       max_tokens=s.max_tokens, key=jax.random.key(c.seed + 1), seed=c.seed,
       temperature=c.temperature, decoding=s.decoding, block=c.shard)
   test = calibration.SelfTest.of(numbers, calibration.stopped_variance(stats))

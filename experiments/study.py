@@ -56,12 +56,14 @@ def finished(
   c = importlib.import_module(f'configs.{_BASE.value}').get_config()
   c.name = c.loss.name = objective
   c.seed, c.optim.lr = seed, float(rate)
+  # Rates are chosen by validation alone: the evaluation splits must not choose.
   if stage == 'grid':
     c.evaluation.problems = 0
   folder = study_folder() / stage / f'{objective}-{rate}-seed{seed}'
   file = folder / 'results.json'
   if not file.exists():
     print(f'--- {stage}: {folder.name}', flush=True)
+    # As `experiments.train` does, so that two calls do not train the same run.
     with storage.lock(folder):
       workdir.keep_config(folder, c)
       train.run(c, folder, inputs.make(c))
@@ -120,6 +122,7 @@ def main():
     ) + f' -> {best}')
     runs = [
         finished('final', name, best, seed)[0] for seed in range(_SEEDS.value)]
+    # Once: the untouched model is the same for all objectives.
     if not rows:
       rows.append(row('untouched', '', runs, 'before'))
     rows.append(row(name, best, runs, 'after'))

@@ -76,6 +76,7 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
       measurements.keep_summary(r, corpus.summary)
       stream = batches.Stream(
           corpus.examples, batch=c.train.batch, epochs=c.train.epochs,
+          # Another order in each round, the same one on resuming.
           seed=c.seed + r, mask_mode=c.data.mask_mode)
       total = batches.steps(len(corpus.examples), c.train.batch, c.train.epochs)
 
@@ -92,6 +93,8 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
           range(progress.round_step + 1, total + 1), f'round {r + 1}, train',
           initial=progress.round_step, total=total)
       for done in bar:
+        # Sums stay on the device until they are due: reading them would wait for
+        # the step.
         state, sums = step(state, batches.place(next(stream), s.mesh))
         pending.append(sums)
         progress = progress.next_step()
@@ -176,6 +179,8 @@ class RunState:
   def __init__(self, c, folder: epath.Path, s: inputs.Inputs):
     self._export, self._params = c.checkpoint.export, s.params
     _, tx = optimizer.make(total_steps=1, **c.optim)
+    # Total steps are unknown before the first corpus; they do not change the
+    # state's shapes.
     create = functools.partial(train_step.TrainState.create, tx=tx)
     abstract = jax.eval_shape(create, s.params)
     self.shardings = sharding.tree_shardings(abstract, s.mesh)

@@ -92,6 +92,7 @@ def scores(
     examples: JSON-able data for score.js, see `scores_examples.pack`; None
       without any.
   """
+  # The policy allows scripts by digest, so the page may run this text and no other.
   script = (_PAGES / 'score.js').read_text()
   digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
   data = None if examples is None else {
@@ -124,6 +125,7 @@ def _heat_maps(example: results.ShownText) -> list[HeatMap]:
       shown = table.visible(token)
       tooltip = (f'"{shown}": phi {before:+.2f} before, {after:+.2f} after'
                  ' training')
+      # The sign for a line end and the line end itself: the text keeps its lines.
       with_breaks = shown.replace(table.LINE_END, f'{table.LINE_END}\n')
       tokens.append((with_breaks, tooltip, phi))
     maps.append(HeatMap(f'{when} training{mean}', tokens))
@@ -142,6 +144,8 @@ def _data_uri(png: bytes) -> str:
 
 def _printable(value: Any) -> Any:
   """Replaces lone surrogates, which UTF-8 cannot encode, by '?'."""
+  # `encode` returns a plain str, which would take the mark from `Markup` and escape
+  # it.
   if isinstance(value, str) and not isinstance(value, markupsafe.Markup):
     return value.encode('utf-8', 'replace').decode('utf-8')
   return value
@@ -149,9 +153,13 @@ def _printable(value: Any) -> Any:
 
 def _environment() -> jinja2.Environment:
   environment = jinja2.Environment(
+      # autoescape is off by default in Jinja. StrictUndefined makes a misspelt name
+      # an error; the default renders it as nothing.
       loader=jinja2.FileSystemLoader(_PAGES), autoescape=True,
       undefined=jinja2.StrictUndefined, finalize=_printable, trim_blocks=True,
       lstrip_blocks=True)
+  # Without spaces: a page of 1,000 texts is mostly these data. Jinja's tojson also
+  # escapes <, > and &, so that no text can end the script element.
   environment.policies['json.dumps_kwargs'] = {'separators': (',', ':')}
   environment.filters |= {'color': _color, 'data_uri': _data_uri}
   environment.globals['page_css'] = markupsafe.Markup(

@@ -99,6 +99,7 @@ class ShownText:
     return cls(
         title='A reference solution from the training data',
         prompt=tokenizer.decode(prompt, skip_special_tokens=True),
+        # One by one: the heat map needs a text for each token.
         tokens=tuple(tokenizer.decode([t]) for t in response),
         phi_before=tuple(phi_before), phi_after=tuple(phi_after),
     )

@@ -62,6 +62,7 @@ def write(workdir: str | os.PathLike[str]) -> str:
         f'{folder / metrics.FILE} has no line of training: the report needs the'
         ' folder of a finished run')
 
+  # Pictures first: the pages link to them.
   plots = _plots(found, lines)
   for name, plot in plots.items():
     storage.publish(folder / 'plots' / f'{name}.png', plot.picture.light)
@@ -136,6 +137,8 @@ def _most_changed(example: results.ShownText) -> table.Table:
   """The tokens whose phi training changed most, in the order of the text."""
   rows = list(zip(
       example.tokens, example.phi_before, example.phi_after, strict=True))
+  # Markdown has no colours, so it shows a few tokens: chosen by change, then put in
+  # the order of the text again.
   changed = sorted(range(len(rows)), key=lambda i: -abs(rows[i][2] - rows[i][1]))
   return table.Table(
       ['token', 'phi before (nats)', 'phi after (nats)'],

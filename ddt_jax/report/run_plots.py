@@ -69,10 +69,12 @@ def phi_histogram(corpus: results.Reference) -> figure.Figure:
     counts = np.asarray(stats.histogram.counts)
     filled += counts
     share = 100 * counts / max(counts.sum(), 1)
+    # baseline=None: on a log scale a line down to 0 cannot be drawn.
     axes.stairs(share, edges, color=color, lw=1.8, baseline=None)
     axes.axvline(stats.phi, color=color, lw=1.2, ls='--')
     axes.text(0.02, y, f'{name} training (dashed: mean {stats.phi:+.2f})',
               color=color, fontsize=9, transform=axes.transAxes)
+  # The histogram is wider than most corpora: empty bins at the ends are cut off.
   used = np.flatnonzero(filled)
   if used.size:
     axes.set_xlim(edges[used[0]], edges[used[-1] + 1])
@@ -95,6 +97,7 @@ def accuracy(found: results.RunResults) -> figure.Figure:
       axes.plot([low, high], [row + dy] * 2, color=color, lw=2, alpha=0.6,
                 solid_capstyle='butt')
       axes.plot(value, row + dy, 'o', color=color, ms=6)
+      # The first row's labels serve as the legend.
       label = f'{value:.1f}' if row else f'{value:.1f} {name}'
       axes.annotate(label, (high, row + dy), (5, 0), color=color, fontsize=8.5,
                     textcoords='offset points', va='center')
@@ -102,6 +105,7 @@ def accuracy(found: results.RunResults) -> figure.Figure:
       axes.axhline(row - 0.5, color=style.ink(), lw=0.5, alpha=0.3)
   axes.set_yticks(range(len(compared)),
                   [f'{c.split}, {c.metric}' for c in compared])
+  # Upside down, so that the first split is at the top.
   axes.set_ylim(len(compared) - 0.5, -0.5)
   axes.set_xlim(0, 112)  # room for the number beside an interval ending at 100
   axes.set_xticks(range(0, 101, 20))
@@ -163,6 +167,7 @@ def _column(lines: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
 
 def _smooth(values: np.ndarray) -> np.ndarray:
   """Running mean over 1/30 of the curve; NaN and infinity are left out."""
+  # On each side; together about 1/30 of the curve.
   half = len(values) // 60
   windows = (values[max(i - half, 0):i + half + 1] for i in range(len(values)))
   return np.array([np.mean(finite) if (finite := w[np.isfinite(w)]).size

@@ -46,6 +46,7 @@ def write(
   """
   folder = storage.path(workdir)
   scored = {name: n for name, n in summary.corpora.items() if n.responses}
+  # The styles have five colours; the tables have all corpora.
   scored = dict(list(scored.items())[:_CURVES])
   plots = []
   for name, heading, caption, plot in _PLOTS if scored else ():

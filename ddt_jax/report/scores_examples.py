@@ -81,6 +81,7 @@ class ScoredResponse:
         source=str(row.get(source, '')) if source else '',
         prompt=tokenizer.decode(prompt, skip_special_tokens=True).strip(),
         tokens=[tokenizer.decode([t]) for t in response[:most]],
+        # Rounded, to keep the page small.
         log_p=np.round(stats.log_p[:most], 4).tolist(),
         entropy=np.round(stats.entropy[:most], 4).tolist(),
         top=[
@@ -97,6 +98,7 @@ class ScoredResponse:
 
 def pack(examples: Sequence[ScoredResponse]) -> dict[str, Any]:
   """Data for score.js; a token's text is stored once, in `vocabulary`."""
+  # With five alternatives at each place the same texts repeat many times.
   vocabulary: dict[str, int] = {}
 
   def index(token):

@@ -55,6 +55,7 @@ def qq(corpora: Corpora) -> figure.Figure:
   for n in corpora.values():
     axes.plot(*n.z_quantiles, marker='o', ms=2.5, lw=1)
   axes.plot([-3, 3], [-3, 3], color=style.ink(), lw=0.8, ls='--')
+  # Cut at -12: a few very low z would flatten all other curves.
   lowest = min(min(n.z_quantiles[1]) for n in corpora.values())
   axes.set_ylim(max(lowest - 0.5, -12), 4.5)
   axes.set_xlabel('quantiles of the standard normal')
@@ -74,6 +75,7 @@ def pit(corpora: Corpora) -> figure.Figure:
     share = 100 * counts / max(counts.mean(), 1e-9)
     axes.stairs(share, np.linspace(0, 1, len(counts) + 1), color=f'C{i}', lw=1.8)
   axes.axhline(100, color=style.ink(), lw=0.8, ls='--')
+  # From 0, since the distance to the uniform distribution is what counts.
   axes.set_ylim(bottom=0)
   axes.set_xlabel('u = P(p_v > p_x) + U P(p_v = p_x)')
   _label(axes, corpora)
@@ -90,6 +92,8 @@ def _histograms(
     axes.stairs(share, edges, color=f'C{i}', lw=1.8, baseline=baseline)
     used += [edges[i] for i in np.flatnonzero(counts)]
   if used:
+    # Only bins that some corpus fills. `used` has left edges, so one width is
+    # added.
     axes.set_xlim(min(used), max(used) + edges[1] - edges[0])
   axes.axvline(0, color=style.ink(), lw=0.8)
 

@@ -41,6 +41,8 @@ def _style(paper: str, ink: str, *colors: str) -> dict[str, Any]:
   }
 
 
+# The first two colours differ by background: orange has to be darker on white to be
+# read, blue lighter on black.
 LIGHT = _style('#ffffff', '#22262b', '#0072b2', '#b34f00')
 DARK = _style('#15181c', '#e4e6e9', '#56b4e9', '#e69f00')
 
@@ -48,6 +50,8 @@ DARK = _style('#15181c', '#e4e6e9', '#56b4e9', '#e69f00')
 def draw(plot: Callable[..., figure.Figure], *args: Any) -> Picture:
   """The figure of `plot(*args)` in both styles."""
   pictures = []
+  # A figure takes its colours when it is made, so each style needs a figure of its
+  # own.
   for style in (LIGHT, DARK):
     with matplotlib.rc_context(style):
       buffer = io.BytesIO()

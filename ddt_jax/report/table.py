@@ -67,7 +67,10 @@ def escape(text: str) -> str:
     >>> escape('<b>\n*x*')
     '&#60;b&#62; &#42;x&#42;'
   """
+  # A lone surrogate becomes '?', since UTF-8 cannot hold it. A line end would end
+  # the row of a table.
   text = re.sub(r'\s+', ' ', text.encode('utf-8', 'replace').decode('utf-8'))
+  # Markup of Markdown and HTML; @name; and the colon of :emoji: or https://.
   return re.sub(r'[\\`*_\[\]<>#|~$&]|(?<!\w)@|:(?=\S)',
                 lambda m: f'&#{ord(m[0])};', text)
 
@@ -79,6 +82,7 @@ def duration(seconds: float) -> str:
     >>> [duration(s) for s in (8.4, 252, 11_100)]
     ['8.4 s', '4 min 12 s', '3 h 5 min']
   """
+  # From there on, rounding would print "60.0 s".
   if seconds < 59.95:
     return f'{seconds:.1f} s'
   minutes, seconds = divmod(round(seconds), 60)

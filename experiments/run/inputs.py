@@ -84,6 +84,7 @@ def make(c) -> Inputs:
   Raises:
     errors.InputError: an option, the model or the data cannot be used.
   """
+  # Options first: a misspelt one must not cost the time of loading a model.
   mesh = sharding.make_mesh(**c.mesh)
   check_options(c, mesh)
   tokenizer, config, params = load_model(mesh, **c.model)
@@ -248,6 +249,7 @@ def model_folder(path: str) -> str:
     raise errors.InputError(
         f'model.path={path!r} is no folder and no Hugging Face id'
     )
+  # Here, since only an id of the hub needs it.
   import huggingface_hub
   return huggingface_hub.snapshot_download(
       path, allow_patterns=['*.json', '*.safetensors', '*.txt', '*.jinja']
@@ -273,6 +275,7 @@ def load_data(
     **options: of `corpus.from_file`.
   """
   del mask_mode
+  # data.name=org/name is taken for a data set of the hub.
   if path or '/' in name:
     check = turns.TemplateCheck(tokenizer, end, split_turns=split_turns)
     problems = turns.split_corpus(corpus.from_file(
@@ -301,6 +304,8 @@ def decoding_options(
 ) -> dict[str, Any]:
   """Options of `engine.generate` that all calls of a run share."""
   return dict(
+      # Both: a base model's own stop token is often not the one that ends a chat
+      # turn.
       eos_ids=(*config.eos_ids, end.id), slots=slots,
       cache_dtype=cache_dtype or None,
       mesh=sharding.decoding_mesh(mesh, tensor))

@@ -31,6 +31,8 @@ _CACHE = pathlib.Path(
     os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache')
 ) / 'ddt_jax'
 
+# 2 as of a wrong command line; 74 and 75 are EX_IOERR and EX_TEMPFAIL of
+# sysexits.h; 130 is 128 + SIGINT, as shells report it.
 BAD_INPUT, FULL, RESUME, INTERRUPTED = 2, 74, 75, 130  # exit status
 
 # A user can mend these; every other exception is a bug and keeps its traceback.

@@ -77,6 +77,8 @@ def define_config(default: str) -> None:
     if new is None or not _has(config, new):
       _fail(unknown(override[1], config))
     print(f'config.{override[1]} is now config.{new}', file=sys.stderr)
+    # In argv, since config_flags reads overrides from there and not from absl's
+    # list.
     sys.argv[i] = word.replace(override[1], new, 1)
   config_flags.DEFINE_config_file('config', default)
 
@@ -109,6 +111,7 @@ def unknown(name: str, config: ml_collections.ConfigDict) -> str:
   fields = list(_flat(config))
   section, _, last = name.rpartition('.')
   siblings = [f for f in fields if section and f.startswith(f'{section}.')]
+  # From the surest guess to the vaguest; the first one is shown.
   meant = [f for f in (ELSEWHERE.get(last),) if f in fields]
   meant += [f for f in fields if f.rpartition('.')[2] == last]
   meant += difflib.get_close_matches(name, siblings, 1, 0.7)

@@ -45,6 +45,7 @@ def text(c, s: inputs.Inputs) -> str:
 def state_bytes(c, s: inputs.Inputs) -> int:
   """Bytes of the train state and the gradients on one device."""
   _, tx = optimizer.make(total_steps=1, **c.optim)
+  # Shapes alone: nothing is allocated.
   state = jax.eval_shape(
       lambda p: train_step.TrainState.create(p, tx), s.params)
 
@@ -55,11 +56,13 @@ def state_bytes(c, s: inputs.Inputs) -> int:
         for x, place in zip(
             jax.tree.leaves(tree), jax.tree.leaves(places), strict=True))
 
+  # Gradients have the shapes of the parameters.
   return on_one(state) + on_one(state.params)
 
 
 def marked(tokenizer: Any, example: chat.Example) -> str:
   """The example's text, special tokens included, with the trained parts marked."""
+  # Indices where trained and untrained text meet.
   edges = np.flatnonzero(np.diff(example.supervised.astype(int))) + 1
   parts = []
   for part in np.split(np.arange(len(example.tokens)), edges):

@@ -65,6 +65,7 @@ class Workdir:
       content = make()
       content |= {'seconds': time.monotonic() - began}
       self.publish(name, json.dumps(content))
+    # Also just after writing, so that a resumed run sees what the first one saw.
     return self.read(name)
 
 
@@ -85,10 +86,12 @@ def owned(
   """
   with contextlib.ExitStack() as stack:
     def own():
+      # The lock before the config: two processes must not write it at once.
       stack.enter_context(storage.lock(folder))
       keep_config(folder, c)
 
     with lifecycle.explained_errors():
+      # Inputs first: a wrong option then leaves no folder behind.
       ready = make(c)
       processes.from_first(own)
     stack.enter_context(lifecycle.resumable(folder))
@@ -98,6 +101,7 @@ def owned(
 def config_hash(c: Any) -> str:
   """Digest of the fields that may not change when a run is resumed."""
   flat = json.dumps(_fixed_fields(json.loads(c.to_json())), sort_keys=True)
+  # 16 hexadecimal digits are 64 bits: enough to tell configs apart.
   return hashlib.sha256(flat.encode()).hexdigest()[:16]
 
 
