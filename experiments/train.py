@@ -76,8 +76,7 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
       measurements.keep_summary(r, corpus.summary)
       stream = batches.Stream(
           corpus.examples, batch=c.train.batch, epochs=c.train.epochs,
-          # Another order in each round, the same one on resuming.
-          seed=c.seed + r, mask_mode=c.data.mask_mode)
+          seed=c.seed + r, mask_mode=c.data.mask_mode)  # another order each round
       total = batches.steps(len(corpus.examples), c.train.batch, c.train.epochs)
 
       # State and step.
@@ -93,10 +92,8 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
           range(progress.round_step + 1, total + 1), f'round {r + 1}, train',
           initial=progress.round_step, total=total)
       for done in bar:
-        # Sums stay on the device until they are due: reading them would wait for
-        # the step.
         state, sums = step(state, batches.place(next(stream), s.mesh))
-        pending.append(sums)
+        pending.append(sums)  # on the device: reading them waits for the step
         progress = progress.next_step()
         due = functools.partial(is_due, done, total)
         saving = (
