@@ -65,6 +65,7 @@ class Mixture:
       count: [S], tokens drawn so far.
       past_splitter: bool [S], whether these tokens contain the splitter.
     """
+    # Each [S, V]; raw logits, as `mix` needs them only up to a constant per row.
     hinted, student = logits
     lam = hinting.hint_weight(
         hinting.entropy(hinted), logits.shape[-1], schedule=self.schedule,
@@ -160,8 +161,10 @@ def _two_stream_options(
     **decoding: Any,
 ) -> engine.DecodeOptions:
   """Options of the engine for two streams; those of the mixture are checked."""
+  # A tuple, because static fields must be hashable; configs give lists.
   mixture = Mixture(beta, center, schedule, tuple(bounds), first_from_hint)
   check_mixture(mixture, config.vocab_size)
+  # Without an EOS every response would run to its limit: refuse before decoding.
   if tokenizer is not None:
     stopping.check_eos(tokenizer, config.vocab_size)
   automaton = None
@@ -182,6 +185,7 @@ def check_mixture(mixture: Mixture, vocab_size: int) -> None:
     raise errors.InputError(f'hint.beta {mixture.beta}: must be finite, and at least 0')
   if not math.isfinite(mixture.center):
     raise errors.InputError(f'hint.center {mixture.center} is not finite')
+  # The bounds come from a config, where they may be text.
   numbers = [b for b in mixture.bounds if isinstance(b, int | float)]
   if len(mixture.bounds) != 2 or len(list(filter(math.isfinite, numbers))) != 2:
     raise errors.InputError(
@@ -199,6 +203,7 @@ def _two_stream_requests(
     request_ids: Sequence[int] | None = None,
 ) -> list[engine.Request]:
   """Requests of the engine with the streams (hinted, student), as in `Mixture`."""
+  # The one place that turns the callers' order into the engine's.
   prompts = [(hinted, student) for student, hinted in pairs]
   return engine.make_requests(prompts, max_new_tokens, max_tokens, request_ids)
 

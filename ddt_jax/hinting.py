@@ -86,6 +86,7 @@ def hint_weight(
 
   Source: arXiv:2602.12222; sigmoid and piecewise are the official code's.
   """
+  # ln V is the largest entropy there is, so h is in [0, 1] for any vocabulary.
   h = entropy_p / math.log(vocab_size)
   if schedule == 'linear':
     return jnp.clip(beta * h, 0.0, 1.0)

@@ -63,6 +63,7 @@ def from_first(make: Callable[..., Any], *args: Any, **options: Any) -> Any:
 def _broadcast(value: Any) -> Any:
   """Returns process 0's value, sent as JSON."""
   data = np.frombuffer(json.dumps(value).encode(), np.uint8)
+  # The length first: a broadcast needs the same shape in all processes.
   n = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
   # Every new shape compiles a broadcast: padding to powers of two keeps them few.
   buffer = np.zeros(1 << max(n - 1, 1).bit_length(), np.uint8)

@@ -41,11 +41,14 @@ def nucleus(p: jax.Array, top_p: float) -> jax.Array:
     holds = mass > top_p
     return jnp.where(holds, middle, low), jnp.where(holds, high, middle)
 
+  # mass(low) > top_p >= mass(high) throughout: 0 holds all of p, 1.5 nothing.
   low = jnp.zeros((*p.shape[:-1], 1), jnp.int32)
   # Above any probability, rounding included.
   high = jnp.full_like(low, np.float32(1.5).view(np.int32))
+  # Fewer than 2^31 bit patterns lie between: 31 halvings make the two adjacent.
   low, _ = jax.lax.fori_loop(0, 31, halve, (low, high))
   t = jax.lax.bitcast_convert_type(low, jnp.float32)
+  # All above t, and of the ties as many as the mass still needs, by id.
   above, tied = bits > low, bits == low
   mass = jnp.sum(jnp.where(above, p, 0), -1, keepdims=True)
   last = _first_beyond(jnp.where(tied, t, 0), (top_p - mass)[..., 0])
@@ -94,6 +97,7 @@ def distribution(
   check_order(order)
   logits = logits.astype(jnp.float32)
   if top_p < 1:
+    # At 1 nothing is cut, and rounding of the sums could cut the least likely.
     base = logits if order == 'top_p_first' else logits / temperature
     kept = nucleus(jax.nn.softmax(base), top_p)
     logits = jnp.where(kept, logits, -jnp.inf)
@@ -112,7 +116,9 @@ def draw(keys: jax.Array, p: jax.Array) -> jax.Array:
   Returns:
     tokens [B], int32.
   """
+  # One uniform per row; a Gumbel draw would need V random numbers.
   u = jax.vmap(jax.random.uniform)(keys)
+  # Scaled by the sum, so that rounding of p does not favour the last token.
   return _first_beyond(p, u * jnp.sum(p, -1))
 
 
@@ -122,7 +128,7 @@ def _first_beyond(x: jax.Array, bound: jax.Array) -> jax.Array:
   Where it never does: the last index at which the sum grows. Sums of blocks find
   the block, and only that block gets a cumulative sum.
   """
-  width = 128
+  width = 128  # lanes of a TPU's vector unit
   blocks = -(-x.shape[-1] // width)
   unused = blocks * width - x.shape[-1]
   x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, unused)])
@@ -140,6 +146,7 @@ def _first_beyond(x: jax.Array, bound: jax.Array) -> jax.Array:
       jnp.take_along_axis(sums, jnp.maximum(block - 1, 0)[..., None], -1)[..., 0],
       0.0,
   )
+  # [..., 128], the block in which the sum crosses the bound.
   inside = jnp.take_along_axis(x, block[..., None, None], -2)[..., 0, :]
   place = first(jnp.cumsum(inside, -1), bound - before)
   return (block * width + place).astype(jnp.int32)

@@ -29,6 +29,8 @@ RULES = (
     # TPU needs no copy in another layout. Columns where V does not divide.
     (r'(embed/embedding|head/kernel)$',
      P(('tensor', 'fsdp')), P('tensor', 'fsdp')),
+    # `tensor` splits the outputs here and the inputs below, so a pair of products
+    # needs one sum over devices, after the second.
     (r'(q|k|v|gate|up)/kernel$', P(None, 'fsdp', 'tensor')),  # [L, D, out]
     (r'(o|down)/kernel$', P(None, 'tensor', 'fsdp')),  # [L, in, D]
     (r'(q|k|v)/bias$', P(None, 'tensor')),  # [L, out]
@@ -187,6 +189,7 @@ def reshard(params: Any, mesh: Mesh, dtype: Any) -> Any:
     The same tree.
   """
   def move(x, *hops):
+    # Cast before the move: bfloat16 halves the bytes that are sent.
     x = x.astype(dtype)
     if x.sharding.is_equivalent_to(hops[-1], x.ndim):
       return x

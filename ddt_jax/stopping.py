@@ -42,6 +42,7 @@ def repeats(
 
   Source: the official code of arXiv:2602.12222, its stopping rule.
   """
+  # Even a constant run has too few windows.
   if len(tokens) < n + times - 1:
     return False
   ids = np.asarray(tokens, np.uint64)
@@ -50,6 +51,7 @@ def repeats(
     windows = windows[:-1]
   # Equal windows have equal hashes (sums modulo 2^64), and sorting hashes is much
   # cheaper than sorting windows. Collisions are ruled out below.
+  # Powers of an odd constant (2^64 / golden ratio), so no power becomes 0.
   factors = np.cumprod(np.full(n, 0x9E3779B97F4A7C15, np.uint64))
   _, which, counts = np.unique(
       windows @ factors, return_inverse=True, return_counts=True
@@ -62,6 +64,7 @@ def repeats(
 
 def _byte_alphabet() -> dict[str, int]:
   """Character -> byte of byte-level BPE; printable bytes are their own character."""
+  # GPT-2's table: space, controls and the soft hyphen (173) are not printable.
   printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
   others = [b for b in range(256) if b not in printable]
   return {chr(b): b for b in printable} | {
@@ -93,8 +96,10 @@ def token_bytes(tokenizer: Any, vocab_size: int) -> list[bytes]:
   elif 'ByteFallback' in decoder or 'Metaspace' in decoder:
 
     def read(piece):
+      # Byte fallback: <0x0A> is the byte 10.
       if len(piece) == 6 and piece.startswith('<0x'):
         return bytes.fromhex(piece[3:5])
+      # SentencePiece writes a space as U+2581.
       return piece.replace('\u2581', ' ').encode()
   else:
     raise errors.InputError(
@@ -104,6 +109,7 @@ def token_bytes(tokenizer: Any, vocab_size: int) -> list[bytes]:
   added = tokenizer.added_tokens_decoder
   pieces = [b''] * vocab_size
   for piece, i in tokenizer.get_vocab().items():
+    # A tokenizer may have more ids than the model, which never draws them.
     if i < vocab_size:
       # Added tokens are stored as plain text, not in the tokenizer's alphabet.
       pieces[i] = added[i].content.encode() if i in added else read(piece)
@@ -162,6 +168,7 @@ def splitter_automaton(
   # by_byte[s, b]: the next state. Column 256 means no byte: the state stays.
   by_byte = np.zeros((end + 1, 257), np.int32)
   by_byte[:, 256] = np.arange(end + 1)
+  # Found is found: later text must not leave the last state.
   by_byte[end] = end
   border = 0  # state after pattern[1: s], the state to fall back to
   for s, byte in enumerate(pattern):
@@ -172,6 +179,7 @@ def splitter_automaton(
 
   # All tokens and states at once, byte by byte; short tokens are padded by 256.
   pieces = token_bytes(tokenizer, vocab_size)
+  # Every state begins as itself; column 256 holds the states' own numbers.
   table = np.repeat(by_byte[:, 256:], vocab_size, 1)
   padded = np.full((vocab_size, max(map(len, pieces))), 256)
   for i, piece in enumerate(pieces):
@@ -232,6 +240,7 @@ def after_last(
     >>> after_last(pieces, '# CoT', [0, 1, 2, 0])
     3
   """
+  # Byte offset of each token's end.
   ends = np.cumsum([len(pieces[t]) for t in tokens])
   text = b''.join(pieces[t] for t in tokens)
   at = text.rfind(marker.encode())

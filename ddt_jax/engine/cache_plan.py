@@ -15,6 +15,7 @@ from ddt_jax import errors
 from ddt_jax import model
 from ddt_jax.engine import request
 
+# A decode step reads the weights once for all slots: more slots, fewer bytes a token.
 DEFAULT_SLOTS = 256
 _MEMINFO = pathlib.Path('/proc/meminfo')
 
@@ -26,6 +27,7 @@ def bucket(length: int) -> int:
     >>> [bucket(n) for n in (1, 17, 25, 1000)]
     [16, 24, 32, 1024]
   """
+  # Two sizes per octave: beyond 16, less than a third of the columns is padding.
   power = 1 << max(length - 1, 15).bit_length()  # 16, 32, 64, ...
   between = power * 3 // 4  # 24, 48, 96, ...
   return between if between >= max(length, 24) else power
@@ -81,6 +83,7 @@ def plan(
     InputError: the cache does not fit. The message names the number of slots
       that would.
   """
+  # As long as the longest response: the ring then never overwrites a live token.
   ring = max(r.limit for r in requests)
   streams = zip(*(r.prompts for r in requests), strict=True)
   # The last token of a prompt is not prefilled: the first decode step reads it.
@@ -90,10 +93,12 @@ def plan(
       2 * config.num_layers * config.num_kv_heads * config.head_dim
       * jnp.dtype(dtype).itemsize
   )
+  # As in `loop_state.shardings`: heads that do not divide are replicated.
   if config.num_kv_heads % mesh.shape['tensor'] == 0:
     bytes_per_column //= mesh.shape['tensor']
 
   def sized(n):
+    # Each device holds the same number of slots.
     n = -(-n // row_devices) * row_devices
     # A response of ring / 4 tokens frees its slot, so n slots admit 256 n / ring
     # requests in 64 steps. At most 4 n, to bound the memory.
@@ -106,9 +111,11 @@ def plan(
   free = _free_bytes()
   if mesh.is_multi_process:
     # The minimum over processes: otherwise one raises and the others wait for it.
+    # float32: without x64, JAX would cut int64 to int32, which ends at 2 GiB.
     every = multihost_utils.process_allgather(np.float32(free))
     free = int(np.min(every))
   if wanted.bytes > free:
+    # Tried one by one: the queue's size depends on n, so bytes are not linear in it.
     fits = next(
         (n for n in range(wanted.slots, 0, -row_devices)
          if sized(n).bytes <= free), 0)
@@ -127,6 +134,7 @@ def _free_bytes() -> int:
   if stats is None:  # CPU devices report none
     if not _MEMINFO.exists():  # not Linux: unknown, so nothing is refused
       return sys.maxsize
+    # MemAvailable, not MemFree: the kernel gives its file cache back on demand.
     lines = dict(x.split(':') for x in _MEMINFO.read_text().splitlines())
     return int(lines['MemAvailable'].split()[0]) * 1024
   return stats['bytes_limit'] - stats['bytes_in_use']

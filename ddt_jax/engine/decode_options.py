@@ -13,6 +13,7 @@ from ddt_jax import sampling
 from ddt_jax.engine import loop_state
 
 
+# eq=False: a generated comparison of the automaton's array would be ambiguous.
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class DecodeOptions:
   """Options that all requests of a decoding run share.
@@ -62,9 +63,11 @@ class DecodeOptions:
 
   def stop_tables(self, vocab_size: int) -> loop_state.StopTables:
     """Returns the tables of the EOS tokens and the splitter, in NumPy."""
+    # A table, not a list: another number of EOS ids does not compile the loop again.
     eos = np.zeros(vocab_size, bool)
     eos[list(self.eos_ids)] = True
     if self.automaton is None:
+      # One state that is never left, so the compiled loop needs no other branch.
       splitter = np.zeros((1, vocab_size), np.int32)
       return loop_state.StopTables(eos, splitter, -1)
     # Padded to a multiple of 16 states, so that splitters of up to 15 bytes share
@@ -98,6 +101,7 @@ class DecodeOptions:
 
   def check(self, config: model.ModelConfig) -> None:
     """Raises InputError, naming an option that is invalid for this model."""
+    # `not >`: NaN is refused too.
     if not self.greedy and not self.temperature > 0:
       raise errors.InputError(
           f'temperature {self.temperature} is not positive; for the likeliest'

@@ -54,6 +54,8 @@ def prefill(
   Returns:
     The updated cache.
   """
+  # A fresh cache of exactly T columns: the prompt fills it, so long prompts are read
+  # in blocks, see `layers.attend_cached`.
   n, time = tokens.shape
   _, new = model.forward(
       params, config, tokens, positions=positions,
@@ -63,6 +65,7 @@ def prefill(
 
   def put(old, new):
     # Columns from T to P keep old values, which padding positions mask.
+    # A scatter by place, not a slice: the rows of a batch go to places apart.
     within = tuple(map(slice, new.shape[1:]))
     return old.at[(places, *within)].set(new, mode='drop')
 
@@ -113,6 +116,7 @@ def decode(
   def not_done(carry):
     slots, queue, _, _, step = carry
     idle, waiting = slots.requests.ticket == IDLE, queue.head < queue.size
+    # Otherwise the slot would stay idle up to the last of `steps`.
     needs_host = host_has_more & ~waiting & jnp.any(idle)
     return (step < steps) & (waiting | ~jnp.all(idle)) & ~needs_host
 
@@ -135,6 +139,7 @@ def decode(
     tickets = tickets.at[step].set(slots.requests.ticket)
     return _packed(new), queue, tokens, tickets, step + 1
 
+  # [steps, S]: the host fetches all tokens of a call at once.
   unwritten = jnp.zeros((steps, slots.count.shape[0]), jnp.int32)
   slots, queue, tokens, tickets, steps_done = jax.lax.while_loop(
       not_done, advance, (_packed(slots), queue, unwritten, unwritten, 0))
@@ -212,6 +217,7 @@ def _choose(
 ) -> jax.Array:
   """Tokens [S] from logits [streams, S, V]."""
   if rule.combine is None:
+    # [1, S, V]: one stream alone.
     logits, = logits
   else:
     logits = rule.combine(logits, count, past_splitter)
@@ -221,6 +227,7 @@ def _choose(
   p = sampling.distribution(
       logits, temperature=rule.temperature, top_p=rule.top_p, order=rule.order
   )
+  # The place in the response is folded in last: a key for each token of each request.
   return sampling.draw(jax.vmap(jax.random.fold_in)(keys, count), p)
 
 

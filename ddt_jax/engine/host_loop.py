@@ -23,7 +23,9 @@ from ddt_jax.engine import ledger
 from ddt_jax.engine import loop_state
 from ddt_jax.engine import request
 
-STEPS_PER_SYNC = 128  # most decode steps between two host syncs
+# Most decode steps between two host syncs. More would find repetitions and report
+# results later; fewer would stall the device more often.
+STEPS_PER_SYNC = 128
 # Tokens per prefill. Each prefill reads all weights, so few tokens would waste it.
 _PREFILL_TOKENS = 2048
 
@@ -176,6 +178,7 @@ def run(
         queue = _refill(params, config, queue, requests, taken)
         prompt_tokens = sum(
             len(p) - 1 for i in taken for p in requests[i].prompts)
+        # Else the device would prefill within the time that is booked on decoding.
         if on_sync is not None:
           jax.block_until_ready(queue)
       filled = time.perf_counter()
@@ -188,6 +191,7 @@ def run(
       tokens, tickets, steps, queued, in_slots = jax.device_get((
           tokens, tickets, steps, queue.size - queue.head, slots.requests.ticket,
       ))
+      # Rows beyond `steps` are zeros, which would read as tokens of ticket 0.
       new = ledger.by_ticket(tokens[:steps], tickets[:steps])
       if on_sync is not None:
         on_sync(HostSync(
@@ -242,6 +246,7 @@ def _refill(
 ) -> loop_state.Queue:
   """Prefills the requests of these tickets into an empty queue."""
   batch = [requests[i] for i in tickets]
+  # Arrays of all Q places, filled or not: another shape would compile again.
   places = queue.requests.ticket.shape[0]
   length = np.zeros((places, len(batch[0].prompts)), np.int32)
   last = np.zeros_like(length)
@@ -280,6 +285,7 @@ def _prefill_stream(
   for i, prompt in enumerate(prompts):
     groups.setdefault(cache_plan.bucket(len(prompt) - 1), []).append(i)
   for width, members in groups.items():
+    # From the width alone, not from the number of members: one shape per bucket.
     rows = min(places, max(1, _PREFILL_TOKENS // width))
     for first in range(0, len(members), rows):
       tokens = np.zeros((rows, width), np.int32)

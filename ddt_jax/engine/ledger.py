@@ -107,6 +107,7 @@ class Ledger:
     # The official code checks before each draw, so a finished text is not checked
     # at its last token.
     last = len(text) if running else len(text) - 1
+    # Multiples of `every`, so that a cut does not depend on when the syncs come.
     for stop in range((seen // every + 1) * every, last + 1, every):
       if stopping.repeats(
           text[:stop], n=n, times=times,
@@ -119,6 +120,7 @@ class Ledger:
     options = self._options
     if cut is not None:
       text, finish = text[:cut], 'repetition'
+    # An EOS at the limit is an EOS: the text was complete.
     elif text[-1] in options.eos_ids and (
         options.first_may_end or len(text) > 1
     ):
@@ -141,6 +143,7 @@ def by_ticket(
   Returns:
     {ticket: tokens in the order of the steps}.
   """
+  # One sort in NumPy: a Python loop over steps x S would stall the device.
   tokens, tickets = tokens.ravel(), tickets.ravel()
   order = np.argsort(tickets, kind='stable')  # keeps the order of the steps
   order = order[tickets[order] != loop_state.IDLE]

@@ -152,6 +152,8 @@ def empty(
   """
 
   def requests(n):
+    # Shared zeros, although the loop donates its state: `empty` runs under jit,
+    # which gives every output a buffer of its own.
     per_request = jnp.zeros(n, jnp.int32)
     per_stream = jnp.zeros((n, len(widths)), jnp.int32)
     return RequestArrays(

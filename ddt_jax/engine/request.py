@@ -8,7 +8,7 @@ import numpy as np
 from ddt_jax import errors
 from ddt_jax import model
 
-_LARGEST_ID = np.iinfo(np.int32).max
+_LARGEST_ID = np.iinfo(np.int32).max  # ids are folded into keys on the device
 
 
 class Request(NamedTuple):
@@ -48,6 +48,7 @@ def make_requests(
       raise errors.InputError('max_tokens must have one limit for each prompt')
     limits = [min(max_new_tokens, n) for n in max_tokens]
   ids = range(len(prompts)) if request_ids is None else request_ids
+  # Two requests of one id and prompt would draw the same text.
   if not len(ids) == len(set(ids)) == len(prompts):
     raise errors.InputError('request_ids must differ, one for each prompt')
   return list(map(Request, prompts, limits, ids))
@@ -60,6 +61,7 @@ def check(config: model.ModelConfig, requests: Sequence[Request]) -> None:
     if not all(map(len, prompts)) or limit < 0:
       raise errors.InputError(
           f'request {request_id}: an empty prompt, or a limit below 0')
+    # The longest stream: the same new tokens are appended to all.
     if longest + limit > config.max_positions:
       raise errors.InputError(
           f'request {request_id}: {longest} prompt and {limit} new tokens exceed'
