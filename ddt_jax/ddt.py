@@ -119,7 +119,7 @@ def token_stats(
   log_p, p, log_p_or_0 = _distribution(logits, temperature)
   entropy = -jnp.sum(p * log_p_or_0, -1)
   deviation = jnp.where(p > 0, log_p_or_0 + entropy[..., None], 0.0)
-  realised = jnp.take_along_axis(log_p, targets[..., None], -1)
+  realised = jnp.take_along_axis(log_p, targets[..., None], -1)  # [..., 1]
   stats = TokenStats(
       log_p=realised[..., 0],
       entropy=entropy,
@@ -230,6 +230,7 @@ def z_test(
   """
   xp, special = _numpy_or_jax(phi_sum)
   evidence = varentropy_sum >= MIN_VARENTROPY
+  # The inner where: a division by 0 would give NaN gradients and NumPy warnings.
   z = xp.where(
       evidence, phi_sum / xp.sqrt(xp.where(evidence, varentropy_sum, 1)), 0)
   return z, special.erfc(xp.abs(z) / math.sqrt(2))
@@ -266,11 +267,10 @@ def pit_test(
             W = \sum_t \sqrt{\nu_t}\, \Phi^{-1}(u_t) / \sqrt{\sum_t \nu_t} \sim N(0, 1)
 
   S is Fisher's combination of the tokens' one-sided p-values. It is exact at any
-  length and sees a single token that a certain model did not expect. W weighs
-  tokens by their information, as z does, but each term is normal whatever p_t is,
-  so no single token outweighs the others. Its weights depend on earlier tokens
-  alone, so W is nearly normal. The result is the smaller p-value, doubled
-  (Bonferroni).
+  length and reacts to a single token that a certain model did not expect. W weighs
+  tokens by their information, as z does, but each term is normal for any p_t: no
+  token outweighs the others. Its weights depend on earlier tokens alone, so W is
+  nearly normal. The result is the smaller p-value, doubled (Bonferroni).
 
   Args:
     pit: [..., T], see `randomised_pit`; the result shares its randomness.
@@ -315,7 +315,7 @@ def weighted_score(pit: jax.Array, varentropy: jax.Array) -> jax.Array:
     [...], nats.
   """
   xp, special = _numpy_or_jax(pit)
-  u = pit.clip(MIN_COMPLEMENT, 1.0 - MIN_COMPLEMENT)
+  u = pit.clip(MIN_COMPLEMENT, 1.0 - MIN_COMPLEMENT)  # Phi^-1(0) is -inf
   return xp.sqrt(varentropy) * special.ndtri(u)
 
 
@@ -335,11 +335,11 @@ def pit_p_value(
     p_value: [...]; 1 where there is no token.
   """
   xp, special = _numpy_or_jax(surprise_sum)
-  n = xp.maximum(tokens, 1)
+  n = xp.maximum(tokens, 1)  # the Gamma distribution has no shape 0
   p_fisher = 2 * xp.minimum(
       special.gammainc(n, surprise_sum), special.gammaincc(n, surprise_sum))
   _, p_weighted = z_test(score_sum, varentropy_sum)
-  p_value = xp.minimum(2 * xp.minimum(p_fisher, p_weighted), 1.0)
+  p_value = xp.minimum(2 * xp.minimum(p_fisher, p_weighted), 1.0)  # Bonferroni
   return xp.where(tokens > 0, p_value, 1.0)
 
 

@@ -13,7 +13,7 @@ from ddt_jax.objectives import scheme_options
 from ddt_jax.objectives import schemes
 
 # Edges of the phi histogram, nats; the outer bins also count the values beyond.
-PHI_EDGES = np.linspace(-10.0, 4.0, 57)
+PHI_EDGES = np.linspace(-10.0, 4.0, 57)  # bins of 1/4 nat, so that 0 is an edge
 DENOMINATORS = ('tokens', 'kept')
 WEIGHT_GRADS = ('stop', 'through')
 
@@ -74,6 +74,7 @@ def constant_weights(
     w = weight_of(stats.log_p)
     if weight_grad == 'stop':
       return w, w
+    # Of a sum: w depends on its own token alone, so the Jacobian is diagonal.
     through = jax.grad(lambda log_p: jnp.sum(weight_of(log_p) * log_p))
     return w, through(stats.log_p)
 
@@ -137,6 +138,7 @@ def token_loss(
   counted = mask if denominator == 'tokens' else mask * (weight > 0)
   loss = -jnp.sum(mask * weight * stats.log_p)
   metrics = _metric_sums(stats, weight, mask)
+  # A metric of a scheme takes all options, given or default.
   options = scheme_options.options_of(name) | options
   for metric, per_token in schemes.METRICS.get(name, {}).items():
     metrics[metric] = jnp.sum(mask * per_token(stats, **options))
@@ -152,6 +154,7 @@ def _check_weight_grad(weight_grad: str) -> None:
 def _metric_sums(stats, weight, mask) -> dict[str, jax.Array]:
   low, high, bins = PHI_EDGES[0], PHI_EDGES[-1], len(PHI_EDGES) - 1
   place = jnp.floor((stats.phi - low) * (bins / (high - low)))
+  # [..., bins]; comparisons and a sum fuse, a scatter does not.
   one_hot = jnp.clip(place, 0, bins - 1)[..., None] == jnp.arange(bins)
   return {
       'tokens': jnp.sum(mask),
@@ -186,6 +189,7 @@ def summarise(sums: dict[str, Any]) -> dict[str, Any]:
       for name in ('nll', 'phi', 'entropy', 'weight', *own)
       if name in sums
   }
+  # All weights may be 0, for p^gamma underflows where p is tiny.
   squares = float(sums['weight_squared'])
   ess = float(sums['weight']) ** 2 / squares / tokens if squares else 0.0
   return means | {'ess': ess, 'tokens': float(sums['tokens'])}

@@ -41,6 +41,7 @@ def curriculum(
   past = jnp.float32(step) / total - warmup_ratio
   # Rounding of step / total must not put the step at a ratio before it.
   past = jnp.where(jnp.abs(past) < _ROUNDING, 0.0, past)
+  # A Python number, so this branch is taken when tracing; 0 / 0 would be NaN.
   if transition_ratio == 0:
     return jnp.where(past >= 0, 1.0, 0.0)
   return jnp.clip(past / transition_ratio, 0.0, 1.0)

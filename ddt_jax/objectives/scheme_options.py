@@ -28,6 +28,7 @@ def options_of(name: str) -> dict[str, Any]:
   if name not in schemes.WEIGHTS:
     raise errors.InputError(
         f'loss.name={name!r}: choose from {sorted(schemes.WEIGHTS)}')
+  # From the signature, so that a new scheme is declared in one place.
   parameters = inspect.signature(schemes.WEIGHTS[name]).parameters.values()
   return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
@@ -59,6 +60,7 @@ def traced_options(name: str, **offered: Any) -> dict[str, Any]:
 def check_options(name: str, options: dict[str, Any]) -> None:
   """Raises TypeError for an option that the objective does not have."""
   known = options_of(name)
+  # A TypeError: configs pass through `pick`, so a wrong name here is a bug in code.
   for option in options:
     if option not in known:
       raise TypeError(

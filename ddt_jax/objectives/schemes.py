@@ -109,6 +109,7 @@ def idft(
       stats.phi, beta=beta, gamma_min=gamma_min, gamma_max=gamma_max,
       curriculum=curriculum,
   ))
+  # From log p: p itself underflows to 0, and 0^gamma has no useful gradient.
   return jnp.exp(gamma * stats.log_p)
 
 
@@ -150,6 +151,7 @@ def idft_exponent(
   is the official code's.
   """
   _check_exponent(beta, gamma_min, gamma_max)
+  # exp may overflow to inf for a very unlikely token; the clip bounds it.
   gamma = jnp.clip(jnp.exp(-phi / beta), gamma_min, gamma_max)
   return 1.0 + curriculum * (gamma - 1.0)
 

@@ -52,11 +52,13 @@ def publish(file: str | os.PathLike[str], data: str | bytes) -> None:
     return
   file = epath.Path(os.path.realpath(file))  # replace a link's target, not the link
   file.parent.mkdir(parents=True, exist_ok=True)
+  # In the same folder, because a rename is atomic only within a file system.
   temporary = file.parent / f'.{file.name}.{secrets.token_hex(4)}.tmp'
   try:
     with open(temporary, 'xb') as f:
       f.write(data)
       f.flush()
+      # Content before name: after a power cut the new name could be empty otherwise.
       os.fsync(f.fileno())
     os.replace(temporary, file)
   except BaseException:
@@ -95,6 +97,7 @@ def append(file: str | os.PathLike[str], text: str) -> None:
     rest = memoryview(data)
     try:
       while rest:
+        # An unbuffered write may take only a part.
         rest = rest[f.write(rest):]
       os.fsync(f.fileno())
     except BaseException:
@@ -127,6 +130,7 @@ def read_lines(file: str | os.PathLike[str]) -> list[str]:
 def _size_of_whole_lines(f) -> int:
   """Size in bytes of an open file up to and including its last newline."""
   end = f.seek(0, os.SEEK_END)
+  # Backwards in blocks: a log of gigabytes is not read to find its end.
   while end > 0:
     start = max(0, end - _BLOCK)
     f.seek(start)

@@ -37,6 +37,7 @@ def refuse_pointers(candidates: Iterable[str | os.PathLike[str]]) -> None:
 
 def _pointed_size(file) -> str | None:
   """Size of the content that a pointer stands for; None if it is no pointer."""
+  # By size first, so that gigabytes of weights are never read.
   if not file.is_file() or file.stat().length > _LONGEST:
     return None
   text = file.read_bytes()

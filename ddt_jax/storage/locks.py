@@ -17,7 +17,8 @@ from ddt_jax.storage import object_store
 
 LOCK = '.lock'  # in the folder: a file, or on gs:// the prefix of numbered objects
 
-# Seconds between the renewals of a lock object, and its lifetime without one.
+# Seconds between the renewals of a lock object, and its lifetime without one. Ten
+# renewals fit in, so a short failure of the network does not cost the lock.
 _RENEW_S, _STALE_S = 30.0, 300.0
 
 
@@ -86,6 +87,7 @@ def _file_lock(folder: epath.Path) -> Iterator[None]:
   _lock_fds.add(fd)
   try:
     try:
+      # flock, not lockf: a lock of lockf ends when any descriptor of the file closes.
       fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
       try:
@@ -136,6 +138,7 @@ def _object_lock(store, folder: epath.Path) -> Iterator[None]:
     yield
   finally:
     stop.set()
+    # A renewal in flight would write the object again after its removal.
     thread.join()
     with contextlib.suppress(FileNotFoundError):  # a successor has removed it
       store.rm(mine)
@@ -150,7 +153,9 @@ def _take(store, folder: epath.Path, token: str) -> str:
     if left > 0:
       raise _locked(folder, holder, ' If that process is dead, its lock expires '
                     f'in {left:.0f} seconds.')
+  # A new name: the client can create atomically, but not compare and swap.
   number = int(os.path.basename(older[-1])) + 1 if older else 0
+  # Zero-padded, so that the names sort by number.
   mine = f'{_root(folder)}/{number:08d}'
   try:
     _write(store, mine, token, mode='create')

@@ -33,6 +33,7 @@ def digests(folder: str | os.PathLike[str]) -> dict[str, str]:
   for name in sorted(_names(store, folder)):
     file = os.fspath(folder / name)
     with store.open(file, 'rb') if store else open(file, 'rb') as f:
+      # Read in blocks: files of a checkpoint may exceed the memory.
       result[name] = hashlib.file_digest(f, 'sha256').hexdigest()
   return result
 
@@ -62,6 +63,7 @@ def check_seal(folder: str | os.PathLike[str]) -> None:
   if not isinstance(sealed, dict):
     raise Damaged(f'{folder / SEAL} is unreadable. {advice}')
   current = digests(folder)
+  # Both sides, because an added file is damage too.
   for name in sorted(sealed | current):
     if sealed.get(name) != current.get(name):
       what = ('is missing' if name not in current else 'was added'

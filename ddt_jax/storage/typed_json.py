@@ -74,6 +74,7 @@ def parse(value: Any, kind: Any, field: str = '') -> Any:
       return None
     (kind,) = (a for a in arguments if a is not types.NoneType)
     return parse(value, kind, field)
+  # tuple[int, ...] -> tuple; a plain class is its own origin.
   origin = typing.get_origin(kind) or kind
   if origin is tuple and isinstance(value, list):
     return tuple(
@@ -94,6 +95,7 @@ def parse(value: Any, kind: Any, field: str = '') -> Any:
 
 
 def _record(value: dict[str, Any], cls: type[Record], field: str) -> Record:
+  # Resolves annotations that are strings, which `fields` leaves as they are.
   hints = typing.get_type_hints(cls)
   for name in hints:
     if name not in value:

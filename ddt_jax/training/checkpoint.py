@@ -72,9 +72,11 @@ class Checkpoints:
       OSError: the disk is full (ENOSPC).
     """
     folder = self._step_folder(step)
+    # Global bytes: the shards of all processes go to this one folder.
     nbytes = sum(x.nbytes for x in jax.tree.leaves(state))
     processes.from_first(self._make_room, folder, nbytes)
     self._orbax.save(folder / 'state', state)
+    # StandardCheckpointer saves in the background; the seal reads its files.
     self._orbax.wait_until_finished()
     processes.from_first(self._finish, folder, progress)
 
@@ -88,6 +90,7 @@ class Checkpoints:
     Returns:
       (state, progress), or None if there is no undamaged checkpoint.
     """
+    # Process 0 alone reads the digests: all must restore the same checkpoint.
     newest = processes.from_first(self._newest)
     if newest is None:
       return None
@@ -101,6 +104,7 @@ class Checkpoints:
   def _make_room(self, folder: epath.Path, nbytes: int) -> None:
     """Removes an older checkpoint of this name and checks for free space."""
     self._folder.mkdir(parents=True, exist_ok=True)
+    # Orbax refuses to overwrite. Such a folder may also be an interrupted save.
     if folder.exists():
       folder.rmtree()
     # Orbax reports a full disk as tracebacks from several threads.
@@ -109,6 +113,7 @@ class Checkpoints:
 
   def _finish(self, folder: epath.Path, progress: dict[str, Any]) -> None:
     storage.publish(folder / 'progress.json', json.dumps(progress))
+    # The seal comes after all content: it marks the checkpoint as complete.
     storage.seal(folder)
     # Last: a kill before this line leaves one checkpoint too many, never too few.
     for old in self.steps()[:-self._keep]:
@@ -118,6 +123,7 @@ class Checkpoints:
     """Step and progress of the newest checkpoint that matches its seal."""
     for step in reversed(self.steps()):
       folder = self._step_folder(step)
+      # Orbax itself restores a flipped bit without an error.
       try:
         storage.check_seal(folder)
       except storage.Damaged as e:

@@ -22,7 +22,7 @@ def summarise(
 
   Args:
     pending: metrics of the steps since the last line, oldest first; at least one.
-    progress: the run's, with `round_step` and `step` already at the last of these steps.
+    progress: the run's; its `round_step` and `step` are at the last of these steps.
     since: `time.monotonic()` when the first of these steps began. The clock is
       read again once the metrics are here, so the device's work is counted.
     lr: learning rate of the last of these steps.
@@ -53,6 +53,7 @@ def summarise(
       pending, progress.skipped_in_a_row, patience
   )
   sums, n = train_step.add(pending), len(pending)
+  # After `add`, which waits for the device: dispatch alone takes almost no time.
   seconds = time.monotonic() - since
   progress = progress.replace(
       skipped_in_a_row=skipped_in_a_row,

@@ -18,7 +18,7 @@ from ddt_jax import storage
 
 FILE = 'metrics.jsonl'
 TIME_FIELDS = ('tokens_per_s', 'time')  # the only fields that a resume may change
-_FLUSH_SECONDS = 1.0
+_FLUSH_SECONDS = 1.0  # an fsync per line would cost more than a short step
 _FLUSH_SECONDS_REMOTE = 30.0  # each flush to an object store uploads the whole file
 _RESERVED = ('step', 'kind', 'time')
 
@@ -191,6 +191,7 @@ def _parse(file: epath.Path, lines: Iterable[str]) -> list[dict]:
 
 
 def _identity(step: int, kind: str, names: Iterable[str]) -> tuple:
+  # With the names, because a step may write several lines of one kind.
   return (int(step), kind, frozenset(names) - set(_RESERVED))
 
 

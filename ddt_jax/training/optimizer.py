@@ -98,6 +98,7 @@ def make_schedule(
         f'optim.warmup_ratio {warmup_ratio} and decay_ratio {tail} leave no step:'
         ' shares are in [0, 1], and their sum too'
     )
+  # At least 1 for each below: optax refuses a cosine over 0 steps.
   warmup = int(total_steps * warmup_ratio)
   rest = max(total_steps - warmup, 1)
   decay = max(int(total_steps * decay_ratio), 1)
@@ -106,6 +107,7 @@ def make_schedule(
       'constant': optax.constant_schedule(lr),
       'wsd': optax.linear_schedule(lr, 0.0, decay, max(rest - decay, 0)),
   }[schedule]
+  # `after` counts from 0 at the end of the warm-up.
   return optax.join_schedules(
       [optax.linear_schedule(0.0, lr, max(warmup, 1)), after], [warmup]
   )
@@ -141,4 +143,5 @@ def make_optimizer(
   adamw = optax.adamw(schedule, b1, b2, eps, weight_decay=weight_decay)
   if not clip:
     return adamw
+  # Clipping first: Adam's moments then never see an outlier.
   return optax.chain(optax.clip_by_global_norm(clip), adamw)

@@ -57,6 +57,7 @@ class Progress:
     """Returns the progress at the start of the next round."""
     return self.replace(
         round=self.round + 1, round_step=0,
+        # A skipped step is no update: optax's count did not move.
         updates_before=self.step - self.skipped)
 
   def replace(self, **changes: Any) -> 'Progress':
@@ -65,6 +66,7 @@ class Progress:
 
   def to_json(self) -> dict[str, Any]:
     """Returns every field by name, ready for `json.dumps`."""
+    # Not `dataclasses.asdict`, which deep-copies the stream's state.
     return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
   @classmethod

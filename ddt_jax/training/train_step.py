@@ -77,6 +77,7 @@ def loss_sums(
       return_hidden=True, mesh=mesh,
   )
   args = hidden, model.head(params), batch.targets
+  # hidden: [B, T, D]; neither route holds [B, T, V] logits.
   if vocab_head.is_split(mesh, args[1]):
     stats = vocab_head.token_stats(*args, mesh=mesh)
     total, count, metrics = objectives.token_loss(
@@ -146,6 +147,7 @@ def make_train_step(
 
     grads, sums = _sum_over_parts(gradient, batch, micro_batches)
     count = jnp.maximum(sums['count'], 1.0)
+    # Under jit the sums are over all devices, so this is the mean of the global batch.
     grads = jax.tree.map(lambda g: g / count, grads)
     norm = optax.tree.norm(grads)
     state, finite = _apply(tx, state, grads, norm)
@@ -166,6 +168,7 @@ def _sum_over_parts(
   split = jax.tree.map(
       lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
   first = jax.tree.map(lambda x: x[0], split)
+  # In the dtypes of `function`: the carry of a scan may not change type.
   zeros = jax.tree.map(
       lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, first))
 
@@ -241,11 +244,13 @@ def check_finite(metrics: Iterable[Metrics], in_a_row: int, limit: int) -> int:
 
 def _apply(tx, state, grads, norm) -> tuple[TrainState, jax.Array]:
   """(state after the update, whether the update was applied)."""
+  # One number for the whole tree: a NaN or inf anywhere makes the norm one.
   finite = jnp.isfinite(norm)
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
 
   def keep(new, old):
+    # Decided on the device: the host need not wait for the norm.
     return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
 
   return state.replace(

@@ -17,7 +17,7 @@ from ddt_jax.weights import names
 from ddt_jax.weights import tensor_files
 
 EMBEDDING, HEAD = (names.TABLE[p] for p in ('embed/embedding', 'head/kernel'))
-FLOATS = ('F32', 'F16', 'BF16', 'F64')
+FLOATS = ('F32', 'F16', 'BF16', 'F64')  # names of dtypes in a safetensors header
 ROWS = 4096  # of a table, compared at a time
 SMALL_FILES = (  # beside the weights, for the config and the tokenizer
     'config.json', 'generation_config.json', '*token*', 'vocab*', 'merges*',
@@ -73,6 +73,7 @@ def load(
 
   def read(key_path, leaf, place):
     name = sharding.path_name(key_path)
+    # The callback gets the slices of one shard of this process, and reads no more.
     return jax.make_array_from_callback(
         leaf.shape, place, lambda index: _read(files, name, table[name], index)
     )
@@ -102,6 +103,7 @@ def check_folder(path: Any) -> model.ModelConfig:
     storage.refuse_pointers(
         file for kind in SMALL_FILES for file in sorted(folder.glob(kind)))
   config = model.ModelConfig.from_hf(folder)
+  # Reading the base alone would silently score and train another model.
   if adapter := sorted(f.name for f in folder.glob('adapter_[cm]*')):
     raise errors.InputError(
         f'{folder}: an adapter stands beside its base ({", ".join(adapter)});'
@@ -123,6 +125,7 @@ def _untie(folder, files: tensor_files.TensorFiles, config: model.ModelConfig):
     return config
   _warn(f'{folder}: tie_word_embeddings is true, but {HEAD} and {EMBEDDING} differ:'
         ' the head is read as a parameter of its own, as by transformers 5')
+  # Also in `hf`, or a saved copy would be tied when it is read again.
   fields = json.loads(config.hf) | {'tie_word_embeddings': False}
   return dataclasses.replace(config, tied_head=False, hf=json.dumps(fields))
 
@@ -219,4 +222,5 @@ def _read(
 
   if not names.is_stacked(path):
     return part(tensors[0], index)
+  # index[0] slices the layers, each of which is a tensor of its own.
   return np.stack([part(name, index[1:]) for name in tensors[index[0]]])

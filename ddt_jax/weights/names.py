@@ -60,6 +60,7 @@ def canonical(name: str) -> str:
     >>> canonical('layers.0.mlp.up_proj.weight')
     'model.layers.0.mlp.up_proj.weight'
   """
+  # Twice: a prefix matches only at the start, and may stand behind a wrapper.
   name = _WRAPPERS.sub('', _WRAPPERS.sub('', name))
   return f'model.{name}' if name.startswith(_DECODER) else name
 

@@ -62,6 +62,7 @@ def save(
   """
   folder = storage.path(path)
   files = _plan_files(_tensors(config, params, dtype))
+  # All processes plan the same files, from shapes alone, and gather in one order.
   for name, tensors in files.items():
     shard = _gather(tensors, dtype)
     processes.from_first(_publish_shard, folder / name, shard)
@@ -108,7 +109,9 @@ def _gather(tensors: list[_Tensor], dtype: str) -> dict[str, np.ndarray]:
 
 
 def _gather_one(tensor: _Tensor, dtype: str) -> np.ndarray:
+  # One layer at a time: gathering the stack would hold all layers on the host.
   leaf = tensor.leaf if tensor.layer is None else tensor.leaf[tensor.layer]
+  # Cast on the device, so that bfloat16 halves the bytes that are gathered.
   x = processes.to_host(leaf.astype(jnp.dtype(dtype)))
   # safetensors writes the memory as it is, so a transposed view must be copied.
   return np.ascontiguousarray(x.T if names.is_transposed(tensor.path) else x)
@@ -124,13 +127,15 @@ def _publish_shard(file: epath.Path, shard: dict[str, np.ndarray]) -> None:
 def _publish_rest(folder, config, files, tokenizer, dtype: str) -> None:
   """The index, if there are several files, config.json and the tokenizer."""
   if len(files) > 1:
-    (folder / tensor_files.FILE).unlink(missing_ok=True)  # readers prefer it to the index
+    # Readers prefer a single file to the index.
+    (folder / tensor_files.FILE).unlink(missing_ok=True)
     total = sum(t.nbytes for tensors in files.values() for t in tensors)
     weight_map = {t.name: file for file, tensors in files.items() for t in tensors}
     index = {'metadata': {'total_size': total}, 'weight_map': weight_map}
     storage.publish(folder / tensor_files.INDEX, json.dumps(index, indent=2))
   else:
     (folder / tensor_files.INDEX).unlink(missing_ok=True)
+  # Left by an older save with another number of files.
   for old in folder.glob('model*.safetensors'):
     if old.name not in files:
       old.unlink()
@@ -150,7 +155,7 @@ def _hf_fields(config: model.ModelConfig, dtype: str) -> dict[str, Any]:
       'rope_type': 'llama3', **dataclasses.asdict(config.rope_scaling)
   }
   return fields | {
-      'dtype': dtype,
+      'dtype': dtype,  # transformers 5; 4 reads torch_dtype
       'torch_dtype': dtype,
       'rope_theta': config.rope_theta,
       'rope_scaling': scaling,

@@ -53,6 +53,7 @@ class TensorFiles:
     weights = {f.name for f in folder.glob('*.safetensors')} | {
         f.name for f in folder.glob(INDEX)}
     self.unread = sorted(weights - set(self.read) - ({INDEX} if index else set()))
+    # Before opening: safetensors would call a pointer a damaged file.
     storage.refuse_pointers(folder / f for f in self.read)
     self._open = {f: _open(folder / f) for f in self.read}
     self._place = _places(folder, index, {
@@ -90,6 +91,7 @@ def _places(
           ' download the index again'
       )
   places = {}
+  # `where` too: a file may hold tensors that the index forgot.
   for name, file in (where | index).items():
     if names.is_lora(name):
       raise errors.InputError(
@@ -107,6 +109,7 @@ def _places(
 
 
 def _open(file: epath.Path) -> safetensors.safe_open:
+  # Maps the file: tensors are read when they are sliced, not here.
   try:
     return safetensors.safe_open(file, 'numpy')
   except (safetensors.SafetensorError, OSError) as e:
