@@ -98,7 +98,7 @@ def generate(
     eos_ids: Sequence[int],
     slots: int | None = None,
     first_from_hint: bool = True,
-    repetition: tuple[int, int, int] | None = (30, 5, 100),
+    repetition: tuple[int, int, int] | None = (30, 5, 100),  # the official code's
     official_window: bool = False,
     max_tokens: Sequence[int] | None = None,
     request_ids: Sequence[int] | None = None,
@@ -304,7 +304,7 @@ def rewrite(
       config, _two_stream_requests(
           [requests[i] for i in indices], max_new_tokens, request_ids=indices),
       two_streams)
-  analyses = engine.generate(
+  analyses = engine.generate(  # stage 1: the hinted prompt alone
       params, config, [requests[i][1] for i in indices],
       key=key, greedy=True,  # greedy: the key is not used
       max_new_tokens=max_analysis_tokens,
@@ -320,7 +320,7 @@ def rewrite(
     else:
       student, hinted = requests[i]
       pairs[i] = student, [*hinted, *written.tokens[:stop]]
-  rewritten = engine.run(
+  rewritten = engine.run(  # stage 2: both streams, the analysis in the hinted one
       params, config, _two_stream_requests(
           list(pairs.values()), max_new_tokens, request_ids=list(pairs)),
       two_streams, key=key)

@@ -82,4 +82,5 @@ def to_host(x: jax.Array) -> np.ndarray:
   Returns:
     An array of the same shape and dtype.
   """
+  # tiled: otherwise the processes would be stacked along a new leading axis.
   return multihost_utils.process_allgather(x, tiled=True)

@@ -248,7 +248,7 @@ def _refill(
   batch = [requests[i] for i in tickets]
   # Arrays of all Q places, filled or not: another shape would compile again.
   places = queue.requests.ticket.shape[0]
-  length = np.zeros((places, len(batch[0].prompts)), np.int32)
+  length = np.zeros((places, len(batch[0].prompts)), np.int32)  # [Q, streams]
   last = np.zeros_like(length)
   ticket, request_id, limit = np.zeros((3, places), np.int32)
   for i, (t, r) in enumerate(zip(tickets, batch, strict=True)):

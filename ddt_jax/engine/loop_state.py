@@ -1,4 +1,4 @@
-"""State of the decoding loop: slots, the queue, and what the loop reads beside them.
+"""State of the decoding loop: slots and queue, the sampling rule, lookup tables.
 
 Fields of type `Any` hold NumPy arrays on the host and JAX arrays on the device.
 """

@@ -1,7 +1,7 @@
 """The shape of a decoder, from a Hugging Face config.json.
 
-A model that `model.forward` would not compute exactly is refused by the name of
-the field that says so.
+Refuses a model that `model.forward` would not compute exactly, and names the field
+that is not supported.
 """
 
 import dataclasses

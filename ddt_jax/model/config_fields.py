@@ -1,7 +1,7 @@
 """Reads the fields of a config.json by type.
 
 JSON has no schema here: a folder from elsewhere may hold null, text or a list
-where a number belongs. Every mistake is refused by the name of its field.
+where a number belongs. The error names the field.
 """
 
 import json

@@ -34,7 +34,7 @@ def options_of(name: str) -> dict[str, Any]:
 
 
 def traced_options(name: str, **offered: Any) -> dict[str, Any]:
-  """Returns those of the offered values for which an objective has an option.
+  """Returns the offered values that are options of this objective.
 
   A training step offers the values that it computes at each step. `idft` has the
   option `curriculum`, `sft` has none.

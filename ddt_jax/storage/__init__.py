@@ -4,7 +4,7 @@ A run's files must survive a kill, a full disk and a second process that was
 started by mistake:
 
   files   publish, append, read_lines: content is whole or absent
-  seals   seal, check_seal: tell a finished folder from a damaged one
+  seals   seal, check_seal: find damage in a finished folder
   locks   lock: one process owns a run's folder at a time
   lfs     refuse_pointers: files that git has not fetched
 

@@ -56,7 +56,7 @@ def plain(value: Any) -> Any:
 
 
 def parse(value: Any, kind: Any, field: str = '') -> Any:
-  """The value of type `kind` that `plain` turned into JSON's types.
+  """Turns JSON's types into a value of type `kind`; the inverse of `plain`.
 
   Args:
     value: as `json.loads` returns it.
@@ -69,6 +69,7 @@ def parse(value: Any, kind: Any, field: str = '') -> Any:
   if kind is Any:
     return value
   arguments = typing.get_args(kind)
+  # X | None; only one type stands beside None, see the module.
   if types.NoneType in arguments:
     if value is None:
       return None

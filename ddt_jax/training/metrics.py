@@ -103,6 +103,7 @@ class Writer:
     line = {'step': int(step), 'kind': kind,
             **{k: v if math.isfinite(v) else None for k, v in scalars.items()},
             'time': time.time()}
+    # allow_nan=False: Python would write NaN, which is not JSON.
     self._buffer.append(json.dumps(line, allow_nan=False) + '\n')
     if self._tensorboard:
       for name, value in scalars.items():

@@ -58,6 +58,7 @@ def make(
   def rate(count):
     return whole(count + first_step - updates)
 
+  # `rate` is optax's schedule and the loop's log: both show the same number.
   return rate, make_optimizer(
       rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, clip=clip
   )
@@ -92,6 +93,7 @@ def make_schedule(
     raise errors.InputError(f'optim.schedule {schedule!r}: choose from {SCHEDULES}')
   if not lr >= 0:
     raise errors.InputError(f'optim.lr {lr} is negative')
+  # One config serves all schedules, so cosine may carry a decay_ratio unread.
   tail = decay_ratio if schedule == 'wsd' else 0.0
   if not 0 <= tail <= 1 - warmup_ratio <= 1:
     raise errors.InputError(

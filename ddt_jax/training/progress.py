@@ -17,7 +17,7 @@ class Progress:
     updates_before: optimizer updates applied in the finished rounds.
     skipped: steps of the run whose gradient was not finite, up to the last line
       of metrics.
-    skipped_in_a_row: how many of them came last, without a good one between.
+    skipped_in_a_row: skipped steps since the last applied update.
     tokens: supervised tokens trained on, up to the last line of metrics.
     seconds: seconds spent on training steps, up to the last line of metrics.
     best_step: step of the lowest validation NLL, or None before a validation.

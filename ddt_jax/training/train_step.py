@@ -87,6 +87,7 @@ def loss_sums(
       *args, batch.mask, objectives.constant_weights(name, **options), traced,
       mesh=mesh,
   )
+  # For count and metrics alone: only `total` has a gradient.
   _, count, metrics = objectives.token_loss(
       name, stats, batch.mask, denominator=denominator, **options, **traced)
   return total, (count, metrics)
@@ -122,8 +123,8 @@ def make_train_step(
     micro_batches: number of parts of a batch; must divide its rows.
     total_steps, warmup_ratio, transition_ratio: see `objectives.curriculum`.
     first_step: step of the curriculum at which this function starts.
-    steps_before: steps that the state has taken before that; with first_step it
-      continues a curriculum, or starts a new one, after earlier rounds.
+    steps_before: steps that the state has taken before that. With first_step it
+      continues the curriculum of earlier rounds, or starts a new one.
     **loss: options of `objectives.token_loss`.
 
   Returns:

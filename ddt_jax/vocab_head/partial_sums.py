@@ -58,6 +58,7 @@ class Sums:
   def empty(cls, tokens: int, tail: bool = False) -> 'Sums':
     """Sums over no logit at all, the neutral element of `merge`."""
     zeros = jnp.zeros(tokens, jnp.float32)
+    # Seven fields beside `top`; the last two only for the tail.
     return cls(zeros + _TOP_OF_NOTHING, *[zeros] * (7 if tail else 5))
 
   @classmethod

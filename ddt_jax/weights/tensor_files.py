@@ -13,6 +13,7 @@ from ddt_jax.weights import names
 
 FILE = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
+# A damaged index may hold anything where a file name belongs.
 _SHARD = re.compile(r'[\w./-]{1,200}\.safetensors')
 
 
