@@ -115,7 +115,7 @@ def training():
           schedule='cosine',     # or wsd, constant
           warmup_ratio=0.1,      # share of the steps, as of the curriculum
           decay_ratio=0.2,       # likewise, of wsd
-          b1=0.9,
+          b1=0.9,                # b1, b2, weight_decay and clip: the paper's
           b2=0.95,
           eps=1e-8,
           weight_decay=0.01,     # decoupled, on every parameter

@@ -17,6 +17,7 @@ def main():
   c = flags.FLAGS.config
   with lifecycle.explained_errors():
     s = inputs.make(c)
+    # Without this the command would print nothing and succeed.
     if not s.corpus.evaluation or not c.evaluation.problems:
       raise errors.InputError(
           'nothing to evaluate on: evaluation.problems or data.evaluation is 0,'

@@ -56,7 +56,7 @@ _WORKDIR = flags.DEFINE_string(
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-  """What scoring needs, checked before any work.
+  """Inputs of scoring, checked before any work.
 
   Attributes:
     mesh, tokenizer, config, params: the model, and the mesh of scoring.

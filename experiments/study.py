@@ -53,6 +53,7 @@ def finished(
     rate: learning rate, as the user wrote it: it is part of the folder's name.
     seed: seed of the run.
   """
+  # A fresh config for each run: get_config returns a new one.
   c = importlib.import_module(f'configs.{_BASE.value}').get_config()
   c.name = c.loss.name = objective
   c.seed, c.optim.lr = seed, float(rate)
@@ -68,6 +69,7 @@ def finished(
       workdir.keep_config(folder, c)
       train.run(c, folder, inputs.make(c))
       report.write(folder)
+  # Not every validation measures accuracy, see validation.accuracy_every.
   lines = metrics.read(folder, 'validation')
   found = results.RunResults.from_json(file.read_text(), file)
   return found, [x for x in lines if 'accuracy' in x][-1]['accuracy']

@@ -128,7 +128,7 @@ def mixture(
     files: Sequence[Sequence[records.Problem]], weights: Sequence[float], *,
     seed: int = 0,
 ) -> list[records.Problem]:
-  r"""Takes the most problems that stand in the given proportions.
+  r"""Takes as many problems as the given proportions allow.
 
   .. math:: n_i = w_i \min_j N_j / w_j
 

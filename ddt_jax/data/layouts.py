@@ -125,7 +125,7 @@ def _before(row) -> list[Any]:
 
 
 def nearest(absent: Collection[str], columns: Collection[str]) -> dict[str, str]:
-  """Columns that may be meant by ours that are absent.
+  """Columns of a file that probably stand for absent ones of ours.
 
   Args:
     absent: our columns.

@@ -99,6 +99,7 @@ def fit(
     if fitting is None:
       continue
     kept.append(fitting)
+    # `cut` returns the same object where nothing was cut.
     truncated += fitting is not example
     if ids:
       by_id[ids[i]] = fitting

@@ -1,9 +1,9 @@
 """Training, validation and evaluation parts, decided by the whole prompt.
 
-A prompt is all that precedes the last answer. Rows are grouped: a dialogue that
-was cut at several turns gives several rows, and a row whose prompt begins with the
-whole prompt of another stands on its side. So chats that only end alike spread,
-and no part of a held-out dialogue is trained on.
+A prompt is all that precedes the last answer. A dialogue that was cut at several
+turns gives several rows. So a row whose prompt begins with the whole prompt of
+another row goes to the same part: no turn of a held-out dialogue is trained on.
+Chats that merely end alike may go to different parts.
 """
 
 from collections.abc import Sequence

@@ -44,7 +44,7 @@ class TemplateCheck:
     """Checks that a mask fits.
 
     Raises:
-      errors.InputError: none does; see `chat.pieces`.
+      errors.InputError: no mask fits; see `chat.pieces`.
     """
     try:
       self._try(problem)

@@ -133,6 +133,8 @@ class RunResults:
   def __post_init__(self):
     if self.evaluation is None:
       return
+    # Checked when read, too: a report of mismatched rounds would be wrong, not
+    # broken.
     if len(self.evaluation) != len(self.rounds) + 1:
       raise errors.InputError(
           'needs one evaluation before training and one after each round')

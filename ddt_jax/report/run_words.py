@@ -148,6 +148,7 @@ def rounds_table(found: results.RunResults) -> table.Table:
   """Problems of each round, by the origin of their solution."""
   rows = []
   for i, r in enumerate(found.rounds, 1):
+    # Problems without any training example: neither answered, rewritten nor given.
     unsolved = r.problems - sum(r.solved.values())
     rows.append([str(i), *(f'{n:,}' for n in (
         r.problems, r.solved['own'], r.solved['hinted'], r.solved['reference'],

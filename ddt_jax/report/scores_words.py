@@ -142,7 +142,7 @@ def lowest_table(summary: corpus_summary.ScoresSummary) -> table.Table:
 
 
 def filters_table(corpus: corpus_summary.CorpusSummary) -> table.Table:
-  """What each filter would keep."""
+  """Share of a corpus that each filter would keep."""
   return table.Table(
       ['keep', 'responses', 'tokens', 'mean phi'],
       [[FILTERS[name], f'{f.responses:.1%}', f'{f.tokens:.1%}', f'{f.phi:+.4f}']

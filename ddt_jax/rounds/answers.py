@@ -78,6 +78,7 @@ class Rewriting:
   def decoding(self) -> dict[str, Any]:
     """Keyword arguments of `hinted_decode.rewrite`."""
     fields = dataclasses.asdict(self)
+    # The caller decides about these two; `rewrite` does not know them.
     for name in ('enabled', 'template'):
       del fields[name]
     # `rewrite` requires a temperature above 0, which greedy decoding then ignores.
@@ -173,6 +174,8 @@ def answer(
     if n > 0:
       rows.append([next(responses) for _ in range(samples)])
     else:
+      # As many as were asked for, so that it counts as wrong in every mean over
+      # samples.
       rows.append([_skipped(p, prompt, config)] * samples)
   return rows
 

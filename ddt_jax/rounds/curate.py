@@ -32,7 +32,7 @@ from ddt_jax.scoring import forward
 
 
 class Corpus(NamedTuple):
-  """What a round trains on.
+  """Training data of a round.
 
   Attributes:
     problems, responses, examples: aligned, in the order of the round's
@@ -48,7 +48,7 @@ class Corpus(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-  """What all stages of a round share.
+  """Inputs that all stages of a round share.
 
   Attributes:
     params, config, tokenizer: the model.

@@ -67,6 +67,7 @@ def accuracy(
     return answers.answer(
         params, config, tokenizer, problems, key=key, **sampling, **options)
 
+  # The key is not used by greedy decoding, so both calls may have the same.
   greedy = [row[0] for row in solve(greedy=True)]
   n = len(greedy)
   averaged = None
@@ -82,6 +83,7 @@ def accuracy(
       samples=samples,
       pass_at_1=significance.wilson(sum(r.correct is True for r in greedy), n),
       avg_at_k=averaged,
+      # `is None` and `is True`: an abstention is neither right nor wrong.
       abstained=sum(r.correct is None for r in greedy),
       mean_tokens=sum(len(r.tokens) for r in greedy) / max(n, 1),
       unfinished=sum(r.finish == 'length' for r in greedy),

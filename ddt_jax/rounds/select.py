@@ -85,7 +85,7 @@ class Options:
   def problems_of_round(
       self, problems: Sequence[records.Problem], r: int, rounds: int
   ) -> list[records.Problem]:
-    """The problems of round r, of so many rounds."""
+    """The problems of round r, out of `rounds` rounds."""
     slices = rounds if self.problems == 'fresh' else 1
     # With a stride, so that each round sees all parts of an ordered
     # file.

@@ -147,6 +147,8 @@ def controls(
     block: samples tokenised at a time.
   """
   examples = [row.example for rows in samples.blocks(block, 0) for row in rows]
+  # A test that cannot fail proves nothing: it has to notice a slightly different
+  # model and a mask that is off by one.
   noisy = perturbed(params, jax.random.key(seed), noise)
   moved = [shifted(example) for example in examples]
   return {

@@ -96,6 +96,7 @@ class File:
 
   def blocks(self, size: int, first: int) -> Iterator[list[Row]]:
     rows = readers.stream(
+        # whole: the scores are written beside all of the row's own columns.
         self.path, columns=self.columns, whole=True, first=first * size,
         **self.options)
     for block in _blocks(rows, size):
@@ -103,6 +104,8 @@ class File:
 
   def _tokenised(self, block: Sequence[readers.Row]) -> list[Row]:
     """Tokenises a block with one call of the tokenizer, which has threads."""
+    # First the texts of all rows, then one call of the tokenizer for those without
+    # a fault.
     faults = [row.fault for row in block]
     pieces = {}
     for i, row in enumerate(block):

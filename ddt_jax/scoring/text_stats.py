@@ -66,11 +66,14 @@ def describe(
     stats: one TokenStats of [supervised tokens] for each text.
     name, **loss: the objective, see `objectives.token_loss`; for the weights.
   """
+  # One text after the other, so that every token counts alike: a mean over texts
+  # would favour short ones.
   tokens = jax.tree.map(lambda *x: np.concatenate(x), *stats)
   _, _, sums = objectives.token_loss(
       name, tokens, np.ones_like(tokens.log_p), **loss
   )
   return TextStats(
+      # Only objectives with an exponent report `clipped`.
       **{'clipped': None} | objectives.summarise(sums),
       examples=len(stats),
       histogram=Histogram(

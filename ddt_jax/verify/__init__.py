@@ -165,7 +165,7 @@ def _verify_quickly(
 
 
 def _job(response: str, answer: str, kind: str, marker: str) -> tuple[str, str, str]:
-  """What a worker gets: (kind, answer in the response, reference); see `verify`."""
+  """Input of a worker: (kind, answer in the response, reference); see `verify`."""
   if kind in KINDS:
     return kind, extract(response, marker), _bare(answer, marker)
   return kind, response, answer

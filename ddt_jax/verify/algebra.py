@@ -1,8 +1,8 @@
 """Equality of expressions by sympy. Only worker processes import this module.
 
-Two keys open a True. Both sides agree at rational points to more digits than their
-numbers have, so that 2^-998 and 2^-999 differ; and sympy, or math-verify after it,
-proves that they are equal. Agreement without a proof is abstained from.
+True needs two things. Both sides agree at rational points, to more digits than their
+numbers have: 2^-998 and 2^-999 differ. And sympy, or math-verify after it, proves
+that they are equal. Agreement without a proof ends in `Abstain`.
 """
 from collections.abc import Callable
 from fractions import Fraction
@@ -32,7 +32,7 @@ _HEADS: dict[str, Callable] = {
 
 
 def _guarded(compare: Callable[..., bool]) -> Callable[..., bool]:
-  """Turns whatever sympy raises on what it did not expect into `Abstain`."""
+  """Turns every exception of sympy into `Abstain`."""
   @functools.wraps(compare)
   def guarded(a, b) -> bool:
     try:

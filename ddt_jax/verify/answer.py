@@ -1,4 +1,4 @@
-r"""Finds the final answer in a response: the last box, or what a marker announces."""
+r"""Finds the final answer in a response: the last box, or the text after a marker."""
 
 import re
 
@@ -64,7 +64,7 @@ def extract_boxed(text: str) -> str | None:
 
 
 def _whole(text: str, content: str, box: re.Match, end: int) -> str:
-  """The content with what stands outside although it belongs to the answer."""
+  """The content, with a minus or percent sign that stands outside the box."""
   slashes = len(box['slashes'])
   while slashes % 2 == 0:  # escaped twice; an odd one ends in a line break and \
     content, slashes = content.replace('\\\\', '\\'), slashes // 2

@@ -86,7 +86,7 @@ class Parser(cursor.Cursor):
     raise self.unclear()
 
   def argument(self, digits: int):
-    r"""What TeX takes: a group or one token; of \frac12 one of two digits."""
+    r"""The argument that TeX would take: a group or one token; of \frac12 the 1."""
     token = self.next
     if token.kind == '{':
       return self.braces()

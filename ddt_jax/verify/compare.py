@@ -1,7 +1,7 @@
-"""Compares what two answers say. Numbers are compared exactly.
+"""Compares two parsed answers. Numbers are compared exactly.
 
 `Comparison.same` raises `Abstain` where neither equality nor its opposite can be
-established, and `NeedsAlgebra` where it takes more than rational numbers and there
+established. It raises `NeedsAlgebra` where rational numbers do not suffice and there
 is no `algebra`.
 """
 from fractions import Fraction
@@ -30,7 +30,7 @@ class Comparison:
     self.left = MAX_COMPARISONS
 
   def same(self, a, b) -> bool:
-    """Whether two answers say the same."""
+    """Whether two answers are equal."""
     if type(a) is type(b) is Fraction:
       return a == b  # most answers
     self.left -= 1

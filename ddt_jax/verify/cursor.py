@@ -10,7 +10,7 @@ SIGNS = {'+': '+', '-': '-', r'\pm': '±', r'\mp': '∓'}
 
 
 class Cursor:
-  """The next token, and what a parser does with it."""
+  """A position in the tokens, and the basic steps of a parser."""
 
   def __init__(self, found: list[Token]):
     self.tokens, self.at = found, 0

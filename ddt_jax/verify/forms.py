@@ -1,4 +1,4 @@
-"""One form for what an answer can say in several ways.
+"""Brings answers that mean the same into one form.
 
 A plus-minus becomes its values, x = 1, x = 2 a named list, inequalities joined by
 "or" a union.
@@ -19,7 +19,7 @@ MINUS_INFINITY = tree.Op('*', (Fraction(-1), 'oo'))
 
 
 def reduce(node):
-  """Every sign of a plus-minus, lists without names, sets without letters."""
+  """Writes out plus-minus signs, and moves names from items to their list."""
   if isinstance(node, tree.Group):
     return _reduce_group(node)
   if isinstance(node, tree.Named):

@@ -1,4 +1,4 @@
-r"""The grammar of answers. What it does not consume whole is not understood.
+r"""The grammar of answers. An answer that it does not consume whole is refused.
 
   answer   = choice | ["="] items
   items    = item { ("," | ";" | "and" | "or") item }
@@ -62,7 +62,7 @@ _POWERS = {'square': 2, 'sq': 2, 'cubic': 3, 'cu': 3}
 
 
 def parse(text: str):
-  """What an answer is, see `tree`.
+  """Parses an answer into a `tree`.
 
   Raises:
     Abstain: it is not understood, or too large; the message says why.

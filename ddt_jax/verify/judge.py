@@ -1,7 +1,7 @@
-"""Are two mathematical answers equal? True, False, or None for abstained.
+"""Judges whether two mathematical answers are equal: True, False, or None.
 
-What is too large or ambiguous is abstained from, for a reason that depends on the
-text alone and never on the speed of the machine.
+None means abstained: an answer is too large or ambiguous. The reason depends on the
+text alone, never on the speed of the machine.
 """
 import re
 
@@ -20,8 +20,8 @@ _COMMA = re.compile(r'(?<=\d),(?=\d)')
 def judge(got: str, want: str, algebra=None) -> tuple[bool | None, str] | None:
   """(correct, reason) for the content of a box and the reference.
 
-  `algebra`, the module, decides what is no rational number. Without it the result
-  is None where it would be needed.
+  The module `algebra` decides where a value is no rational number. Without it the
+  result is None there.
   """
   # The fast way for most answers; the grammar would decide the same.
   if _INTEGER.fullmatch(got) and _INTEGER.fullmatch(want):

@@ -1,4 +1,4 @@
-"""Equality of numbers with units. A unit that is missing is taken for the same."""
+"""Equality of numbers with units. A number alone takes the unit of the other side."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -11,8 +11,8 @@ from ddt_jax.verify.tokens import Abstain
 def same(a, b, same_value: Callable[[tree.Expr, tree.Expr], bool]) -> bool:
   """Equality of two numbers of which at least one has a unit.
 
-  Units in other words than the reference's may not answer the question, which can
-  ask for one of them: then a conversion refutes, but does not confirm.
+  The question may ask for a certain unit. So where the units differ, values that
+  differ after conversion refute, but equal values do not confirm.
   """
   if not isinstance(a, tree.Quantity):
     a, b = b, a

@@ -1,4 +1,4 @@
-"""What a chain of relations says: a named value, a set, an equation."""
+"""Meaning of a chain of relations: a named value, a set, an equation."""
 
 from fractions import Fraction
 
@@ -23,7 +23,7 @@ def relation(ops: list[str], sides: list):
 
 
 def name_of(node) -> str | None:
-  """What a letter, f(x), (x, y) or words before an equals sign are called."""
+  """Name that a side of an equation gives: x, f(x), (x, y) or words; or None."""
   if isinstance(node, str):
     return node if tree.symbols(node) else None
   if isinstance(node, tree.Op) and node.head == 'call':

@@ -1,4 +1,4 @@
-"""What an answer can be, once it is understood.
+"""The trees that answers are parsed into.
 
 An expression is a Fraction, the name of a symbol ('x', 'x_1', 'alpha'; constants
 are 'pi', 'e', 'i', 'oo') or an `Op`. Everything else is one of the records below.
@@ -91,6 +91,7 @@ def symbols(node) -> set[str]:
   if isinstance(node, str):
     return set() if node in ('pi', 'e', 'i', 'oo') else {node}
   if isinstance(node, Op):
+    # Of f(x) the name f is a symbol, too.
     own = {node.args[0]} if node.head == 'call' else set()
     return own.union(*map(symbols, node.args))
   return set()

@@ -1,4 +1,4 @@
-"""What the commands share.
+"""Code that the commands share.
 
   options    the command line: unknown options end in one line
   lifecycle  start, stop, exit status

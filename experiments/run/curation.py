@@ -39,8 +39,10 @@ def corpus_of_round(
       s.context(c, params),
       options.problems_of_round(s.corpus.train, r, c.rounds), options,
       answers.Rewriting(**c.hint), references=s.train.by_id, folder=folder,
+      # A file made with other parameters, seed or options is refused on resuming.
       made_from={
           'step': step, 'seed': c.seed, 'config': workdir.config_hash(c)},
+      # The same key on resuming, so that a missing block is drawn as it was.
       key=jax.random.fold_in(jax.random.key(c.seed), r),
       complete=complete, check_stop=lifecycle.check_stop, title=f'round {r + 1}, ',
   )

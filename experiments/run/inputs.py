@@ -48,7 +48,7 @@ DTYPES = {  # by their usual names
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-  """What a command works on: the mesh, the model and the data of its config.
+  """Inputs of a command: the mesh, the model and the data of its config.
 
   Attributes:
     mesh: of training and scoring.
@@ -72,7 +72,7 @@ class Inputs:
   rows: int
 
   def context(self, c, params: Any) -> curate.Context:
-    """What `curate.curate` needs besides the problems."""
+    """Inputs of `curate.curate` besides the problems."""
     return curate.Context(
         params, self.config, self.tokenizer, self.end, self.decoding,
         c.verifier.to_dict(), self.mesh, self.rows, c.data.max_tokens)
@@ -109,7 +109,7 @@ def make(c) -> Inputs:
 
 
 def check_options(c, mesh: jax.sharding.Mesh) -> None:
-  """Tries on one token what would otherwise fail in the first step.
+  """Tries each option on one token, so that none fails in the first step.
 
   Raises:
     errors.InputError: naming the option.
@@ -134,6 +134,8 @@ def check_options(c, mesh: jax.sharding.Mesh) -> None:
     value = functools.reduce(getattr, name.split('.'), c)
     if value < least:
       raise errors.InputError(f'{name}={value}: at least {least}')
+  # Each micro-batch is sharded by rows, so each device needs a whole number of
+  # them.
   parts = c.train.micro_batches * _row_devices(mesh)
   if c.train.batch % parts:
     raise errors.InputError(

@@ -1,4 +1,4 @@
-"""What a run measures: the model before and after each round, and validation."""
+"""Measurements of a run: the model before and after each round, and validation."""
 
 import dataclasses
 from typing import Any
@@ -59,6 +59,7 @@ class Measurements:
     def make():
       evaluation = evaluate.by_split(
           params, s.config, s.tokenizer, s.corpus.evaluation,
+          # One key for all rounds: accuracies differ by the model, not by the draw.
           key=jax.random.key(c.seed), title=title, verifier=c.verifier,
           check_stop=lifecycle.check_stop, **s.decoding, **c.evaluation)
       stats = list(forward.token_stats(
@@ -69,6 +70,7 @@ class Measurements:
           'evaluation': evaluation,
           'corpus': text_stats.describe(
               stats, **objectives.pick(**c.loss)),
+          # Measured now: once the next round trains, these parameters are gone.
           'phi': [x.phi.tolist() for x in stats[:c.report.shown]],
       })
 
@@ -80,6 +82,7 @@ class Measurements:
 
   def _summary(self, r: int) -> counts.RoundSummary:
     fields = self._files.read(f'rounds/{r}/summary')
+    # `once` adds it; it is no field of the summary.
     del fields['seconds']
     return typed_json.parse(fields, counts.RoundSummary)
 
@@ -93,8 +96,10 @@ class Measurements:
     c, s = self._c, self._s
     scalars = objectives.summarise(train_step.add(
         self._eval_step(params, batches.place(b, s.mesh))
+        # Batches of training size: a forward without a gradient needs less memory.
         for b in batches.in_order(s.validation.examples, batch=c.train.batch)
     ))
+    # Greedy answers alone: sampling k more would cost k times as long.
     if accuracy and self._validation_problems:
       solved = evaluate.accuracy(
           params, s.config, s.tokenizer, self._validation_problems,

@@ -47,7 +47,7 @@ MOVED = {
     'evaluation.workers': 'verifier.workers',
     'evaluation.timeout_s': 'verifier.timeout_s',
 }
-# What is not the same there.
+# How an option of ours differs from its namesake.
 NOTES = {
     'train.batch': 'of a step, over all devices',
     'train.micro_batches': 'it cuts the batch and does not enlarge it',

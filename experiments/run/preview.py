@@ -1,4 +1,4 @@
-"""What a run would do: counts, memory, and one example as the model sees it."""
+"""Describes a run before it begins: counts, memory, and one example as the model sees it."""
 
 import textwrap
 from typing import Any
