@@ -177,6 +177,7 @@ def run(c, topology: str, parts: list[str], context: int) -> None:
       f'{c.model.path}, {config.dtype}, remat {config.remat}, on {topology}'
       f' ({shape}): {c.train.batch} rows of {c.data.max_tokens} tokens in'
       f' {c.train.micro_batches} micro-batch(es); a chip\'s share:')
+  # Functions, so that only the parts that were named are compiled.
   made = {
       'head': lambda: programs.head(c, mesh, config),
       'train': lambda: programs.train(c, mesh, config),

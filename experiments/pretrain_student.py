@@ -162,6 +162,7 @@ def main():
           problems.pretraining(kind, count, c.seed), f'tokenise {kind}', count
       )
   ]
+  # Kinds come one after the other here; the shuffle mixes them.
   steps = shuffled_batches(examples, c.optim.tokens_per_batch, c.seed)
   params = pretrain(config, steps, c)
   weights.save(out, config, params, tokenizer=tokenizer)

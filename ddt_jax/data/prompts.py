@@ -61,6 +61,7 @@ def load(name: str) -> Template:
     errors.InputError: there is no such file, or it is not a template.
   """
   known = {file.stem: file for file in sorted(TEMPLATES.glob('*.toml'))}
+  # A template that ships wins over a file of the same name.
   file = known.get(name) or pathlib.Path(name).expanduser()
   if not file.is_file():
     raise errors.InputError(
@@ -69,6 +70,7 @@ def load(name: str) -> Template:
   try:
     fields = tomllib.loads(file.read_text(encoding='utf-8'))
     template = Template(**fields)
+  # TypeError: a key is missing, or is none of the template's.
   except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as e:
     raise errors.InputError(
         f'{file}: {e}; a template has system, user and marker, all text'

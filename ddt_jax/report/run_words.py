@@ -212,6 +212,7 @@ def facts_table(
 ) -> table.Table:
   """Model, objective, data and time of a run; `config` is config.json."""
   training, data = found.training, found.data
+  # As written in the config, also options that this objective ignores.
   objective = ', '.join(f'{k} {v}' for k, v in config['loss'].items())
   rows = [
       ['run', f'{found.name}, seed {found.seed}'],

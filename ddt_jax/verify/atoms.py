@@ -60,6 +60,7 @@ class Parser(cursor.Cursor):
       return self.fenced('ceil', r'\rceil')
     if kind == r'\begin':
       return self.matrix()
+    # From here on commands such as \frac only.
     if kind[0] != '\\' or kind == '\\':
       raise self.unclear()
     self.advance()
@@ -82,6 +83,7 @@ class Parser(cursor.Cursor):
     # \angle ABC is the name of an angle.
     if kind == r'\angle' and self.word:
       return self.advance().value
+    # Back to the command, so that the message names it.
     self.at -= 1
     raise self.unclear()
 

@@ -103,8 +103,10 @@ class _Parser(terms.Parser):
       self.advance()
       closed = self.accept(')')
       stopped = not opened and not closed and (self.accept('.') or self.accept(':'))
+      # A bare B may be a variable: only "Option" or a bracket makes it a choice.
       if self.kind == 'end' and (called or closed):
         return letter.value
+      # A letter and its value. (B) 12 needs the space: (B)(C) is a product.
       if ((opened and closed and (self.next.space or letter.upright)) or stopped
           or closed and letter.upright) and (
               self.kind in ('number', 'word', '(', 'currency', '{')

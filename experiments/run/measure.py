@@ -122,6 +122,7 @@ class Measurements:
     rounds = tuple(self._summary(r) for r in range(c.rounds))
     before, after = measured[0], measured[-1]
     timings = {'evaluate': sum(m.seconds for m in measured)}
+    # All rounds have the same stages, also where one had nothing to do.
     for stage in rounds[0].timings:
       timings[stage] = sum(r.timings[stage] for r in rounds)
     run = results.RunResults(
@@ -143,6 +144,7 @@ class Measurements:
         ),
         timings=timings | {'train': progress.seconds},
         examples=tuple(
+            # strict=False: phi is kept for the first report.shown examples only.
             results.ShownText.of(s.tokenizer, *shown) for shown in zip(
                 s.train.examples, before.phi, after.phi, strict=False
             )
