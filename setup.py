@@ -27,7 +27,7 @@ setuptools.setup(
         'grain>=0.2.14,<0.4',
         'importlib_resources>=6',  # tensorflow-datasets needs it, undeclared
         'jax>=0.9,<0.12',
-        'jinja2>=3.1',  # transformers' chat templates need it, undeclared
+        'jinja2>=3.1',  # the report's pages; transformers' chat templates, undeclared
         'math-verify[antlr4-13-2]>=0.8,<0.11',
         'matplotlib>=3.9',
         'ml-collections>=1.0',
