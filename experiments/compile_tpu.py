@@ -37,7 +37,7 @@ from ddt_jax import errors  # noqa: E402
 from ddt_jax import model  # noqa: E402
 from ddt_jax import sharding  # noqa: E402
 from ddt_jax.model import published  # noqa: E402
-from experiments.run import inputs  # noqa: E402
+from experiments.run import checks  # noqa: E402
 from experiments.run import lifecycle  # noqa: E402
 from experiments.run import options  # noqa: E402
 from experiments.tpu import chips  # noqa: E402
@@ -168,7 +168,7 @@ def run(c, topology: str, parts: list[str], context: int) -> None:
         f'--parts: {", ".join(map(repr, unknown))} is none of {", ".join(PARTS)}')
   chip = chips.of(topology)
   mesh = sharding.make_mesh(**c.mesh, devices=devices(topology))
-  inputs.check_options(c, mesh)
+  checks.check_options(c, mesh)
   path = str(embedded.STUDENT) if c.model.path == 'embedded' else c.model.path
   config = model.ModelConfig.from_hf(
       published.fields(path), dtype=c.model.dtype, remat=c.model.remat)

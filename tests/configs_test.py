@@ -8,7 +8,7 @@ import pytest
 
 from ddt_jax import objectives
 from ddt_jax import sharding
-from experiments.run import inputs
+from experiments.run import checks
 from tests.support import paths
 
 CONFIGS = sorted(f.stem for f in (paths.ROOT / 'configs').glob('[a-z]*.py'))
@@ -41,7 +41,7 @@ def test_the_command_in_the_docstring_exists_and_takes_the_file(name):
 @pytest.mark.parametrize('name', TRAINING)
 def test_a_training_config_is_accepted(name):
   c = load(name).get_config()
-  inputs.check_options(c, sharding.make_mesh(**c.mesh))
+  checks.check_options(c, sharding.make_mesh(**c.mesh))
   assert c.name == name  # names the run's folder
   assert c.loss.name in objectives.WEIGHTS
 

@@ -3,7 +3,8 @@
   options    the command line: unknown options end in one line
   lifecycle  start, stop, exit status
   workdir    a run's folder: its lock, its config, results that are made once
-  inputs     model and data of a config, checked before any work
+  checks     every option of a training config, tried before any work
+  inputs     model and data of a config
   preview    what a run would do
   curation   the corpus of one round
   measure    accuracy, validation, results.json

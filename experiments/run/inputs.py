@@ -1,24 +1,19 @@
 """A command's inputs: model and data of a config, checked before any work."""
 
 import dataclasses
-import functools
 import json
 import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import transformers
 
-from ddt_jax import ddt
 from ddt_jax import embedded
 from ddt_jax import errors
 from ddt_jax import model
-from ddt_jax import objectives
 from ddt_jax import sharding
 from ddt_jax import stopping
 from ddt_jax import weights
-from ddt_jax.data import batches
 from ddt_jax.data import chat
 from ddt_jax.data import corpus
 from ddt_jax.data import lengths
@@ -26,24 +21,7 @@ from ddt_jax.data import turns
 from ddt_jax.embedded import word_problems
 from ddt_jax.rounds import answers
 from ddt_jax.rounds import curate
-from ddt_jax.rounds import select
-from ddt_jax.training import optimizer
-
-ACROSS_ROUNDS = ('restart', 'continue')
-EXPORT = ('last', 'best')
-AT_LEAST = {  # of a training config
-    'rounds': 1, 'train.batch': 1, 'train.epochs': 1, 'train.micro_batches': 1,
-    'data.max_tokens': 2, 'checkpoint.every': 0, 'checkpoint.keep': 1,
-    'validation.every': 0, 'validation.accuracy_every': 0, 'log.every': 0,
-    'evaluation.problems': 0, 'evaluation.samples': 0,
-    'evaluation.max_new_tokens': 1, 'verifier.workers': 1, 'scoring.rows': 1,
-    'decoding.slots': 1, 'report.examples': 1,
-}
-DTYPES = {  # by their usual names
-    'float32': 'float32', 'fp32': 'float32', 'f32': 'float32',
-    'bfloat16': 'bfloat16', 'bf16': 'bfloat16',
-    'float16': 'float16', 'fp16': 'float16', 'half': 'float16',
-}
+from experiments.run import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +64,7 @@ def make(c) -> Inputs:
   """
   # Options first: a misspelt one must not cost the time of loading a model.
   mesh = sharding.make_mesh(**c.mesh)
-  check_options(c, mesh)
+  checks.check_options(c, mesh)
   tokenizer, config, params = load_model(mesh, **c.model)
   check_positions(c.data.max_tokens, config)
   end = chat.turn_end(tokenizer, config.eos_ids)
@@ -106,42 +84,6 @@ def make(c) -> Inputs:
       mesh, tokenizer, config, params, end, problems, train, validation,
       decoding_options(mesh, config, end, **c.decoding),
       scoring_rows(mesh, c.data.max_tokens, **c.scoring))
-
-
-def check_options(c, mesh: jax.sharding.Mesh) -> None:
-  """Tries each option on one token, so that none fails in the first step.
-
-  Raises:
-    errors.InputError: naming the option.
-  """
-  one = ddt.token_stats(jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32))
-  objectives.token_loss(stats=one, mask=jnp.ones(1), **objectives.pick(**c.loss))
-  optimizer.make(total_steps=1, **c.optim)
-  batches.collate([], 1, 1, mask_mode=c.data.mask_mode)
-  select.Options(**c.curate)
-  answers.check_sampling(
-      'evaluation', c.evaluation.temperature, c.evaluation.top_p)
-  if (rewriting := answers.Rewriting(**c.hint)).enabled:
-    rewriting.prompt_template()
-  for name, value, known in (
-      ('train.across_rounds', c.train.across_rounds, ACROSS_ROUNDS),
-      ('checkpoint.export', c.checkpoint.export, EXPORT),
-  ):
-    if value not in known:
-      raise errors.InputError(
-          f'{name} {value!r}: choose from {", ".join(known)}')
-  for name, least in AT_LEAST.items():
-    value = functools.reduce(getattr, name.split('.'), c)
-    if value < least:
-      raise errors.InputError(f'{name}={value}: at least {least}')
-  # Each micro-batch is sharded by rows, so each device needs a whole number of
-  # them.
-  parts = c.train.micro_batches * _row_devices(mesh)
-  if c.train.batch % parts:
-    raise errors.InputError(
-        f'train.batch={c.train.batch} is no multiple of {parts}, micro_batches'
-        ' times the data and fsdp axes of the mesh'
-    )
 
 
 def check_positions(max_tokens: int, config: model.ModelConfig) -> None:
@@ -179,14 +121,14 @@ def load_model(
   Raises:
     errors.InputError: an option or a file of the folder cannot be used.
   """
-  if dtype not in DTYPES:
+  if dtype not in checks.DTYPES:
     raise errors.InputError(
-        f'model.dtype={dtype!r}: choose from {", ".join(DTYPES)}')
+        f'model.dtype={dtype!r}: choose from {", ".join(checks.DTYPES)}')
   folder = model_folder(path)
   weights.check_folder(folder)
   tokenizer = _load_tokenizer(folder)
   config, params = weights.load(
-      folder, mesh=mesh, dtype=DTYPES[dtype], remat=remat)
+      folder, mesh=mesh, dtype=checks.DTYPES[dtype], remat=remat)
   stopping.check_eos(tokenizer, config.vocab_size)
   return tokenizer, with_generation_eos(config, folder), params
 

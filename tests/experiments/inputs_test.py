@@ -16,6 +16,7 @@ from ddt_jax import model
 from ddt_jax import sharding
 from ddt_jax.data import chat
 from ddt_jax.rounds import answers
+from experiments.run import checks
 from experiments.run import inputs
 from tests.support import student
 
@@ -99,10 +100,10 @@ def test_rows_are_bounded_by_tokens_on_each_device():
 def test_an_invalid_option_is_named_before_any_work(field, value, said):
   c = idft.get_config()
   c.train.micro_batches = 2
-  inputs.check_options(c, sharding.make_mesh(fsdp=1, devices=jax.devices()[:1]))
+  checks.check_options(c, sharding.make_mesh(fsdp=1, devices=jax.devices()[:1]))
   c.update_from_flattened_dict({field: value})
   with pytest.raises((errors.InputError, FileNotFoundError), match=said):
-    inputs.check_options(
+    checks.check_options(
         c, sharding.make_mesh(fsdp=1, devices=jax.devices()[:1]))
 
 

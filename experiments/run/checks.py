@@ -1,0 +1,97 @@
+"""Every option of a training config is tried before any work."""
+
+import functools
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ddt_jax import ddt
+from ddt_jax import errors
+from ddt_jax import objectives
+from ddt_jax import sharding
+from ddt_jax.data import batches
+from ddt_jax.data import lengths
+from ddt_jax.rounds import answers
+from ddt_jax.rounds import select
+from ddt_jax.training import optimizer
+
+DTYPES = {  # by their usual names
+    'float32': 'float32', 'fp32': 'float32', 'f32': 'float32',
+    'bfloat16': 'bfloat16', 'bf16': 'bfloat16',
+    'float16': 'float16', 'fp16': 'float16', 'half': 'float16',
+}
+CHOICES = {
+    'model.dtype': tuple(DTYPES),
+    'data.bad_rows': ('error', 'skip'),
+    'data.overlong': lengths.OVERLONG,
+    'data.mask_mode': batches.MASK_MODES,
+    'decoding.cache_dtype': ('', *DTYPES),
+    'train.across_rounds': ('restart', 'continue'),
+    'checkpoint.export': ('last', 'best'),
+}
+FINITE = sys.float_info.max
+MANY = 2**31 - 1  # counts and seeds reach JAX as int32
+RANGES = {  # least, most
+    'seed': (0, MANY), 'rounds': (1, MANY),
+    'train.batch': (1, MANY), 'train.epochs': (1, MANY),
+    'train.micro_batches': (1, MANY), 'train.max_skipped_in_a_row': (1, MANY),
+    'data.max_tokens': (2, MANY), 'data.validation': (0, 1),
+    'data.evaluation': (0, 1),
+    'curate.temperature': (0, FINITE), 'curate.min_phi': (-FINITE, FINITE),
+    'hint.max_analysis_tokens': (1, MANY), 'hint.temperature': (0, FINITE),
+    'curriculum.warmup_ratio': (0, 1), 'curriculum.transition_ratio': (0, 1),
+    'optim.lr': (0, FINITE), 'optim.warmup_ratio': (0, 1),
+    'optim.decay_ratio': (0, 1), 'optim.eps': (0, FINITE),
+    'optim.weight_decay': (0, FINITE), 'optim.clip': (0, FINITE),
+    'validation.every': (0, MANY), 'validation.accuracy_every': (0, MANY),
+    'validation.problems': (0, MANY), 'checkpoint.every': (0, MANY),
+    'checkpoint.keep': (1, MANY), 'log.every': (0, MANY),
+    'evaluation.problems': (0, MANY), 'evaluation.samples': (0, MANY),
+    'evaluation.max_new_tokens': (1, MANY), 'evaluation.temperature': (0, FINITE),
+    'verifier.workers': (1, MANY), 'verifier.timeout_s': (1e-3, 1e6),
+    'scoring.rows': (1, MANY), 'scoring.tokens': (1, MANY),
+    'decoding.slots': (1, MANY), 'report.examples': (1, MANY),
+    'report.shown': (0, MANY),
+}
+
+
+def check_options(c, mesh: jax.sharding.Mesh) -> None:
+  """Tries each option, on one token where it computes something.
+
+  Raises:
+    errors.InputError: naming the option.
+  """
+  for name, known in CHOICES.items():
+    if (value := _get(c, name)) not in known:
+      raise errors.InputError(
+          f'{name}={value!r}: choose from {", ".join(map(repr, known))}')
+  for name, (least, most) in RANGES.items():
+    value = _get(c, name)
+    if not least <= value <= most:  # NaN is in no range
+      raise errors.InputError(
+          f'{name}={value}: at least {least}, at most {most:g}')
+  if not c.name or '\0' in c.name:
+    raise errors.InputError(f'name={c.name!r} cannot name a folder')
+  one = ddt.token_stats(jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32))
+  objectives.token_loss(stats=one, mask=jnp.ones(1), **objectives.pick(**c.loss))
+  optimizer.make(total_steps=1, **c.optim)
+  select.Options(**c.curate)
+  answers.check_sampling(
+      'evaluation', c.evaluation.temperature, c.evaluation.top_p)
+  if (rewriting := answers.Rewriting(**c.hint)).enabled:
+    rewriting.prompt_template()
+  sharding.decoding_mesh(mesh, c.decoding.tensor)
+  # Each micro-batch is sharded by rows, so each device needs a whole number of
+  # them.
+  parts = c.train.micro_batches * mesh.shape['data'] * mesh.shape['fsdp']
+  if c.train.batch % parts:
+    raise errors.InputError(
+        f'train.batch={c.train.batch} is no multiple of {parts}, micro_batches'
+        ' times the data and fsdp axes of the mesh'
+    )
+
+
+def _get(c, name: str) -> Any:
+  return functools.reduce(getattr, name.split('.'), c)
