@@ -148,6 +148,8 @@ def make_inputs(c) -> Inputs:
         c, name, sample, tokenizer=tokenizer, end=end,
         vocab_size=config.vocab_size, max_tokens=max_tokens)
   prompts = [p for file in files.values() if file for p in file.found.sample]
+  if OWN in names or c.calibrate:
+    prompts = inputs.renderable(tokenizer, prompts, c.data.bad_rows)
   if not prompts and c.model.path == 'embedded':
     prompts = list(problems.problems('validation', 500))
   if not prompts:

@@ -17,6 +17,7 @@ from ddt_jax import weights
 from ddt_jax.data import chat
 from ddt_jax.data import corpus
 from ddt_jax.data import lengths
+from ddt_jax.data import records
 from ddt_jax.data import turns
 from ddt_jax.embedded import word_problems
 from ddt_jax.rounds import answers
@@ -240,6 +241,28 @@ def load_data(
       lengths.prepare(tokenizer, some, end, max_tokens, overlong=overlong)
       for some in (problems.train, problems.validation))
   return problems, train, validation
+
+
+def renderable(
+    tokenizer: Any, some: list[records.Problem], bad_rows: str
+) -> list[records.Problem]:
+  """Returns the problems whose prompts the chat template renders.
+
+  Raises:
+    errors.InputError: it refuses one, and bad_rows is 'error'; names the row.
+  """
+  kept = []
+  for p in some:
+    try:
+      chat.encode_prompt(tokenizer, p.conversation[:-1])
+    except errors.InputError as e:
+      if bad_rows == 'error':
+        raise errors.InputError(
+            f'{p.source}: {e}; --config.data.bad_rows=skip leaves such rows out'
+        ) from e
+      continue
+    kept.append(p)
+  return kept
 
 
 def decoding_options(

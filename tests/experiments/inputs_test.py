@@ -15,6 +15,7 @@ from ddt_jax import errors
 from ddt_jax import model
 from ddt_jax import sharding
 from ddt_jax.data import chat
+from ddt_jax.data import records
 from ddt_jax.rounds import answers
 from experiments.run import checks
 from experiments.run import inputs
@@ -200,3 +201,21 @@ def test_options_of_a_file_want_a_file():
           student.tokenizer(), student.turn_end(), evaluation_problems=1,
           name='word_problems', path='', max_tokens=64, overlong='truncate',
           mask_mode='correct', **options)
+
+
+SYSTEM = {'role': 'system', 'content': 'Be brief.'}
+TURNS = ({'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': 'Hi'})
+
+
+def test_a_prompt_that_the_template_refuses_is_named_or_left_out():
+  tokenizer = copy.deepcopy(student.tokenizer())
+  tokenizer.chat_template = (
+      "{% if messages[0].role == 'system' %}"
+      "{{ raise_exception('no system turn here') }}{% endif %}"
+      + tokenizer.chat_template)
+  plain = records.Problem('a', 'Hi', 'Hi', source='my.jsonl:1', messages=TURNS)
+  refused = records.Problem(
+      'b', 'Hi', 'Hi', source='my.jsonl:2', messages=(SYSTEM, *TURNS))
+  assert inputs.renderable(tokenizer, [plain, refused], 'skip') == [plain]
+  with pytest.raises(errors.InputError, match='my.jsonl:2: .*no system turn here'):
+    inputs.renderable(tokenizer, [plain, refused], 'error')
