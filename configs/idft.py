@@ -55,7 +55,6 @@ def data():
           split_turns=True,      # chats that thinking templates render turn by turn
           max_tokens=256,        # longest example, prompt and response together
           overlong='truncate',   # rule for longer ones: truncate | drop | error
-          mask_mode='correct',   # official: the official trainer's, off by one
       ),
   )
 
@@ -127,6 +126,7 @@ def training():
           epochs=1,              # passes over a round's examples
           micro_batches=1,       # a step's batch is cut into so many; same numbers
           across_rounds='restart',  # or continue: moments, schedule, curriculum
+          mask_mode='correct',   # official: the official trainer's, off by one
           max_skipped_in_a_row=10,  # updates without a finite gradient end the run
       ),
   )

@@ -76,7 +76,7 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
       measurements.keep_summary(r, corpus.summary)
       stream = batches.Stream(
           corpus.examples, batch=c.train.batch, epochs=c.train.epochs,
-          seed=c.seed + r, mask_mode=c.data.mask_mode)  # another order each round
+          seed=c.seed + r, mask_mode=c.train.mask_mode)  # another order each round
       total = batches.steps(len(corpus.examples), c.train.batch, c.train.epochs)
 
       # State and step.

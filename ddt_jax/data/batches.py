@@ -60,7 +60,7 @@ def collate(
   # tried.
   if mask_mode not in MASK_MODES:
     raise errors.InputError(
-        f'data.mask_mode {mask_mode!r}: choose from {MASK_MODES}')
+        f'train.mask_mode {mask_mode!r}: choose from {MASK_MODES}')
   tokens = np.zeros((rows, time), np.int32)
   targets = np.zeros((rows, time), np.int32)
   mask = np.zeros((rows, time), np.float32)

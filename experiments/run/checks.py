@@ -26,8 +26,8 @@ CHOICES = {
     'model.dtype': tuple(DTYPES),
     'data.bad_rows': ('error', 'skip'),
     'data.overlong': lengths.OVERLONG,
-    'data.mask_mode': batches.MASK_MODES,
     'decoding.cache_dtype': ('', *DTYPES),
+    'train.mask_mode': batches.MASK_MODES,
     'train.across_rounds': ('restart', 'continue'),
     'checkpoint.export': ('last', 'best'),
 }

@@ -203,7 +203,7 @@ def model_folder(path: str) -> str:
 
 def load_data(
     tokenizer: Any, end: chat.TurnEnd, *, evaluation_problems: int, name: str,
-    path: str, max_tokens: int, overlong: str, mask_mode: str,
+    path: str, max_tokens: int, overlong: str,
     split_turns: bool = True, **options: Any
 ) -> tuple[corpus.Corpus, lengths.Fitted, lengths.Fitted]:
   """Problems, and the tokenised references of training and validation.
@@ -214,12 +214,10 @@ def load_data(
     name: of the data set; there is word_problems.
     path: a user's files instead, see `corpus.from_file`; '' for none.
     max_tokens, overlong: see `lengths.cut`.
-    mask_mode: not used here, see `batches.collate`.
     split_turns: one example for each turn of a conversation whose template is not
       prefix-stable, see `turns`. Otherwise such a row is a bad one.
     **options: of `corpus.from_file`.
   """
-  del mask_mode
   # data.name=org/name is taken for a data set of the hub.
   if path or '/' in name:
     check = turns.TemplateCheck(tokenizer, end, split_turns=split_turns)

@@ -44,6 +44,7 @@ MOVED = {
     'optim.micro_batches': 'train.micro_batches',
     'optim.across_rounds': 'train.across_rounds',
     'optim.max_skipped_in_a_row': 'train.max_skipped_in_a_row',
+    'data.mask_mode': 'train.mask_mode',
     'evaluation.workers': 'verifier.workers',
     'evaluation.timeout_s': 'verifier.timeout_s',
 }

@@ -85,19 +85,19 @@ def head(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
   """Loss and gradients by hidden states and head: our two ways, and logits held."""
   shape = micro_batch, _ = c.train.batch // c.train.micro_batches, c.data.max_tokens
   loss = objectives.pick(**c.loss)
-  name, denominator = loss.pop('name'), loss.pop('denominator')
+  # The weights do not depend on what the sum is divided by.
+  weighting = {k: v for k, v in loss.items() if k != 'denominator'}
 
   def in_tiles(hidden, head, targets, mask):
     return vocab_head.weighted_nll(
-        hidden, head, targets, mask, objectives.constant_weights(name, **loss),
+        hidden, head, targets, mask, objectives.constant_weights(**weighting),
         mesh=mesh,
     )[0]
 
   def by(statistics):
     def total(hidden, head, targets, mask):
       stats = statistics(hidden, head, targets)
-      return objectives.token_loss(
-          name, stats, mask, denominator=denominator, **loss)[0]
+      return objectives.token_loss(stats=stats, mask=mask, **loss)[0]
     return total
 
   ways = {

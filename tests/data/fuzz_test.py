@@ -89,7 +89,7 @@ def some_row(rng):
 def load(words, end, path, rng):
   return inputs.load_data(
       words, end, evaluation_problems=9, name='', path=str(path), max_tokens=256,
-      overlong='truncate', mask_mode='correct', bad_rows='skip',
+      overlong='truncate', bad_rows='skip',
       validation=rng.choice([0.0, 0.2]), evaluation=rng.choice([0.0, 0.2]))
 
 

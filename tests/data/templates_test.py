@@ -67,7 +67,7 @@ def load(path, template=CHATML, **options):
   words = tokenizer(template)
   return inputs.load_data(
       words, chat.turn_end(words), evaluation_problems=9, name='', path=str(path),
-      max_tokens=256, overlong='truncate', mask_mode='correct',
+      max_tokens=256, overlong='truncate',
       **dict(validation=0.0, evaluation=0.0) | options)
 
 

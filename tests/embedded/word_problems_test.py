@@ -31,7 +31,7 @@ def load(**options):
   """The corpus that a command reads."""
   found, _, _ = inputs.load_data(
       student.tokenizer(), student.turn_end(), max_tokens=256,
-      overlong='truncate', mask_mode='correct', **options)
+      overlong='truncate', **options)
   return found
 
 

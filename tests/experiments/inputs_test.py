@@ -81,7 +81,7 @@ def test_rows_are_bounded_by_tokens_on_each_device():
     ('loss.name', 'idtf', 'idtf'),
     ('loss.beta', 0.0, 'beta'),
     ('optim.schedule', 'cosin', 'optim.schedule'),
-    ('data.mask_mode', 'off', 'data.mask_mode'),
+    ('train.mask_mode', 'off', 'train.mask_mode'),
     ('curate.fallback', 'refrence', 'curate.fallback'),
     ('hint.template', 'nowhere.toml', 'hint.template'),
     ('train.across_rounds', 'go', 'train.across_rounds'),
@@ -199,8 +199,7 @@ def test_options_of_a_file_want_a_file():
     with pytest.raises(errors.InputError, match='data.path'):
       inputs.load_data(
           student.tokenizer(), student.turn_end(), evaluation_problems=1,
-          name='word_problems', path='', max_tokens=64, overlong='truncate',
-          mask_mode='correct', **options)
+          name='word_problems', path='', max_tokens=64, overlong='truncate', **options)
 
 
 SYSTEM = {'role': 'system', 'content': 'Be brief.'}
