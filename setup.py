@@ -50,7 +50,7 @@ setuptools.setup(
         'wandb': ['wandb>=0.19'],
         'test': [
             'datasets>=3', 'hypothesis>=6.100', 'pillow>=10', 'pytest>=8',
-            'ruff>=0.12',
+            'pytest-xdist>=3.6', 'ruff>=0.12',
         ],
         # Exactly this one: golden numbers were made with it.
         'parity': ['torch==2.13.0'],
