@@ -48,6 +48,9 @@ setuptools.setup(
         'cuda': ['jax[cuda12]'],
         'gcs': ['gcsfs>=2025.3'],
         'wandb': ['wandb>=0.19'],
+        # Problems of data.name=reasoning_gym:TASK. Its import needs all of its own
+        # dependencies; one of them, pycosat, is compiled: that takes a C compiler.
+        'reasoning': ['reasoning-gym>=0.1.25,<0.2'],
         'test': [
             'datasets>=3', 'hypothesis>=6.100', 'pillow>=10', 'pytest>=8',
             'pytest-xdist>=3.6', 'ruff>=0.12',

@@ -37,7 +37,7 @@ def data():
   return dict(
       # experiments.run.inputs.load_data
       data=dict(
-          name='word_problems',  # the data set, where path is empty
+          name='word_problems',  # where path is empty; or reasoning_gym:TASK[,TASK]
           path='',               # your .jsonl or .parquet, or org/name of the hub;
                                  # several with commas between. See configs/README.md
           weights='',            # proportions of several files, e.g. 2,1; '': all
@@ -52,6 +52,12 @@ def data():
           marker='\\boxed{',     # the final answer follows it; or e.g. 'Answer:'
           kind='math',           # math | text | choice | package.module:function, see verify
           bad_rows='error',      # or skip: leave out rows that cannot be used
+          gym=dict(              # ddt_jax.data.reasoning.world, of reasoning_gym
+              problems=2000,      # to train and to validate on
+              generalisation='',  # harder tasks, TASK:OPTION=VALUE[,TASK]: measured only
+              retained='',        # other tasks, likewise
+              seed=0,             # of the problems
+          ),
           split_turns=True,      # chats that thinking templates render turn by turn
           max_tokens=256,        # longest example, prompt and response together
           overlong='truncate',   # rule for longer ones: truncate | drop | error

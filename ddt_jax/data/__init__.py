@@ -9,6 +9,8 @@
   records        Problem and Response, and their JSON lines
   splits         problems -> training, validation, evaluation
   corpus         files -> the problems of a run (`readers`, then `splits`)
+  reasoning      tasks of the package reasoning-gym -> the problems of a run;
+                 `reasoning_worker` makes and scores them in subprocesses
   prompts        a problem -> the turns that ask for its solution or its rewrite;
                  `templates/` holds the wording of the latter
   rendering      turns -> text by the model's chat template, with checks

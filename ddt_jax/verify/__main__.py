@@ -4,4 +4,4 @@ from ddt_jax import verify
 from ddt_jax.verify import worker
 
 if __name__ == '__main__':
-  worker.serve(verify.judge_in_worker)
+  worker.serve(verify.judge_in_worker, verify.check_kind)

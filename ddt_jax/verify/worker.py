@@ -34,12 +34,13 @@ def judge_all(jobs: Sequence[tuple[str, str, str]], workers: int,
     RuntimeError: workers cannot be started.
   """
   idle: list[Worker] = []  # shared by the threads; pop and append are atomic
+  kinds = sorted({kind for kind, *_ in jobs})
 
   def judge(job):
     try:
       worker = idle.pop()
     except IndexError:
-      worker = _start()
+      worker = _start(kinds)
     try:
       reply = worker.ask(job, timeout_s)
     except TimeoutError:
@@ -62,9 +63,9 @@ def judge_all(jobs: Sequence[tuple[str, str, str]], workers: int,
       worker.kill()
 
 
-def _start() -> 'Worker':
+def _start(kinds: Sequence[str]) -> 'Worker':
   for _ in range(_STARTS):
-    worker = Worker()
+    worker = Worker(kinds)
     try:
       if worker.reply(_START_S) == _READY:
         return worker
@@ -77,16 +78,16 @@ def _start() -> 'Worker':
 
 
 class Worker:
-  """The parent's end of one subprocess."""
+  """The parent's end of one subprocess; it prepares for `kinds` of jobs."""
 
-  def __init__(self):
+  def __init__(self, kinds: Sequence[str] = ()):
     root = str(pathlib.Path(__file__).resolve().parents[2])
     # A verifier of the user's is imported from where this process finds it.
     path = os.pathsep.join([root, *map(os.path.abspath, sys.path)])
     # The hash seed orders sympy's terms: the same verdict in every run.
     env = os.environ | {'PYTHONPATH': path, 'PYTHONHASHSEED': '0'}
     self.process = subprocess.Popen(
-        COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env,
+        [*COMMAND, *kinds], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env,
         start_new_session=True)  # its own group, to be killed as a whole
 
   def ask(self, job: tuple[str, str, str], timeout_s: float):
@@ -119,8 +120,16 @@ class Worker:
     self.process.stdout.close()
 
 
-def serve(judge: Callable[[str, str, str], tuple[bool | None, str]]) -> None:
-  """The worker: answers until its parent closes the pipe or is gone."""
+def serve(
+    judge: Callable[[str, str, str], tuple[bool | None, str]],
+    prepare: Callable[[str], None] = lambda kind: None,
+) -> None:
+  """The worker: answers until its parent closes the pipe or is gone.
+
+  Args:
+    judge: from (kind, answer, reference) to (correct, reason).
+    prepare: called first with each kind on the command line.
+  """
   _, hard = resource.getrlimit(resource.RLIMIT_AS)
   # Beyond it an allocation raises MemoryError: one hostile pair must not take the
   # machine's memory.
@@ -141,6 +150,8 @@ def serve(judge: Callable[[str, str, str], tuple[bool | None, str]]) -> None:
 
   # Before "ready", so that the first pair's time limit does not pay for it:
   judge('math', '2x', 'x+x')  # imports, and the parser's tables
+  for kind in sys.argv[1:]:
+    prepare(kind)
   reply(_READY)
   threading.Thread(target=read, daemon=True).start()
   while True:

@@ -1,5 +1,6 @@
 """A command's inputs: model and data of a config, checked before any work."""
 
+from collections.abc import Mapping
 import dataclasses
 import json
 import pathlib
@@ -17,6 +18,7 @@ from ddt_jax import weights
 from ddt_jax.data import chat
 from ddt_jax.data import corpus
 from ddt_jax.data import lengths
+from ddt_jax.data import reasoning
 from ddt_jax.data import records
 from ddt_jax.data import turns
 from ddt_jax.embedded import word_problems
@@ -204,18 +206,20 @@ def model_folder(path: str) -> str:
 def load_data(
     tokenizer: Any, end: chat.TurnEnd, *, evaluation_problems: int, name: str,
     path: str, max_tokens: int, overlong: str,
-    split_turns: bool = True, **options: Any
+    split_turns: bool = True, gym: Mapping[str, Any] | None = None,
+    **options: Any
 ) -> tuple[corpus.Corpus, lengths.Fitted, lengths.Fitted]:
   """Problems, and the tokenised references of training and validation.
 
   Args:
     tokenizer, end: see `lengths.prepare`.
     evaluation_problems: at most so many of each split are evaluated.
-    name: of the data set; there is word_problems.
+    name: of the data set: word_problems, or reasoning_gym:TASK[,TASK].
     path: a user's files instead, see `corpus.from_file`; '' for none.
     max_tokens, overlong: see `lengths.cut`.
     split_turns: one example for each turn of a conversation whose template is not
       prefix-stable, see `turns`. Otherwise such a row is a bad one.
+    gym: options of `reasoning.world`, where name is reasoning_gym.
     **options: of `corpus.from_file`.
   """
   # data.name=org/name is taken for a data set of the hub.
@@ -230,9 +234,15 @@ def load_data(
         ' with --config.data.path=FILE')
   elif name == 'word_problems':
     problems = word_problems.world(evaluation_problems)
+  elif name.startswith(f'{reasoning.NAME}:'):
+    problems = reasoning.world(
+        name.partition(':')[2], evaluation_problems=evaluation_problems,
+        **{key: options[key] for key in ('validation', 'question', 'marker')},
+        **gym or {})
   else:
     raise errors.InputError(
-        f'data.name={name!r}: there is word_problems; for your own data,'
+        f'data.name={name!r}: there are word_problems and'
+        f' {reasoning.NAME}:TASK[,TASK]; for your own data,'
         ' --config.data.path=FILE'
     )
   train, validation = (
