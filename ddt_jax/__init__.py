@@ -20,6 +20,7 @@ The map. A module imports only modules that stand above it:
   processes      several hosts: decisions by process 0, broadcast to all
   significance   intervals, ranks and tests, by SciPy
   objectives/    token weights, their curriculum, the weighted mean
+  preference     DPO and SimPO, on pairs of responses
   vocab_head/    hidden states -> token statistics, without the logits
   hinting        lambda schedules, the geometric mixture of two streams
   sampling       nucleus, temperature, draw
