@@ -2,6 +2,7 @@
 
   answers   responses to problems, sampled or rewritten, with verdicts
   select    which responses are trained on
+  pairs     right against wrong responses, for preference losses
   counts    a round in numbers
   curate    one round's corpus, stage by stage
   evaluate  pass@1 and avg@k on held-out problems
