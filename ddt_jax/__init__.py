@@ -28,6 +28,7 @@ The map. A module imports only modules that stand above it:
   storage/       the one place that touches files: local folders and gs://
   verify/        the answer of a response: right, wrong or abstained
   model/         config, layers, attention, the decoder's pure forward
+  lora           low-rank adapters on the parameter tree
   weights/       Hugging Face folders <-> the parameter tree
   data/          records, prompts, readers, chat masks, batches, stage cache
   engine/        batched decoding: requests, slots, the device loop

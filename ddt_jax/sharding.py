@@ -34,6 +34,11 @@ RULES = (
     (r'(q|k|v|gate|up)/kernel$', P(None, 'fsdp', 'tensor')),  # [L, D, out]
     (r'(o|down)/kernel$', P(None, 'tensor', 'fsdp')),  # [L, in, D]
     (r'(q|k|v)/bias$', P(None, 'tensor')),  # [L, out]
+    # Adapters are split where the kernel beside them is; the rank is whole.
+    (r'(q|k|v|gate|up)/lora_a$', P(None, 'fsdp', None)),  # [L, D, rank]
+    (r'(q|k|v|gate|up)/lora_b$', P(None, None, 'tensor')),  # [L, rank, out]
+    (r'(o|down)/lora_a$', P(None, 'tensor', None)),  # [L, in, rank]
+    (r'(o|down)/lora_b$', P(None, None, 'fsdp')),  # [L, rank, D]
     (r'.*', P()),  # norms, scalars
 )
 

@@ -72,10 +72,22 @@ def init_cache(
 
 
 @functools.cache
-def _block_graph(config: ModelConfig) -> nnx.GraphDef:
+def _block_graph(
+    config: ModelConfig, adapted: frozenset[str] = frozenset()
+) -> nnx.GraphDef:
   # Abstract, so no weights are drawn; cached, so each forward need not trace it.
-  block = nnx.eval_shape(lambda: layers.Block(config, rngs=nnx.Rngs(0)))
+  block = nnx.eval_shape(
+      lambda: layers.Block(config, adapted=adapted, rngs=nnx.Rngs(0)))
   return nnx.split(block)[0]
+
+
+def _adapted(weights: Any) -> frozenset[str]:
+  """The linear layers of a block that have an adapter, see `lora.attach`."""
+  if isinstance(weights, tuple):
+    weights = weights[0]
+  return frozenset(
+      name for part in ('attn', 'mlp') for name, parameters in weights[part].items()
+      if 'lora_a' in parameters)
 
 
 def init(config: ModelConfig, key: jax.Array) -> dict[str, Any]:
@@ -285,7 +297,7 @@ def _spread(x, mesh):
 
 def _scanned(stacked, config, x, where, mesh):
   """All layers without a cache: one compiled body for any depth."""
-  graph = _block_graph(config)
+  graph = _block_graph(config, _adapted(stacked))
 
   def body(x, weights):
     return _spread(nnx.merge(graph, weights)(x, where)[0], mesh), None
@@ -300,7 +312,7 @@ def _scanned(stacked, config, x, where, mesh):
 
 def _unrolled(weights, config, x, where, caches):
   """All layers with caches, one after the other."""
-  graph, kept = _block_graph(config), []
+  graph, kept = _block_graph(config, _adapted(weights)), []
   # No scan: its carry would be one stack, copied in and out at each decode step.
   for i in range(config.num_layers):
     old = [(c.k[i], c.v[i]) for c in caches]

@@ -4,7 +4,7 @@ Only `model.decoder` uses these modules. It splits each of them once into graph
 and state, so that the rest of the program sees a plain dict of parameters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 import functools
 import math
 
@@ -46,23 +46,32 @@ class Positions:
 
 
 class Linear(nnx.Module):
-  """x @ kernel + bias, in x's dtype."""
+  """x @ kernel + bias, in x's dtype; plus x @ lora_a @ lora_b, if adapted."""
 
   def __init__(
-      self, fan_in: int, out: int, *, std: float, bias=False, rngs: nnx.Rngs
+      self, fan_in: int, out: int, *, std: float, bias=False, adapted=False,
+      rngs: nnx.Rngs,
   ):
     # [in, out], the transpose of Hugging Face's; `weights` turns it on the way.
     self.kernel = nnx.Param(
         std * jax.random.normal(rngs.params(), (fan_in, out))
     )
     self.bias = nnx.Param(jnp.zeros(out)) if bias else None
+    # Of rank 0: `lora.attach` puts the trained ones beside the kernel.
+    self.lora_a = nnx.Param(jnp.zeros((fan_in, 0))) if adapted else None
+    self.lora_b = nnx.Param(jnp.zeros((0, out))) if adapted else None
 
   def __call__(self, x):
     # Leading axes are merged: XLA:CPU takes three times as long for the gradient
     # of a product with two of them.
-    y = x.reshape(-1, x.shape[-1]) @ self.kernel[...].astype(x.dtype)
+    rows = x.reshape(-1, x.shape[-1])
+    y = rows @ self.kernel[...].astype(x.dtype)
     if self.bias is not None:
       y += self.bias[...].astype(x.dtype)
+    if self.lora_a is not None:
+      # Two thin products: A @ B would be as large as the kernel.
+      low = rows @ self.lora_a[...].astype(x.dtype)
+      y += low @ self.lora_b[...].astype(x.dtype)
     return y.reshape(*x.shape[:-1], -1)
 
 
@@ -141,17 +150,21 @@ def rotate(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
 class Attention(nnx.Module):
   """Grouped-query attention, over the rows themselves or over caches."""
 
-  def __init__(self, c: ModelConfig, *, rngs: nnx.Rngs):
+  def __init__(
+      self, c: ModelConfig, *, adapted: Collection[str] = (), rngs: nnx.Rngs
+  ):
     self.c = c
-    linear = functools.partial(
-        Linear, c.width, std=c.init_std, bias=c.qkv_bias, rngs=rngs
-    )
-    self.q = linear(c.num_heads * c.head_dim)
-    self.k = linear(c.num_kv_heads * c.head_dim)
-    self.v = linear(c.num_kv_heads * c.head_dim)
-    self.o = Linear(
-        c.num_heads * c.head_dim, c.width, std=c.init_std, rngs=rngs
-    )
+
+    def linear(name, fan_in, out, bias):
+      return Linear(
+          fan_in, out, std=c.init_std, bias=bias, adapted=name in adapted,
+          rngs=rngs)
+
+    heads, kv_heads = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
+    self.q = linear('q', c.width, heads, c.qkv_bias)
+    self.k = linear('k', c.width, kv_heads, c.qkv_bias)
+    self.v = linear('v', c.width, kv_heads, c.qkv_bias)
+    self.o = linear('o', heads, c.width, False)
     if c.qk_norm:
       self.q_norm = RMSNorm(c.head_dim, c.norm_eps)
       self.k_norm = RMSNorm(c.head_dim, c.norm_eps)
@@ -223,24 +236,35 @@ def attend_cached(
 class MLP(nnx.Module):
   """down(silu(gate x) * up x)."""
 
-  def __init__(self, c: ModelConfig, *, rngs: nnx.Rngs):
-    linear = functools.partial(Linear, std=c.init_std, rngs=rngs)
-    self.gate = linear(c.width, c.mlp_width)
-    self.up = linear(c.width, c.mlp_width)
-    self.down = linear(c.mlp_width, c.width)
+  def __init__(
+      self, c: ModelConfig, *, adapted: Collection[str] = (), rngs: nnx.Rngs
+  ):
+
+    def linear(name, fan_in, out):
+      return Linear(
+          fan_in, out, std=c.init_std, adapted=name in adapted, rngs=rngs)
+
+    self.gate = linear('gate', c.width, c.mlp_width)
+    self.up = linear('up', c.width, c.mlp_width)
+    self.down = linear('down', c.mlp_width, c.width)
 
   def __call__(self, x):
     return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
 
 
 class Block(nnx.Module):
-  """One layer: x + attention(norm x), then + MLP(norm x)."""
+  """One layer: x + attention(norm x), then + MLP(norm x).
 
-  def __init__(self, c: ModelConfig, *, rngs: nnx.Rngs):
+  `adapted` names the linear layers that have an adapter, see `lora`.
+  """
+
+  def __init__(
+      self, c: ModelConfig, *, adapted: Collection[str] = (), rngs: nnx.Rngs
+  ):
     self.attn_norm = RMSNorm(c.width, c.norm_eps)
-    self.attn = Attention(c, rngs=rngs)
+    self.attn = Attention(c, adapted=adapted, rngs=rngs)
     self.mlp_norm = RMSNorm(c.width, c.norm_eps)
-    self.mlp = MLP(c, rngs=rngs)
+    self.mlp = MLP(c, adapted=adapted, rngs=rngs)
 
   def __call__(self, x, where: Positions, caches=None):
     y, caches = self.attn(self.attn_norm(x), where, caches)
