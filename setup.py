@@ -55,8 +55,8 @@ setuptools.setup(
             'datasets>=3', 'hypothesis>=6.100', 'pillow>=10', 'pytest>=8',
             'pytest-xdist>=3.6', 'ruff>=0.12',
         ],
-        # Exactly this one: golden numbers were made with it.
-        'parity': ['torch==2.13.0'],
+        # torch exactly: golden numbers were made with it.
+        'parity': ['peft>=0.17', 'torch==2.13.0'],
         # A contender in experiments/bench/head.py, which does without it too.
         'bench': ['tokamax>=0.0.12'],
     },
