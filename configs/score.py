@@ -27,7 +27,7 @@ def data():
   return dict(
       # experiments.run.inputs.load_model
       model=dict(
-          path='embedded',  # or a Hugging Face folder or id
+          path='embedded',  # or smollm2, or a Hugging Face folder or id
           dtype='float32',  # of activations and products; or bfloat16
           remat='none',     # without effect: scoring has no backward
       ),

@@ -32,12 +32,12 @@ from absl import flags  # noqa: E402
 import jax  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
 
-from ddt_jax import embedded  # noqa: E402
 from ddt_jax import errors  # noqa: E402
 from ddt_jax import model  # noqa: E402
 from ddt_jax import sharding  # noqa: E402
 from ddt_jax.model import published  # noqa: E402
 from experiments.run import checks  # noqa: E402
+from experiments.run import inputs  # noqa: E402
 from experiments.run import lifecycle  # noqa: E402
 from experiments.run import options  # noqa: E402
 from experiments.tpu import chips  # noqa: E402
@@ -169,7 +169,9 @@ def run(c, topology: str, parts: list[str], context: int) -> None:
   chip = chips.of(topology)
   mesh = sharding.make_mesh(**c.mesh, devices=devices(topology))
   checks.check_options(c, mesh)
-  path = str(embedded.STUDENT) if c.model.path == 'embedded' else c.model.path
+  path = c.model.path
+  if path in inputs.SHIPPED:
+    path = inputs.model_folder(path)
   config = model.ModelConfig.from_hf(
       published.fields(path), dtype=c.model.dtype, remat=c.model.remat)
   shape = ', '.join(f'{a}={n}' for a, n in mesh.shape.items())

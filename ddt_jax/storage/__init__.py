@@ -16,6 +16,7 @@ from ddt_jax.storage.files import append
 from ddt_jax.storage.files import path
 from ddt_jax.storage.files import publish
 from ddt_jax.storage.files import read_lines
+from ddt_jax.storage.files import user_cache
 from ddt_jax.storage.lfs import refuse_pointers
 from ddt_jax.storage.locks import Locked
 from ddt_jax.storage.locks import lock
@@ -28,4 +29,5 @@ from ddt_jax.storage.seals import seal
 __all__ = [
     'Damaged', 'Locked', 'SEAL', 'append', 'check_seal', 'digests', 'lock',
     'path', 'publish', 'read_lines', 'refuse_pointers', 'seal',
+    'user_cache',
 ]

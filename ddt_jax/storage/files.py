@@ -31,6 +31,12 @@ def path(p: str | os.PathLike[str]) -> epath.Path:
   return epath.Path(p).expanduser()
 
 
+def user_cache() -> epath.Path:
+  """Returns the project's folder in the user's cache, which may not exist yet."""
+  home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+  return path(home) / 'ddt_jax'
+
+
 def publish(file: str | os.PathLike[str], data: str | bytes) -> None:
   """Writes a file so that readers see the old or the new content, never a part.
 

@@ -1,5 +1,7 @@
-"""Hugging Face and PEFT folders <-> the parameter tree."""
+"""Hugging Face, PEFT and GGUF files <-> the parameter tree."""
 
+from ddt_jax.weights import gguf
+from ddt_jax.weights import smollm2
 from ddt_jax.weights.adapters import load_adapter
 from ddt_jax.weights.adapters import save_adapter
 from ddt_jax.weights.loading import check_folder
@@ -8,5 +10,6 @@ from ddt_jax.weights.names import hf_names
 from ddt_jax.weights.saving import save
 
 __all__ = [
-    'check_folder', 'hf_names', 'load', 'load_adapter', 'save', 'save_adapter',
+    'check_folder', 'gguf', 'hf_names', 'load', 'load_adapter', 'save', 'save_adapter',
+    'smollm2',
 ]

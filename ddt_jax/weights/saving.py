@@ -61,13 +61,13 @@ def save(
     dtype: of the files; float32 makes a round trip bit-exact.
   """
   folder = storage.path(path)
-  files = _plan_files(_tensors(config, params, dtype))
+  files = plan_files(_tensors(config, params, dtype))
   # All processes plan the same files, from shapes alone, and gather in one order.
   for name, tensors in files.items():
     shard = _gather(tensors, dtype)
-    processes.from_first(_publish_shard, folder / name, shard)
+    processes.from_first(publish_shard, folder / name, shard)
     del shard  # before the next file is gathered
-  processes.from_first(_publish_rest, folder, config, files, tokenizer, dtype)
+  processes.from_first(publish_rest, folder, config, files, tokenizer, dtype)
 
 
 def _tensors(config, params, dtype: str) -> Iterable[_Tensor]:
@@ -81,7 +81,7 @@ def _tensors(config, params, dtype: str) -> Iterable[_Tensor]:
       yield _Tensor(name, path, leaf, i if stacked else None, nbytes)
 
 
-def _plan_files(tensors: Iterable[_Tensor]) -> dict[str, list[_Tensor]]:
+def plan_files(tensors: Iterable[_Tensor]) -> dict[str, list[_Tensor]]:
   """File name -> its tensors: as many as fit into `SHARD_BYTES`, at least one."""
   groups, size = [[]], 0
   for tensor in tensors:
@@ -117,14 +117,14 @@ def _gather_one(tensor: _Tensor, dtype: str) -> np.ndarray:
   return np.ascontiguousarray(x.T if names.is_transposed(tensor.path) else x)
 
 
-def _publish_shard(file: epath.Path, shard: dict[str, np.ndarray]) -> None:
+def publish_shard(file: epath.Path, shard: dict[str, np.ndarray]) -> None:
   # transformers refuses a file without this metadata.
   data = safetensors.numpy.save(shard, {'format': 'pt'})
   shard.clear()  # `data` is a second copy: free the first before uploading
   storage.publish(file, data)
 
 
-def _publish_rest(folder, config, files, tokenizer, dtype: str) -> None:
+def publish_rest(folder, config, files, tokenizer, dtype: str) -> None:
   """The index, if there are several files, config.json and the tokenizer."""
   if len(files) > 1:
     # Readers prefer a single file to the index.
@@ -139,13 +139,14 @@ def _publish_rest(folder, config, files, tokenizer, dtype: str) -> None:
   for old in folder.glob('model*.safetensors'):
     if old.name not in files:
       old.unlink()
-  fields = _hf_fields(config, dtype)
-  storage.publish(folder / 'config.json', json.dumps(fields, indent=2))
   if tokenizer is not None:
     with tempfile.TemporaryDirectory() as local:  # it cannot write to gs://
       tokenizer.save_pretrained(local)
       for file in epath.Path(local).iterdir():
         storage.publish(folder / file.name, file.read_bytes())
+  # Last: a folder with this file is complete.
+  fields = _hf_fields(config, dtype)
+  storage.publish(folder / 'config.json', json.dumps(fields, indent=2))
 
 
 def _hf_fields(config: model.ModelConfig, dtype: str) -> dict[str, Any]:

@@ -26,6 +26,9 @@ from ddt_jax.rounds import answers
 from ddt_jax.rounds import curate
 from experiments.run import checks
 
+# Models that need no download, by name, and their folders.
+SHIPPED = {'embedded': lambda: embedded.STUDENT, 'smollm2': weights.smollm2.folder}
+
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
@@ -180,15 +183,15 @@ def _load_tokenizer(folder: str) -> Any:
 
 
 def model_folder(path: str) -> str:
-  """The folder of 'embedded', of a local path, or of a Hugging Face id.
+  """The folder of 'embedded', 'smollm2', a local path or a Hugging Face id.
 
   Only an id uses the network; pickled weights are not fetched.
 
   Raises:
-    errors.InputError: neither a folder nor an id.
+    errors.InputError: neither a folder nor an id, or smollm2 is not installed.
   """
-  if path == 'embedded':
-    return str(embedded.STUDENT)
+  if path in SHIPPED:
+    return str(SHIPPED[path]())
   folder = pathlib.Path(path).expanduser()
   if path and folder.is_dir():
     return str(folder)

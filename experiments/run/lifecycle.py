@@ -11,7 +11,6 @@ import errno
 import itertools
 import logging as python_logging
 import os
-import pathlib
 import signal
 import sys
 import threading
@@ -26,10 +25,6 @@ from ddt_jax import errors
 from ddt_jax import processes
 from ddt_jax import storage
 from experiments.run import options
-
-_CACHE = pathlib.Path(
-    os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache')
-) / 'ddt_jax'
 
 # 2 as of a wrong command line; 74 and 75 are EX_IOERR and EX_TEMPFAIL of
 # sysexits.h; 130 is 128 + SIGINT, as shells report it.
@@ -76,7 +71,7 @@ def start() -> None:
         int(os.environ['JAX_PROCESS_ID']),
     )
   if not jax.config.jax_compilation_cache_dir:
-    jax.config.update('jax_compilation_cache_dir', str(_CACHE / 'xla'))
+    jax.config.update('jax_compilation_cache_dir', str(storage.user_cache() / 'xla'))
   # The default thresholds skip programs as small as the embedded student's.
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
