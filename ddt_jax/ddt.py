@@ -57,6 +57,7 @@ class TokenStats:
     ties: P(p_v = p_x), the mass of x included; for the randomised PIT.
     top_ids: [..., k] int32, the k likeliest tokens, the likeliest first.
     top_log_p: [..., k], their log p, nats.
+    vocab_size: V, a Python number; None if the maker did not say.
   """
 
   log_p: jax.Array
@@ -67,6 +68,7 @@ class TokenStats:
   ties: jax.Array | None = None
   top_ids: jax.Array | None = None
   top_log_p: jax.Array | None = None
+  vocab_size: int | None = struct.field(pytree_node=False, default=None)
 
   @property
   def phi(self) -> jax.Array:
@@ -125,6 +127,7 @@ def token_stats(
       entropy=entropy,
       varentropy=jnp.sum(p * deviation**2, -1),
       collision=jnp.sum(p**2, -1),
+      vocab_size=logits.shape[-1],
   )
   if tail:
     stats = stats.replace(
@@ -250,7 +253,6 @@ def randomised_pit(stats: TokenStats, uniform: jax.Array) -> jax.Array:
   Args:
     stats: TokenStats of [...] with tail and ties.
     uniform: [...], independent draws U_t from [0, 1).
-
   Returns:
     u: [...], in [0, 1].
   """
@@ -294,7 +296,6 @@ def surprise(pit: jax.Array) -> jax.Array:
 
   Args:
     pit: [...], u of `randomised_pit`. A NumPy array computes on the host.
-
   Returns:
     [...], at most -log 1e-6 = 13.8.
   """
@@ -310,7 +311,6 @@ def weighted_score(pit: jax.Array, varentropy: jax.Array) -> jax.Array:
   Args:
     pit: [...], u of `randomised_pit`. A NumPy array computes on the host.
     varentropy: [...], nu, nats^2.
-
   Returns:
     [...], nats.
   """

@@ -57,14 +57,20 @@ def constant_weights(
 
   Returns:
     A function (stats, traced) -> (w, v), both [...]. `traced` is a dict of further
-    options of the scheme, as JAX arrays, or None.
+    options of the scheme, as JAX arrays, or None. The function's attribute `needs`
+    names the statistics beyond log_p and entropy, see `needs`.
 
   Raises:
     errors.InputError: an unknown name or weight_grad.
     TypeError: an option that the scheme does not have.
+    ValueError: the weight reads a whole sequence.
   """
   scheme_options.check_options(name, options)
   _check_weight_grad(weight_grad)
+  if name in schemes.SEQUENCE:
+    # Tiles hold tokens of several sequences, in another order.
+    raise ValueError(
+        f'{name} weighs whole sequences: use vocab_head.token_stats and token_loss')
 
   def weights(stats, traced):
     def weight_of(log_p):
@@ -78,6 +84,7 @@ def constant_weights(
     through = jax.grad(lambda log_p: jnp.sum(weight_of(log_p) * log_p))
     return w, through(stats.log_p)
 
+  weights.needs = scheme_options.needs(name, **options)
   return weights
 
 
@@ -106,7 +113,7 @@ def token_loss(
     weight_grad: 'stop' treats w as a constant (the paper's formula). 'through'
       also differentiates p in p^gamma, as the official code did until March
       2026. It lowers p of tokens with p < e^(-1/gamma), which unlearns them.
-    **options: keyword arguments of the scheme's function.
+    **options: keyword arguments of the scheme's function, without `mask`.
 
   Returns:
     (sum, count, metrics): float32 scalars, and sums over the mask by name, which
@@ -131,12 +138,18 @@ def token_loss(
         f'loss.denominator={denominator!r}: choose from {DENOMINATORS}')
   _check_weight_grad(weight_grad)
   # Masked tokens may hold -inf: 0 * -inf would be NaN.
-  stats = stats.map(lambda x: jnp.where(mask > 0, x, 0.0))
+  stats = stats.map(lambda x: jnp.where(
+      (mask > 0).reshape(*mask.shape, *[1] * (x.ndim - mask.ndim)), x, 0))
+  # A weight of a whole sequence averages over its supervised tokens.
+  if 'mask' in scheme_options.options_of(name):
+    options['mask'] = mask
   weight = token_weights(name, stats, **options)
   if weight_grad == 'stop':
     weight = jax.lax.stop_gradient(weight)
   counted = mask if denominator == 'tokens' else mask * (weight > 0)
-  loss = -jnp.sum(mask * weight * stats.log_p)
+  # Weight 0 times a log p of -inf is 0, in the value and in the gradient.
+  log_p = jnp.where(weight > 0, stats.log_p, 0.0)
+  loss = -jnp.sum(mask * weight * log_p)
   metrics = _metric_sums(stats, weight, mask)
   # A metric of a scheme takes all options, given or default.
   options = scheme_options.options_of(name) | options

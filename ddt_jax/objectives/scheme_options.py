@@ -57,6 +57,30 @@ def traced_options(name: str, **offered: Any) -> dict[str, Any]:
   return {key: value for key, value in offered.items() if key in known}
 
 
+def needs(name: str, **options: Any) -> dict[str, Any]:
+  """Statistics that an objective reads beyond log_p and entropy.
+
+  Args:
+    name: a key of `WEIGHTS`.
+    **options: of `token_loss` and of the scheme; others have their defaults.
+
+  Returns:
+    A dict of collision (bool) and top_k (int), without those it does not read.
+
+  Raises:
+    errors.InputError: an unknown name.
+
+  Example:
+    >>> needs('deft'), needs('eaft', k=5), needs('idft', beta=0.5)
+    ({'collision': True}, {'top_k': 5}, {})
+  """
+  known = options_of(name)
+  if name not in schemes.NEEDS:
+    return {}
+  return schemes.NEEDS[name](
+      **known | {k: v for k, v in options.items() if k in known})
+
+
 def check_options(name: str, options: dict[str, Any]) -> None:
   """Raises TypeError for an option that the objective does not have."""
   known = options_of(name)

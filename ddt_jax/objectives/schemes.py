@@ -1,46 +1,57 @@
 r"""Token weights: every objective is -sum_t w_t log p_t / N with its own w_t.
 
-  sft   w = 1
-  dft   w = p                      arXiv:2508.05629
-  idft  w = p^gamma(phi)           arXiv:2602.12222
+  sft        w = 1
+  dft        w = p                                   arXiv:2508.05629
+  idft       w = p^gamma(phi)                        arXiv:2602.12222
+  phi_mask   idft's where |phi| < bound, else 0      the official code's history
+  power      w = p^a                                 arXiv:2510.00526
+  threshold  w = 1[p >= q], or p 1[p >= q]           arXiv:2510.00526
+  chord      w = p (1 - p)                           arXiv:2508.11408
+  eaft       w = (entropy of the top k / ln k)^alpha arXiv:2601.02151
+  deft       w = p^C, C = sum_v p_v^2                arXiv:2602.11424
+  psft       w = r 1[r <= high], r = p / p_old       arXiv:2508.17784
+  iw_sft     w of a sequence, by p / p_reference     arXiv:2507.12856
 
 To add an objective, here the focal weight w = (1 - p)^power as an example:
 
-  1. Write a function in this file. Its keyword arguments are its options.
+  1. Write a function. Its keyword arguments are its options.
 
        def focal(stats, *, power: float = 2.0):  # -> w [...]
          return (1 - jnp.exp(stats.log_p)) ** power
 
   2. Add it to the table: `WEIGHTS = {..., 'focal': focal}`. Metrics of its own go
-     to `METRICS`.
+     to `METRICS`, statistics beyond log_p and entropy to `NEEDS`.
   3. Add its options to `c.loss` of the config (`power=2.0`), then train with
      `--config.loss.name=focal`.
 
 Rules for such a function:
 
-  - It reads `log_p` and `entropy` of `stats` alone: training on one device
-    computes no other statistic.
+  - It reads `log_p`, `entropy` and the statistics of its line in `NEEDS`: training
+    on one device computes no other.
   - w depends on the statistics of its own token alone: tokens come in any order.
+    The exceptions, `iw_sft`, stand in `SEQUENCE`.
   - Masked tokens come as zeros and must give a finite w.
   - An option that changes in training must be traceable, and `train_step` must
     offer it, as it offers `curriculum`.
   - weight_grad='through' differentiates w by log_p. Stop the gradient of all that
-    reads the entropy, as `idft` does: the two routes through the vocabulary head
-    differ in it otherwise.
+    reads another statistic, as `idft` does: the two routes through the vocabulary
+    head differ in it otherwise.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ddt_jax import ddt
 from ddt_jax import errors
+from ddt_jax.objectives import by_entropy
+from ddt_jax.objectives import by_probability
+from ddt_jax.objectives import by_reference
 
 # The paper's settings of IDFT.
 BETA, GAMMA_MIN, GAMMA_MAX = 1.0, 0.1, 2.0
-
-# The schemes ---------------------------------------------------------------------
 
 
 def sft(stats: ddt.TokenStats) -> jax.Array:
@@ -189,13 +200,70 @@ def idft_clipped(
   return (gamma < gamma_min) | (gamma > gamma_max)
 
 
+def phi_mask(
+    stats: ddt.TokenStats,
+    *,
+    bound: float = 5.0,
+    one_sided: bool = False,
+    beta: float = BETA,
+    gamma_min: float = GAMMA_MIN,
+    gamma_max: float = GAMMA_MAX,
+    curriculum: float | jax.Array = 1.0,
+) -> jax.Array:
+  r"""IDFT without the tokens whose phi is extreme.
+
+  .. math:: w_t = p_t(x_t)^{\gamma_t}\,1[|\phi_t| < \mathrm{bound}]
+
+  With one_sided the tokens with phi > -bound are trained: only unnatural ones are
+  left out.
+
+  Args:
+    stats: TokenStats of [...]; reads log_p and entropy.
+    bound: nats, a Python number > 0.
+    one_sided: whether natural tokens are kept, however large their phi.
+    beta, gamma_min, gamma_max, curriculum: see `idft_exponent`.
+
+  Returns:
+    w [...], float32, in [0, 1].
+
+  Raises:
+    errors.InputError: bound is out of range; see also `idft_exponent`.
+
+  Source: the history of the official code of arXiv:2602.12222; one_sided is this
+  project's.
+  """
+  if not bound > 0:
+    raise errors.InputError(f'loss.bound={bound}: must be > 0')
+  kept = (stats.phi if one_sided else -jnp.abs(stats.phi)) > -bound
+  weight = idft(
+      stats, beta=beta, gamma_min=gamma_min, gamma_max=gamma_max,
+      curriculum=curriculum)
+  return jnp.where(kept, weight, 0.0)
+
+
 # The tables ----------------------------------------------------------------------
 
 WEIGHTS: dict[str, Callable[..., jax.Array]] = {
     'sft': sft,
     'dft': dft,
     'idft': idft,
+    'phi_mask': phi_mask,
+    'power': by_probability.power,
+    'threshold': by_probability.threshold,
+    'chord': by_probability.chord,
+    'eaft': by_entropy.eaft,
+    'deft': by_entropy.deft,
+    'psft': by_reference.psft,
+    'iw_sft': by_reference.iw_sft,
 }
+# Statistics beyond log_p and entropy: name -> function of all options, which gives
+# collision (bool) and top_k (int) by name.
+NEEDS: dict[str, Callable[..., dict[str, Any]]] = {
+    'eaft': lambda *, k, **_: {'top_k': k or 0},
+    'deft': lambda **_: {'collision': True},
+}
+# Schemes whose weight reads its whole sequence, the last axis.
+SEQUENCE = ('iw_sft',)
 # Metrics of a scheme beside those of every objective: name -> function of
 # (stats, **all its options), per token. `token_loss` sums them over the mask.
 METRICS: dict[str, dict[str, Callable[..., jax.Array]]] = {

@@ -158,6 +158,11 @@ class TopK:
         lambda a, b: jnp.concatenate([a, b], -1), self, other
     ).largest(self.z.shape[1])
 
+  def log_p(self, sums: Sums) -> jax.Array:
+    """log p of the k tokens [T, k], given the sums over the whole vocabulary."""
+    # The two large terms first: log mass is small beside them.
+    return self.z - sums.top[:, None] - jnp.log(sums.mass)[:, None]
+
   def largest(self, k: int) -> 'TopK':
     # Ties go to the earlier column, hence to the lower id: parts come in order.
     z, order = jax.lax.top_k(self.z, k)

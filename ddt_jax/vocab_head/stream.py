@@ -139,16 +139,15 @@ def local_stats(
     highest = jax.lax.pmax(sums.top, 'tensor')
     sums = jax.lax.psum(
         sums.relative_to(highest), 'tensor').replace(top=highest)
-  stats = sums.stats
+  ways = jax.lax.axis_size('tensor') if split else 1
+  stats = sums.stats.replace(vocab_size=ways * len(head))
   if options.top_k:
     if split:
       # k logits of each device, not its part of the vocabulary.
       all_devices = jax.lax.all_gather(
           top.replace(ids=top.ids + first_id), 'tensor', axis=1, tiled=True)
       top = all_devices.largest(options.top_k)
-    # The two large terms first: log mass is small beside them.
-    log_p = top.z - sums.top[:, None] - jnp.log(sums.mass)[:, None]
-    stats = stats.replace(top_ids=top.ids, top_log_p=log_p)
+    stats = stats.replace(top_ids=top.ids, top_log_p=top.log_p(sums))
   return stats, sums.log_normaliser
 
 

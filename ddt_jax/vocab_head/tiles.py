@@ -128,7 +128,8 @@ def weighted_nll(
     targets: [...], integer token ids.
     mask: [...], float32, 1 (or a float weight) where the token is supervised.
     weights_fn: (TokenStats, extras) -> (w, v), each shaped like log_p. The
-      statistics hold log_p and entropy; the other fields are None.
+      statistics hold log_p and entropy. An attribute `needs` of the function, a
+      dict, asks for more: collision=True, or top_k=k for top_log_p.
     extras: pytree of all traced values that weights_fn needs; a closure over one
       breaks under `jax.checkpoint`. Leaves that begin with the shape of `targets`
       are cut into tiles with the tokens.
@@ -137,8 +138,8 @@ def weighted_nll(
       over `data` and `fsdp`; the head must not be split over `tensor`.
 
   Returns:
-    (L, sum of the mask, TokenStats of log_p and entropy, 0 where m = 0). Only L
-    has a gradient.
+    (L, sum of the mask, the TokenStats that weights_fn got, 0 where m = 0). Only
+    L has a gradient.
 
   Raises:
     ValueError: the head is split over `tensor`. Every tile would need a sum over
@@ -161,6 +162,26 @@ def weighted_nll(
   return total, jnp.sum(mask), jax.lax.stop_gradient(stats)
 
 
+class Needs(NamedTuple):
+  """Statistics that a weights_fn reads beyond log_p and entropy."""
+
+  collision: bool = False
+  top_k: int = 0
+
+  @classmethod
+  def of(cls, weights_fn: WeightsFn, head: jax.Array) -> 'Needs':
+    """What `weights_fn.needs` asks for; top_k is at most V."""
+    needs = cls(**getattr(weights_fn, 'needs', {}))
+    return needs._replace(top_k=min(needs.top_k, len(head)))
+
+  def select(self, stats: ddt.TokenStats) -> ddt.TokenStats:
+    """log_p, entropy and these, and no other field."""
+    return ddt.TokenStats(
+        stats.log_p, stats.entropy, vocab_size=stats.vocab_size,
+        collision=stats.collision if self.collision else None,
+        top_log_p=stats.top_log_p if self.top_k else None)
+
+
 class TileOptions(NamedTuple):
   """Static options of `weighted_nll`."""
 
@@ -172,8 +193,9 @@ class TileOptions(NamedTuple):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _tiled(options, hidden, head, targets, mask, extras):
   # Called only where no gradient is taken: one product, as in scoring.
-  stats = supervised_stats(hidden, head, targets, mask, mesh=options.mesh)
-  stats = ddt.TokenStats(stats.log_p, stats.entropy)
+  needs = Needs.of(options.weights_fn, head)
+  stats = needs.select(supervised_stats(
+      hidden, head, targets, mask, top_k=needs.top_k, mesh=options.mesh))
   weight, _ = options.weights_fn(stats, extras)
   return -jnp.sum(jnp.where(mask > 0, mask * weight * stats.log_p, 0.0)), stats
 
@@ -205,7 +227,8 @@ def _forward(options, hidden, head, targets, mask, extras):
           for x, cut in zip(leaves, per_token, strict=True)
       ])
       return _tile(
-          h, head, y, weight, lambda stats: weights_fn(stats, taken), dw)
+          h, head, y, weight, lambda stats: weights_fn(stats, taken), dw,
+          Needs.of(weights_fn, head))
 
     def step(i, carry):
       loss, dw, out = carry
@@ -238,7 +261,7 @@ def _forward(options, hidden, head, targets, mask, extras):
   return (loss, stats), (dh, dw.astype(head.dtype))
 
 
-def _tile(h, head, y, mask, weights, dw):
+def _tile(h, head, y, mask, weights, dw, needs):
   """Loss, head gradient, statistics and hidden gradient of one tile.
 
   Two passes over the vocabulary in chunks, so that each product's output is still
@@ -249,6 +272,7 @@ def _tile(h, head, y, mask, weights, dw):
     head: [V, D].
     weights: TokenStats -> (w, v).
     dw: [V, D], the sum so far, to which this tile adds; None for the first.
+    needs: of `weights`.
 
   Returns:
     (loss, dw, (TokenStats, dh)).
@@ -256,16 +280,20 @@ def _tile(h, head, y, mask, weights, dw):
   size = chunks.chunk_size(None, h, head)
 
   def forward(carry, start, size):
-    z, sums = carry
+    z, sums, top = carry
     new = chunks.logits(h, chunks.slice_rows(head, start, size))
     z = jax.lax.dynamic_update_slice_in_dim(z, new, start, 1)
-    return z, sums.merge(partial_sums.Sums.of_logits(new, y - start))
+    if needs.top_k:
+      top = top.merge(partial_sums.TopK.of_logits(new, needs.top_k, start))
+    return z, sums.merge(partial_sums.Sums.of_logits(new, y - start)), top
 
   # Uninitialised: every column is written before it is read.
   z = jax.lax.empty((len(y), len(head)), jnp.float32)
-  z, sums = chunks.fold(
-      forward, (z, partial_sums.Sums.empty(len(y))), head, size)
-  stats = ddt.TokenStats(sums.stats.log_p, sums.stats.entropy)
+  top = partial_sums.TopK.empty(len(y), needs.top_k) if needs.top_k else None
+  z, sums, top = chunks.fold(
+      forward, (z, partial_sums.Sums.empty(len(y)), top), head, size)
+  stats = needs.select(sums.stats.replace(
+      vocab_size=len(head), top_log_p=top and top.log_p(sums)))
   w, v = weights(stats)  # each [T]
   loss = -jnp.sum(jnp.where(mask > 0, mask * w * stats.log_p, 0.0))
   # where, not a product: 0 times a weight that is not finite is NaN.

@@ -348,6 +348,9 @@ def test_every_objective_is_a_documented_function_of_its_own(name):
   assert scheme is getattr(objectives, name)
   for part in ('.. math::', 'Args:', 'Returns:', 'Source:'):
     assert part in scheme.__doc__
-  weight = scheme(ddt.token_stats(*example()))
+  stats = ddt.token_stats(*example(), top_k=11)
+  given = {'psft': dict(old_log_p=stats.log_p),
+           'iw_sft': dict(reference_log_p=stats.log_p, mask=jnp.ones(6))}
+  weight = scheme(stats, **given.get(name, {}))
   assert weight.shape == (6,) and weight.dtype == jnp.float32
   assert ((weight >= 0) & (weight <= 1)).all()
