@@ -107,6 +107,14 @@ def training():
           gamma_max=2.0,
           denominator='tokens',  # or kept: only tokens whose weight is not 0
           weight_grad='stop',    # or through: also differentiate p in p^gamma
+          a=1.0,                 # power: exponent of p
+          q=0.5,                 # threshold: least probability that is trained
+          keep_p=False,          # threshold: weigh what is kept by p
+          bound=5.0,             # phi_mask: nats
+          one_sided=False,       # phi_mask: leave out only phi < -bound
+          k=20,                  # eaft: likeliest tokens; 0: all
+          alpha=1.0,             # eaft: exponent of the entropy
+          normalised=True,       # eaft: the k probabilities sum to 1
       ),
       # ddt_jax.objectives.curriculum, as shares of the steps: of a round, or of the
       # run with across_rounds='continue'

@@ -57,7 +57,8 @@ def loss_sums(
   """Loss sum, count and metric sums of a batch; the sum has a gradient.
 
   Token tiles take 3 matrix products. A head sharded over `tensor` is streamed
-  instead (4 products), since each tile would need a sum over devices.
+  instead (4 products), since each tile would need a sum over devices. So are the
+  weights of whole sequences, since a tile holds tokens of several.
 
   Args:
     params, config: the model.
@@ -78,8 +79,9 @@ def loss_sums(
   )
   args = hidden, model.head(params), batch.targets
   # hidden: [B, T, D]; neither route holds [B, T, V] logits.
-  if vocab_head.is_split(mesh, args[1]):
-    stats = vocab_head.token_stats(*args, mesh=mesh)
+  if vocab_head.is_split(mesh, args[1]) or name in objectives.SEQUENCE:
+    needs = objectives.needs(name, **options)
+    stats = vocab_head.token_stats(*args, mesh=mesh, top_k=needs.get('top_k', 0))
     total, count, metrics = objectives.token_loss(
         name, stats, batch.mask, denominator=denominator, **options, **traced)
     return total, (count, metrics)

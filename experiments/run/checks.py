@@ -75,7 +75,7 @@ def check_options(c, mesh: jax.sharding.Mesh) -> None:
           f'{name}={value}: at least {least}, at most {most:g}')
   if not c.name or '\0' in c.name:
     raise errors.InputError(f'name={c.name!r} cannot name a folder')
-  one = ddt.token_stats(jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32))
+  one = ddt.token_stats(jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32), top_k=2)
   objectives.token_loss(stats=one, mask=jnp.ones(1), **objectives.pick(**c.loss))
   optimizer.make(total_steps=1, **c.optim)
   select.Options(**c.curate)

@@ -55,6 +55,7 @@ class Measurements:
     """Measures accuracy and the references' token statistics after r rounds."""
     c, s = self._c, self._s
     title = f'round {r}, ' if r else 'before, '
+    loss = objectives.pick(**c.loss)
 
     def make():
       evaluation = evaluate.by_split(
@@ -65,11 +66,10 @@ class Measurements:
       stats = list(forward.token_stats(
           params, s.config, s.train.examples[:c.report.examples],
           batch=s.rows, mesh=s.mesh,
-      ))
+          top_k=objectives.needs(**loss).get('top_k', 0)))
       return typed_json.plain({
           'evaluation': evaluation,
-          'corpus': text_stats.describe(
-              stats, **objectives.pick(**c.loss)),
+          'corpus': text_stats.describe(stats, **loss),
           # Measured now: once the next round trains, these parameters are gone.
           'phi': [x.phi.tolist() for x in stats[:c.report.shown]],
       })

@@ -85,6 +85,7 @@ def head(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
   """Loss and gradients by hidden states and head: our two ways, and logits held."""
   shape = micro_batch, _ = c.train.batch // c.train.micro_batches, c.data.max_tokens
   loss = objectives.pick(**c.loss)
+  top_k = objectives.needs(**loss).get('top_k', 0)
   # The weights do not depend on what the sum is divided by.
   weighting = {k: v for k, v in loss.items() if k != 'denominator'}
 
@@ -102,9 +103,10 @@ def head(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
 
   ways = {
       'tiles of tokens': in_tiles,
-      'streamed': by(lambda *x: vocab_head.token_stats(*x, mesh=mesh)),
+      'streamed': by(lambda *x: vocab_head.token_stats(
+          *x, mesh=mesh, top_k=top_k)),
       'logits held': by(lambda hidden, head, targets: ddt.token_stats(
-          model.logits({'head': {'kernel': head}}, hidden), targets)),
+          model.logits({'head': {'kernel': head}}, hidden), targets, top_k=top_k)),
   }
   if mesh.shape['tensor'] > 1:
     del ways['tiles of tokens']  # every chip would need the whole head

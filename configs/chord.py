@@ -1,0 +1,12 @@
+r"""CHORD weights p (1 - p) in rounds: tokens that the model is undecided about.
+
+python -m experiments.train --config configs/chord.py --workdir DIR
+"""
+
+from configs import idft
+
+
+def get_config():
+  c = idft.get_config()
+  c.name = c.loss.name = 'chord'
+  return c

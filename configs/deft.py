@@ -1,0 +1,12 @@
+r"""DEFT in rounds: p^C with the collision probability C of the whole distribution.
+
+python -m experiments.train --config configs/deft.py --workdir DIR
+"""
+
+from configs import idft
+
+
+def get_config():
+  c = idft.get_config()
+  c.name = c.loss.name = 'deft'
+  return c

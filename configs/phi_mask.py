@@ -1,0 +1,13 @@
+r"""IDFT without the tokens of extreme phi, in rounds.
+
+python -m experiments.train --config configs/phi_mask.py --workdir DIR \
+    [--config.loss.one_sided=true]
+"""
+
+from configs import idft
+
+
+def get_config():
+  c = idft.get_config()
+  c.name = c.loss.name = 'phi_mask'
+  return c
