@@ -95,7 +95,25 @@ def steps(examples: int, batch: int, epochs: int) -> int:
   return -(-examples * epochs // batch)
 
 
-class Stream(Iterator[Batch]):
+class Resumable(Iterator[Batch]):
+  """Batches of a Grain data set, whose position can be saved and set."""
+
+  def __init__(self, dataset: grain.MapDataset):
+    self._iterator = iter(dataset.to_iter_dataset())
+
+  def __next__(self) -> Batch:
+    return next(self._iterator)
+
+  def get_state(self) -> dict[str, Any]:
+    """Position in the stream, JSON-able; it is saved with every checkpoint."""
+    return self._iterator.get_state()
+
+  def set_state(self, state: dict[str, Any]) -> None:
+    """Continues where a stream with the same arguments returned this state."""
+    self._iterator.set_state(state)
+
+
+class Stream(Resumable):
   """Shuffled batches over some epochs; resumable in the middle of an epoch.
 
   Every epoch has another order. A batch may span two epochs. The last batch is
@@ -125,7 +143,7 @@ class Stream(Iterator[Batch]):
     time = time or lengths.row_length(examples)
     # Shuffle before repeat: Grain then draws another order for each epoch. Batching
     # after repeat lets a batch span two epochs.
-    dataset = (
+    super().__init__(
         grain.MapDataset.source(examples)
         .shuffle(seed=seed)
         .repeat(epochs)
@@ -136,18 +154,6 @@ class Stream(Iterator[Batch]):
             ),
         )
     )
-    self._iterator = iter(dataset.to_iter_dataset())
-
-  def __next__(self) -> Batch:
-    return next(self._iterator)
-
-  def get_state(self) -> dict[str, Any]:
-    """Position in the stream, JSON-able; it is saved with every checkpoint."""
-    return self._iterator.get_state()
-
-  def set_state(self, state: dict[str, Any]) -> None:
-    """Continues where a stream with the same arguments returned this state."""
-    self._iterator.set_state(state)
 
 
 def in_order(

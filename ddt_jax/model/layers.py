@@ -133,7 +133,7 @@ def rope(
   """cos and sin of the angles at positions [B, T], each [B, T, 1, H / 2]."""
   # float32: bfloat16 holds integers exactly only up to 256.
   angle = positions[..., None, None].astype(attention.wide(config.dtype))
-  angle *= inverse_frequencies(config)
+  angle = angle * inverse_frequencies(config)
   return jnp.cos(angle), jnp.sin(angle)
 
 

@@ -75,7 +75,7 @@ def loss_sums(
   traced = traced or {}
   hidden, _ = model.forward(
       params, config, batch.tokens, positions=batch.positions,
-      return_hidden=True, mesh=mesh,
+      segment_ids=batch.segment_ids, return_hidden=True, mesh=mesh,
   )
   args = hidden, model.head(params), batch.targets
   # hidden: [B, T, D]; neither route holds [B, T, V] logits.
