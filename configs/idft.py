@@ -136,8 +136,9 @@ def training():
       ),
       # read by experiments/train.py
       train=dict(
-          batch=32,              # examples of a step, over all devices
+          batch=32,              # rows of a step, over all devices: examples, if not packed
           epochs=1,              # passes over a round's examples
+          pack=False,            # several examples in a row of data.max_tokens
           micro_batches=1,       # a step's batch is cut into so many; same numbers
           across_rounds='restart',  # or continue: moments, schedule, curriculum
           mask_mode='correct',   # official: the official trainer's, off by one

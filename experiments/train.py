@@ -9,8 +9,9 @@ its folder `model`. --check loads and checks everything, shows one example as th
 model will see it, and ends.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
+import sys
 import time
 from typing import Any
 
@@ -27,6 +28,8 @@ from ddt_jax import sharding
 from ddt_jax import storage
 from ddt_jax import weights
 from ddt_jax.data import batches
+from ddt_jax.data import chat
+from ddt_jax.data import packing
 from ddt_jax.report import results
 from ddt_jax.training import checkpoint
 from ddt_jax.training import log
@@ -74,10 +77,7 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
           c, s, r, params, folder / 'rounds' / str(r), progress.steps_before,
           complete=resumed)
       measurements.keep_summary(r, corpus.summary)
-      stream = batches.Stream(
-          corpus.examples, batch=c.train.batch, epochs=c.train.epochs,
-          seed=c.seed + r, mask_mode=c.train.mask_mode)  # another order each round
-      total = batches.steps(len(corpus.examples), c.train.batch, c.train.epochs)
+      stream, total = make_stream(c, corpus.examples, r)
 
       # State and step.
       if resumed:
@@ -132,6 +132,34 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
 def is_due(done: int, total: int, every: int) -> bool:
   """Tells whether something is due that happens every so many steps; 0: never."""
   return every > 0 and (done == total or done % every == 0)
+
+
+def make_stream(
+    c, examples: Sequence[chat.Example], r: int
+) -> tuple[batches.Resumable, int]:
+  """Returns the batches of round r, at their beginning, and their number.
+
+  Args:
+    c: the config.
+    examples: of the round.
+    r: the round, which has an order of its own.
+  """
+  shared = dict(
+      batch=c.train.batch, epochs=c.train.epochs, seed=c.seed + r,
+      mask_mode=c.train.mask_mode)
+  if c.train.pack:
+    stream = packing.Stream(examples, time=c.data.max_tokens - 1, **shared)
+    total, padding = stream.steps, stream.padding
+  else:
+    stream = batches.Stream(examples, **shared)
+    total = batches.steps(len(examples), c.train.batch, c.train.epochs)
+    padding = batches.padding_share(examples)
+  if processes.is_first():
+    advice = '' if c.train.pack else '; --config.train.pack=True avoids it'
+    tqdm.tqdm.write(
+        f'round {r + 1}: {total} steps, {padding:.0%} of their rows is padding'
+        f'{advice}', file=sys.stderr)
+  return stream, total
 
 
 def make_step(

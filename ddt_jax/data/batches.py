@@ -95,6 +95,12 @@ def steps(examples: int, batch: int, epochs: int) -> int:
   return -(-examples * epochs // batch)
 
 
+def padding_share(examples: Sequence[chat.Example]) -> float:
+  """Returns the share of padding where each row holds one example, in [0, 1]."""
+  filled = sum(len(e.tokens) - 1 for e in examples)
+  return 1 - filled / (len(examples) * lengths.row_length(examples))
+
+
 class Resumable(Iterator[Batch]):
   """Batches of a Grain data set, whose position can be saved and set."""
 

@@ -1,5 +1,6 @@
 """Measurements of a run: the model before and after each round, and validation."""
 
+from collections.abc import Iterator
 import dataclasses
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax
 from ddt_jax import objectives
 from ddt_jax import sharding
 from ddt_jax.data import batches
+from ddt_jax.data import packing
 from ddt_jax.report import results
 from ddt_jax.rounds import counts
 from ddt_jax.rounds import evaluate
@@ -97,7 +99,7 @@ class Measurements:
     scalars = objectives.summarise(train_step.add(
         self._eval_step(params, batches.place(b, s.mesh))
         # Batches of training size: a forward without a gradient needs less memory.
-        for b in batches.in_order(s.validation.examples, batch=c.train.batch)
+        for b in self._validation_batches()
     ))
     # Greedy answers alone: sampling k more would cost k times as long.
     if accuracy and self._validation_problems:
@@ -107,6 +109,13 @@ class Measurements:
           max_new_tokens=c.evaluation.max_new_tokens, **s.decoding)
       scalars['accuracy'] = solved.pass_at_1.value
     return scalars
+
+  def _validation_batches(self) -> Iterator[batches.Batch]:
+    c, examples = self._c, self._s.validation.examples
+    if c.train.pack:
+      return packing.pack(
+          examples, rows=c.train.batch, time=c.data.max_tokens - 1)
+    return batches.in_order(examples, batch=c.train.batch)
 
   def results(self, progress: Progress, params: Any) -> results.RunResults:
     """Puts together what the report shows, also as results.json.

@@ -289,8 +289,11 @@ def check_killed(tmp_path, kills, options):
 
 
 @pytest.mark.slow
-def test_two_rounds_killed_at_random_moments_end_the_same(tmp_path):
-  check_killed(tmp_path, 8, TWO_ROUNDS)
+@pytest.mark.parametrize('kills,options', [
+    (8, {}), (4, {'train.pack': True, 'train.batch': 4})])
+def test_two_rounds_killed_at_random_moments_end_the_same(
+    tmp_path, kills, options):
+  check_killed(tmp_path, kills, TWO_ROUNDS | options)
 
 
 @pytest.mark.long
