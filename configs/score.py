@@ -32,7 +32,7 @@ def data():
           remat='none',     # without effect: scoring has no backward
       ),
       data=dict(
-          path='',          # your .jsonl or .parquet, see configs/README.md
+          path='',          # a file, or org/name of the hub, see configs/README.md
           paths='',         # or several, with commas; own: the model's own samples
           columns=dict(     # their names in your files
               problem='problem', solution='solution', messages='messages',
@@ -42,6 +42,7 @@ def data():
           bad_rows='error',      # or skip
           max_tokens=0,     # longest prompt and response; 0: the model's context
           overlong='truncate',   # rule for longer ones: truncate | drop | error
+          split_turns=True,      # chats that thinking templates render turn by turn
       ),
       write=dict(
           prefix='ddt_',    # of the columns that scores are written to

@@ -94,8 +94,7 @@ def main():
           corpora[name] = scored(
               c, folder / OWN, s, own(c, folder, s, c.own.samples))
         else:
-          corpora[name] = scored(
-              c, folder / f'{i}-{storage.path(name).stem}', s, file)
+          corpora[name] = scored(c, folder / f'{i}-{stem(name)}', s, file)
 
       # Summary and page.
       if corpora:
@@ -107,8 +106,14 @@ def main():
 
 def default_workdir(c) -> str:
   """runs/<config.name>/<names of the inputs>."""
-  stems = [storage.path(name).stem for name in input_names(c)]
-  return f'runs/{c.name}/{"+".join(stems) or "calibration"}'
+  stems = '+'.join(map(stem, input_names(c)))
+  return f'runs/{c.name}/{stems or "calibration"}'
+
+
+def stem(name: str) -> str:
+  """The name of an input as part of a folder's name."""
+  # org/name:config:split of the hub: not every file system takes a colon.
+  return storage.path(name).stem.replace(':', '-')
 
 
 def input_names(c) -> list[str]:
@@ -208,7 +213,7 @@ def open_file(
   print(f'{path}: {found.rows:,} rows, {found.bad:,} of them bad', flush=True)
   return sources.File(
       path, columns, reading, found, overlong=c.data.overlong,
-      bad_rows=c.data.bad_rows, **model_options)
+      bad_rows=c.data.bad_rows, split_turns=c.data.split_turns, **model_options)
 
 
 # Scores ------------------------------------------------------------------------

@@ -1,6 +1,6 @@
-"""One pass over a user's file: row counts, column types, a random sample.
+"""One pass over a user's data: row counts, column types, a random sample.
 
-The file is read one row at a time, so it may be larger than memory. The pass
+A file is read one row at a time, so it may be larger than memory. The pass
 comes before any scoring. It finds the bad rows, and one type for each column, so
 that every file of scores written later has the same schema.
 """
@@ -16,8 +16,7 @@ from typing import Any
 import pyarrow
 from pyarrow import parquet
 
-from ddt_jax import errors
-from ddt_jax import storage
+from ddt_jax.data import formats
 from ddt_jax.data import readers
 from ddt_jax.data import records
 
@@ -35,7 +34,7 @@ class Census:
   Attributes:
     rows: number of rows, bad ones included.
     bad: number of rows that cannot be used.
-    sha256: digest of the file.
+    sha256: digest of the file; for a data set of the hub, of its rows.
     types: Arrow type of each column, or `JSON`.
     sample: problems drawn at random without replacement, in the file's order.
   """
@@ -56,7 +55,7 @@ def take(
     seed: int = 0,
     **options: Any,
 ) -> Census:
-  """Reads a file once and reports what it holds.
+  """Reads a file, or a data set of the hub, and reports what it holds.
 
   Args:
     path, columns, bad_rows: see `readers.read`.
@@ -65,20 +64,19 @@ def take(
     **options: of `readers.stream`.
 
   Raises:
-    errors.InputError: see `readers.read`; or it is a data set of the hub.
+    errors.InputError: see `readers.read`.
   """
-  file = storage.path(path)
-  # A hub data set has no file to read twice and to take a digest of.
-  if not file.exists() and not file.suffix:
-    raise errors.InputError(
-        f'{path}: there is no such file. A data set of the hub has to be saved as a'
-        ' .parquet file first')
+  file = formats.open_source(path).file
+  of_rows = hashlib.sha256()
   good, bad_count, bad, block, chosen = 0, 0, [], [], []
   types: dict[str, pyarrow.DataType | str] = {}
   seen: set[str] = set()
   rng = random.Random(seed)
   for row in readers.stream(path, columns=columns, whole=True, **options):
     seen |= row.columns.keys()
+    # A data set of the hub has no single file to take a digest of.
+    if file is None:
+      of_rows.update(json.dumps(row.columns, default=str).encode())
     if row.fault:
       bad_count += 1
       # A file may have millions of bad rows; the error names only the first ones.
@@ -96,14 +94,16 @@ def take(
       types, block = _merged(types, types_of(block)), []
   types = _merged(types, types_of(block))
   readers.check(path, columns, seen, good, bad, bad_count, bad_rows)
-  with file.open('rb') as f:
-    sha256 = hashlib.file_digest(f, 'sha256').hexdigest()
-    # The file's own schema, not the inferred one: an int32 column stays int32.
-    if file.suffix.lower() == '.parquet':
-      types = {
-          field.name: _plain(field.type)
-          for field in parquet.ParquetFile(f).schema_arrow
-      }
+  sha256 = of_rows.hexdigest()
+  if file is not None:
+    with file.open('rb') as f:
+      sha256 = hashlib.file_digest(f, 'sha256').hexdigest()
+      # The file's own schema, not the inferred one: an int32 column stays int32.
+      if file.suffix.lower() == '.parquet':
+        types = {
+            field.name: _plain(field.type)
+            for field in parquet.ParquetFile(f).schema_arrow
+        }
   return Census(
       good + bad_count, bad_count, sha256, types,
       # By line alone: problems cannot be compared.

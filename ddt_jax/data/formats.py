@@ -25,11 +25,13 @@ class Source(NamedTuple):
 
   Attributes:
     name: in messages and ids, with the line.
+    file: None for a data set of the hub.
     items: (columns wanted, None for all) -> (line from 1, item) in order.
     parse: an item -> its values by column; raises `Fault`.
   """
 
   name: str
+  file: os.PathLike[str] | None
   items: Callable[[Collection[str] | None], Iterator[tuple[int, Any]]]
   parse: Callable[[Any], dict[str, Any]]
 
@@ -55,8 +57,8 @@ def open_source(path: str | os.PathLike[str]) -> Source:
   hub = _HUB.fullmatch(str(path))
   # data/train.jsonl also looks like org/name; its ending says that a file is meant.
   if hub and not file.exists() and not _FILE_ENDING.fullmatch(suffix):
-    return Source(hub[1], lambda wanted: _hub_items(*hub.groups(), wanted),
-                  _arrow_row)
+    return Source(
+        hub[1], None, lambda wanted: _hub_items(*hub.groups(), wanted), _arrow_row)
   if file.is_dir():
     raise errors.InputError(f'{path} is a folder; name one file in it: {known}')
   if suffix not in _FORMATS:
@@ -66,7 +68,7 @@ def open_source(path: str | os.PathLike[str]) -> Source:
   if not file.exists():
     raise errors.InputError(f'{path}: there is no such file')
   items, parse = _FORMATS[suffix]
-  return Source(file.name, lambda wanted: items(file, wanted), parse)
+  return Source(file.name, file, lambda wanted: items(file, wanted), parse)
 
 
 def describe(value: Any) -> str:

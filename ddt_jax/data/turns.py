@@ -46,25 +46,45 @@ class TemplateCheck:
     Raises:
       errors.InputError: no mask fits; see `chat.pieces`.
     """
-    try:
-      self._try(problem)
-    except chat.NotPrefixStable as e:
-      parts = cut(problem)
-      # One trained answer: there is nothing to split, the template itself is at
-      # fault.
-      if len(parts) == 1:
-        raise
-      if not self._split_turns:
-        raise errors.InputError(
-            f'{e}; --config.data.split_turns=True trains each turn by itself'
-        ) from e
-      # Splitting helps only if the template renders each part.
-      for part in parts:
-        self._try(part)
+    if len(rendered(
+        self._tokenizer, problem, self._end, split_turns=self._split_turns)) > 1:
       self.unstable.add(problem.id)
 
-  def _try(self, problem):
-    chat.pieces(self._tokenizer, problem.conversation, self._end)
+
+def rendered(
+    tokenizer: Any, problem: records.Problem, end: chat.TurnEnd, *,
+    split_turns: bool
+) -> list[tuple[records.Problem, list[tuple[str, bool]]]]:
+  """The examples of a problem: one, or one for each trained answer.
+
+  Args:
+    tokenizer, end: see `chat.pieces`.
+    problem: with its conversation.
+    split_turns: split a conversation that is not prefix-stable.
+
+  Returns:
+    (the problem or its part, its rendered pieces) in the order of the turns.
+
+  Raises:
+    errors.InputError: no mask fits; see `chat.pieces`.
+  """
+  def pieces(some):
+    return some, chat.pieces(tokenizer, some.conversation, end)
+
+  try:
+    return [pieces(problem)]
+  except chat.NotPrefixStable as e:
+    last, *earlier = cut(problem)
+    # One trained answer: there is nothing to split, the template itself is at
+    # fault.
+    if not earlier:
+      raise
+    if not split_turns:
+      raise errors.InputError(
+          f'{e}; --config.data.split_turns=True takes each turn by itself'
+      ) from e
+    # Splitting helps only if the template renders each part.
+    return [pieces(part) for part in (*earlier, last)]
 
 
 def cut(problem: records.Problem) -> list[records.Problem]:

@@ -64,7 +64,7 @@ ADVICE = {  # keys are the values of `diagnosis.Diagnosis`
 }
 
 
-def verdict(name: str, numbers: corpus_summary.Numbers) -> str:
+def verdict(name: str, numbers: corpus_summary.CorpusSummary) -> str:
   """How far off-policy a corpus is, the evidence, and what to do."""
   if not numbers.responses:
     return f'{name}: no response could be scored.'
@@ -77,10 +77,17 @@ def verdict(name: str, numbers: corpus_summary.Numbers) -> str:
     judgement = 'is off-policy for this model'
   else:
     judgement = 'is mildly off-policy for this model'
+  split = ''
+  if numbers.split:
+    added = numbers.responses + numbers.skipped - numbers.rows
+    split = (
+        f' The chat template is not prefix-stable: {numbers.split:,} conversations'
+        f' are split by turns, which adds {added:,} responses'
+        ' (--config.data.split_turns=).')
   return (
       f'{name} {judgement}: mean phi {numbers.phi:+.3f} ± {2 * numbers.phi_se:.3f}'
       f' nats per token; the PIT test rejects {numbers.rejected:.1%} of'
-      f' {numbers.responses:,} responses. Advice: {ADVICE[found]}.')
+      f' {numbers.responses:,} responses. Advice: {ADVICE[found]}.{split}')
 
 
 def tables(

@@ -88,13 +88,16 @@ class CorpusSummary(Numbers):
   """Numbers of a whole corpus.
 
   Attributes:
-    rows, skipped, truncated: all rows, those not scored, those cut.
+    rows: lines of the input.
+    split: conversations split by turns, each of which gives several responses.
+    skipped, truncated: responses not scored, and those cut.
     filters: rule -> the part that it would keep.
     reasons: why rows were skipped -> how many.
     sources: numbers by source, the largest first; empty for one source.
   """
 
   rows: int
+  split: int
   skipped: int
   truncated: int
   filters: dict[str, Filter]
@@ -165,7 +168,7 @@ def describe(
   reasons = [reason for _, reason in corpus.skipped()]
   return CorpusSummary(
       **vars(numbers(columns, total)),
-      rows=corpus.source.count, skipped=len(reasons),
+      rows=corpus.source.count, split=corpus.split(), skipped=len(reasons),
       truncated=corpus.truncated(), filters=filters(columns),
       reasons=_counted(reasons),
       sources={

@@ -9,6 +9,7 @@ Once all parts exist, each response is ranked among all. That step holds two
 numbers for each response in memory; everything else holds one part.
 """
 
+import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import io
@@ -46,7 +47,8 @@ class Record:
 
   Attributes:
     made_from: everything the scores depend on.
-    rows: of the input, skipped ones included.
+    rows: rows, skipped ones included; those of a split conversation each count.
+    split: conversations that are split by turns.
     truncated: rows that were cut to the longest allowed.
     skipped: rows that could not be scored.
     ranked: whether the files have the columns `rank` and `rejected`.
@@ -56,6 +58,7 @@ class Record:
 
   made_from: dict[str, Any]
   rows: int
+  split: int
   truncated: int
   skipped: tuple[Skipped, ...]
   ranked: bool
@@ -106,7 +109,7 @@ class ScoredCorpus:
     Args:
       dispatch: starts scoring examples, with `tail`; see `forward.dispatch`.
       seed: of the randomised PIT.
-      after: called with the number of rows after each part; may raise to end.
+      after: called with the number of lines after each part; may raise to end.
     """
     complete = processes.from_first(
         lambda: [self._is_complete(k) for k in range(len(self))])
@@ -130,7 +133,7 @@ class ScoredCorpus:
       if not complete[k]:
         scored = pending and pending.collect()
         processes.from_first(self._write, k, rows, scored, seed)
-      after(len(rows))
+      after(len({row.line for row in rows}))
     if not processes.from_first(self._is_ranked):
       processes.from_first(self._rank)
 
@@ -152,6 +155,7 @@ class ScoredCorpus:
     }
     scores = {
         'line': np.array([row.line for row in kept], np.int64),
+        'turn': np.array([row.turn for row in kept], np.int64),
         'truncated': np.array([row.truncated for row in kept], bool),
     } | response_scores.per_response(stats, lengths, pit)
     table = columns.arrow_table(
@@ -159,6 +163,8 @@ class ScoredCorpus:
     lines = columns.json_lines(kept, scores, tokens, lengths, self.prefix)
     self._publish(k, table, lines, Record(
         made_from=self._made_from, rows=len(rows), ranked=False,
+        split=sum(n > 1 for n in collections.Counter(
+            row.line for row in rows).values()),
         truncated=sum(row.truncated for row in kept),
         skipped=tuple(Skipped(row.line, row.fault) for row in rows if row.fault),
         digests={'parquet': (), 'jsonl': ()},
@@ -296,6 +302,10 @@ class ScoredCorpus:
   def truncated(self) -> int:
     """Number of rows that were cut to the longest allowed."""
     return sum(self._record(k).truncated for k in range(len(self)))
+
+  def split(self) -> int:
+    """Number of conversations that were split by turns."""
+    return sum(self._record(k).split for k in range(len(self)))
 
   def _named(self, names: Sequence[str]) -> list[str]:
     return [self.prefix + name for name in names]

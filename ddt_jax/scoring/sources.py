@@ -15,6 +15,7 @@ from ddt_jax.data import chat
 from ddt_jax.data import lengths
 from ddt_jax.data import readers
 from ddt_jax.data import records
+from ddt_jax.data import turns
 
 
 class Row(NamedTuple):
@@ -26,6 +27,7 @@ class Row(NamedTuple):
     example: tokenised conversation; None with a fault.
     fault: why it cannot be scored, '' if it can.
     truncated: whether its end was cut off.
+    turn: index of the last scored turn of its conversation, from 0.
   """
 
   line: int
@@ -33,6 +35,7 @@ class Row(NamedTuple):
   example: chat.Example | None
   fault: str = ''
   truncated: bool = False
+  turn: int = 0
 
 
 class Source(Protocol):
@@ -51,7 +54,11 @@ class Source(Protocol):
   made_from: dict[str, Any]
 
   def blocks(self, size: int, first: int) -> Iterator[list[Row]]:
-    """Yields blocks of `size` rows, beginning with block number `first`."""
+    """Yields blocks, beginning with block number `first`.
+
+    A block is made of `size` lines. A conversation that is split by turns gives
+    several rows with the same line.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +69,8 @@ class File:
     path, columns, options: see `readers.stream`.
     found: see `census.take`.
     tokenizer, end, vocab_size: of the model.
-    max_tokens, overlong: see `lengths.fit`.
+    max_tokens, overlong: see `lengths.cut`.
+    split_turns: see `turns.rendered`.
     bad_rows: 'error' raises at a row that cannot be scored; 'skip' yields it with
       its fault.
   """
@@ -77,6 +85,7 @@ class File:
   max_tokens: int
   overlong: str = 'truncate'
   bad_rows: str = 'error'
+  split_turns: bool = True
 
   @property
   def name(self) -> str:
@@ -106,23 +115,29 @@ class File:
     """Tokenises a block with one call of the tokenizer, which has threads."""
     # First the texts of all rows, then one call of the tokenizer for those without
     # a fault.
-    faults = [row.fault for row in block]
-    pieces = {}
-    for i, row in enumerate(block):
-      if row.problem is not None:
-        try:
-          pieces[i] = chat.pieces(
-              self.tokenizer, row.problem.conversation, self.end)
-        except ValueError as e:
-          faults[i] = str(e)
-    examples = chat.encode_pieces(self.tokenizer, list(pieces.values()))
-    examples = dict(zip(pieces, examples, strict=True))
+    parts = [part for row in block for part in self._parts(row)]
+    examples = iter(chat.encode_pieces(
+        self.tokenizer, [part.pieces for part in parts if part.pieces]))
     return [
-        self._fitted(row, examples.get(i), faults[i])
-        for i, row in enumerate(block)
+        self._fitted(part, next(examples) if part.pieces else None)
+        for part in parts
     ]
 
-  def _fitted(self, row, example, fault) -> Row:
+  def _parts(self, row: readers.Row) -> list['_Part']:
+    """The examples of a line, rendered, or its fault."""
+    if row.problem is None:
+      return [_Part(row, 0, [], row.fault)]
+    try:
+      found = turns.rendered(
+          self.tokenizer, row.problem, self.end, split_turns=self.split_turns)
+    except errors.InputError as e:
+      return [_Part(row, 0, [], str(e))]
+    return [
+        _Part(row, len(problem.conversation) - 1, pieces, '')
+        for problem, pieces in found]
+
+  def _fitted(self, part: '_Part', example: chat.Example | None) -> Row:
+    row, turn, _, fault = part
     where = f'{self.name}:{row.line}'
     kept = None
     if example is not None:
@@ -136,7 +151,7 @@ class File:
     elif self.bad_rows == 'error':
       raise errors.InputError(
           f'{where}: {fault}; --config.data.bad_rows=skip leaves such rows out')
-    return Row(row.line, row.columns, kept, fault, kept is not example)
+    return Row(row.line, row.columns, kept, fault, kept is not example, turn)
 
   def _vocabulary_fault(self, example: chat.Example) -> str:
     highest = int(example.tokens.max())
@@ -147,6 +162,15 @@ class File:
     token = self.tokenizer.convert_ids_to_tokens(highest)
     return (f'the token {token!r} has the id {highest}, but the model knows'
             f' {self.vocab_size} tokens: is this its tokenizer?')
+
+
+class _Part(NamedTuple):
+  """An example of a line before tokenising; without pieces it has a fault."""
+
+  row: readers.Row
+  turn: int
+  pieces: list[tuple[str, bool]]
+  fault: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +209,8 @@ class Samples:
   def blocks(self, size: int, first: int) -> Iterator[list[Row]]:
     return _blocks((
         Row(i + 1, self._columns(i), chat.answered(
-            self.prompts[i], self.responses[i].tokens))
+            self.prompts[i], self.responses[i].tokens),
+            turn=len(self.problems[i].conversation) - 1)
         for i in range(first * size, self.count)
     ), size)
 

@@ -1,6 +1,7 @@
 """Types, samples and faults of a file, found in one pass."""
 
 import json
+import sys
 
 import pyarrow
 from pyarrow import parquet
@@ -8,6 +9,7 @@ import pytest
 
 from ddt_jax import errors
 from ddt_jax.data import census
+from tests.support import hub
 
 COLUMNS = dict(
     problem='problem', solution='solution', messages='messages', answer='', id='')
@@ -83,8 +85,21 @@ def test_layouts_of_others_are_read_and_the_user_s_choice_stands(tmp_path):
     census.take(path, columns=COLUMNS | {'solution': 'response'})
   ours = write(tmp_path / 'y.jsonl', [row(prompt='x', response='y')])
   assert census.take(ours, columns=COLUMNS, sample=1).sample[0].problem == 'p'
-  with pytest.raises(errors.InputError, match='saved as a .parquet file first'):
-    census.take('org/name', columns=COLUMNS)
+
+
+def test_a_data_set_of_the_hub_is_counted_and_has_a_digest(monkeypatch):
+  rows = [row(n=1), row(n=None), row(solution='')]
+  monkeypatch.setitem(sys.modules, 'datasets', hub.module({'org/name': rows}))
+  found = census.take('org/name', columns=COLUMNS, bad_rows='skip', sample=9)
+  assert (found.rows, found.bad, len(found.sample)) == (3, 1, 2)
+  assert {k: str(v) for k, v in found.types.items()} == {
+      'problem': 'string', 'solution': 'string', 'n': 'int64'}
+  assert census.take(
+      'org/name', columns=COLUMNS, bad_rows='skip').sha256 == found.sha256
+  rows[1]['n'] = 2
+  monkeypatch.setitem(sys.modules, 'datasets', hub.module({'org/name': rows}))
+  assert census.take(
+      'org/name', columns=COLUMNS, bad_rows='skip').sha256 != found.sha256
 
 
 def test_parquet_keeps_its_types(tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import types
 
 import pyarrow
 from pyarrow import parquet
@@ -11,6 +10,7 @@ import pytest
 from ddt_jax import errors
 from ddt_jax.data import formats
 from ddt_jax.data import readers
+from tests.support import hub
 
 TURNS = [{'role': 'user', 'content': 'q'}, {'role': 'assistant', 'content': 'a'}]
 SHAREGPT = [{'from': 'human', 'value': 'q'}, {'from': 'gpt', 'value': 'a'}]
@@ -171,34 +171,11 @@ def test_parts_of_a_turn_that_cannot_be_read_are_a_fault(tmp_path, turn, said):
   assert readers.read(jsonl(tmp_path, row))[0][0].messages == tuple(TURNS)
 
 
-class Hub:
-  """A data set as `datasets` gives it."""
-
-  def __init__(self, table):
-    self._table, self.column_names = table, table.column_names
-
-  def select_columns(self, names):
-    return Hub(self._table.select(names))
-
-  def with_format(self, name):
-    assert name == 'arrow'
-    return self
-
-  def iter(self, batch_size):
-    for first in range(0, len(self._table), batch_size):
-      yield self._table.slice(first, batch_size)
-
-
 def test_a_data_set_of_the_hub(monkeypatch):
   asked = []
-
-  def load_dataset(name, config, *, split):
-    asked.append((name, config, split))
-    return Hub(pyarrow.table({
-        'question': [f'q{i}' for i in range(1500)], 'level': [1] * 1500,
-        'answer': [f'x\n#### {i}' for i in range(1500)]}))
-
-  module = types.SimpleNamespace(load_dataset=load_dataset)
+  rows = [{'question': f'q{i}', 'level': 1, 'answer': f'x\n#### {i}'}
+          for i in range(1500)]
+  module = hub.module({'openai/gsm8k': rows}, asked)
   monkeypatch.setitem(sys.modules, 'datasets', module)
   problems, _ = readers.read('openai/gsm8k:main:test')
   readers.read('openai/gsm8k')
@@ -208,12 +185,8 @@ def test_a_data_set_of_the_hub(monkeypatch):
   rows = list(readers.stream('openai/gsm8k', whole=True, first=1499))
   assert rows[0].columns['level'] == 1 and rows[0].line == 1500
 
-  def unknown(*args, **kwargs):
-    raise RuntimeError('no\nsuch set')
-
-  module.load_dataset = unknown
-  with pytest.raises(errors.InputError, match='openai/gsm8k.* no such set'):
-    readers.read('openai/gsm8k')
+  with pytest.raises(errors.InputError, match='openai/other.* no such set'):
+    readers.read('openai/other')
   monkeypatch.setitem(sys.modules, 'datasets', None)
   with pytest.raises(errors.InputError, match='pip install datasets'):
     readers.read('openai/gsm8k')

@@ -90,6 +90,7 @@ def test_two_corpora_side_by_side_and_a_second_call_resumes(tmp_path):
     ('{data}', {'data.bad_rows': 'error'}, "mine.jsonl:4: 'solution' is empty"),
     ('{data}', {'temperature': 0.0}, 'temperature must be positive'),
     ('own', {'model.path': str(embedded.STUDENT)}, 'name a file'),
+    ('nobody/nothing', {}, "'nobody/nothing' is no file, and as a data set of the"),
 ])
 def test_what_is_wrong_is_said_in_words(tmp_path, paths, options, said):
   data = write(tmp_path / 'mine.jsonl')

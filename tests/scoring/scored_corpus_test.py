@@ -17,9 +17,12 @@ from ddt_jax.data import census
 from ddt_jax.data import chat
 from ddt_jax.embedded import problems
 from ddt_jax.scoring import columns
+from ddt_jax.scoring import corpus_summary
 from ddt_jax.scoring import forward
 from ddt_jax.scoring import scored_corpus
 from ddt_jax.scoring import sources
+from experiments.run import inputs
+from tests.data import templates_test
 
 COLUMNS = dict(
     problem='problem', solution='solution', messages='messages', answer='', id='')
@@ -38,14 +41,14 @@ def rows(n=12):
   ]
 
 
-def source(path, found=None, **options):
+def source(path, found=None, words=None, **options):
   config, _ = load()
+  words = words or tokenizer()
   options = dict(max_tokens=200) | options
   found = found or census.take(
       path, columns=COLUMNS, bad_rows=options.get('bad_rows', 'error'))
   return sources.File(
-      str(path), COLUMNS, {}, found, tokenizer(),
-      chat.turn_end(tokenizer(), config.eos_ids),
+      str(path), COLUMNS, {}, found, words, chat.turn_end(words, config.eos_ids),
       options.pop('vocab_size', config.vocab_size), **options)
 
 
@@ -218,6 +221,38 @@ def test_broken_empty_and_overlong_rows_are_named_and_counted(tmp_path):
   long = write(tmp_path / 'long.jsonl', [bad_rows()[0], bad_rows()[4]])
   with pytest.raises(errors.InputError, match=r'long.jsonl:2: \d+ tokens'):
     make(tmp_path / 'long', long, overlong='error')
+
+
+def test_a_thinking_template_splits_chats_as_training_does(tmp_path):
+  words = templates_test.tokenizer(templates_test.THINKING)
+  rows = [{'messages': templates_test.TWO}, {'messages': templates_test.TWO[:2]}]
+  path = write(tmp_path / 'in.jsonl', rows)
+  counted = []
+  corpus = make(
+      tmp_path / 'scores', path, words=words, size=1, after=counted.append)
+  found = lines(tmp_path / 'scores')
+  assert [(row['ddt_line'], row['ddt_turn']) for row in found] == [
+      (1, 1), (1, 3), (2, 1)]
+  assert all(row['messages'] == rows[row['ddt_line'] - 1]['messages']
+             for row in found)
+  assert corpus.split() == 1 and sum(counted) == 2  # lines, not examples
+  # The examples are those of training.
+  fitted = inputs.load_data(
+      words, chat.turn_end(words), evaluation_problems=0, name='', path=str(path),
+      max_tokens=200, overlong='error', validation=0.0, evaluation=0.0)[1]
+  for (_, example), other in zip(
+      corpus.examples(range(3)), fitted.examples, strict=True):
+    np.testing.assert_array_equal(example.tokens, other.tokens)
+    np.testing.assert_array_equal(example.supervised, other.supervised)
+  summary = corpus_summary.describe(corpus)
+  assert (summary.rows, summary.split, summary.responses) == (2, 1, 3)
+
+  with pytest.raises(errors.InputError, match=(
+      'in.jsonl:1: .*not prefix-stable at turn 3.*data.split_turns=True')):
+    make(tmp_path / 'off', path, words=words, split_turns=False)
+  off = make(
+      tmp_path / 'skip', path, words=words, split_turns=False, bad_rows='skip')
+  assert [line for line, _ in off.skipped()] == [1] and off.split() == 0
 
 
 def test_tokens_that_the_model_does_not_know(tmp_path):

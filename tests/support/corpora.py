@@ -25,7 +25,7 @@ def summary(n=400, seed=0, **changed):
   columns['rejected'] = significance.false_discoveries(columns['pit_p_value'])
   sums = token_sums.TokenSums.of(stats.phi, lengths, pit)
   found = corpus_summary.CorpusSummary(
-      **vars(corpus_summary.numbers(columns, sums)), rows=n + 2, skipped=2,
+      **vars(corpus_summary.numbers(columns, sums)), rows=n + 2, split=0, skipped=2,
       truncated=1, sources={}, filters=corpus_summary.filters(columns),
       reasons={"'solution' is empty": 2})
   return dataclasses.replace(found, **changed)
