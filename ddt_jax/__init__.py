@@ -38,4 +38,5 @@ The map. A module imports only modules that stand above it:
   scoring/       phi over corpora: numbers only
   rounds/        one round's corpus: answers, selection, evaluation
   report/        words and looks: pages, plots, tables
+  notebook/      results that show themselves in a notebook's cell
 """

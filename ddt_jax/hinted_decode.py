@@ -67,15 +67,22 @@ class Mixture:
     """
     # Each [S, V]; raw logits, as `mix` needs them only up to a constant per row.
     hinted, student = logits
+    lam = self.student_weight(
+        hinting.entropy(hinted), logits.shape[-1], count, past_splitter)
+    return hinting.mix(hinted, student, lam)
+
+  def student_weight(
+      self, entropy_p: jax.Array, vocab_size: int, count: jax.Array,
+      past_splitter: jax.Array,
+  ) -> jax.Array:
+    """Returns lam [S]; entropy_p [S] is the hinted stream's, see `__call__`."""
     lam = hinting.hint_weight(
-        hinting.entropy(hinted), logits.shape[-1], schedule=self.schedule,
-        beta=self.beta, center=self.center, bounds=self.bounds,
-    )
+        entropy_p, vocab_size, schedule=self.schedule, beta=self.beta,
+        center=self.center, bounds=self.bounds)
     if self.first_from_hint:
       lam = jnp.where(count == 0, 0.0, lam)
     # After the rule of the first token, which a splitter overrules.
-    lam = jnp.where(past_splitter, 1.0, lam)
-    return hinting.mix(hinted, student, lam)
+    return jnp.where(past_splitter, 1.0, lam)
 
 
 def generate(

@@ -22,13 +22,20 @@ from experiments.run import lifecycle
 from experiments.run import options
 from experiments.run import workdir
 
-_OUT = flags.DEFINE_string('out', 'corpus.jsonl', 'The file to write.')
 
+def execute(c, out: str) -> curate.Corpus:
+  """Makes or completes the corpus; the whole command, also for notebooks.
 
-def main():
-  c = flags.FLAGS.config
+  Args:
+    c: the config, see configs/idft.py; its `rounds` is taken for 1.
+    out: the file to write.
+
+  Returns:
+    The corpus that is in the file.
+  """
+  c = c.copy_and_resolve_references()  # the caller's config stays as it is
   c.rounds = 1  # of all problems
-  out = storage.path(_OUT.value)
+  out = storage.path(out)
   folder = out.parent / f'{out.name}.shards'
   with workdir.owned(c, folder, inputs.make) as s:
     with lifecycle.explained_errors(
@@ -44,8 +51,10 @@ def main():
       f' {solved["own"]} solved by the model itself, {solved["hinted"]} by'
       f' hinting, {solved["reference"]} given as references'
   )
+  return corpus
 
 
 if __name__ == '__main__':
   options.define_config('configs/idft.py')
-  lifecycle.launch(main)
+  flags.DEFINE_string('out', 'corpus.jsonl', 'The file to write.')
+  lifecycle.launch(lambda: execute(flags.FLAGS.config, flags.FLAGS.out))

@@ -50,9 +50,6 @@ OWN = 'own'  # stands for the model's own samples among the inputs
 _TOP = 5  # likeliest tokens shown at each place
 _EXAMPLES = 128  # scored at a time for the page
 
-_WORKDIR = flags.DEFINE_string(
-    'workdir', '', 'The folder; default runs/<config.name>/<names of the inputs>.')
-
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
@@ -78,9 +75,17 @@ class Inputs:
   decoding: dict[str, Any]
 
 
-def main():
-  c = flags.FLAGS.config
-  folder = storage.path(_WORKDIR.value or default_workdir(c))
+def execute(c, folder: str) -> tuple[bool, str]:
+  """Scores or resumes scoring; the whole command, also for notebooks.
+
+  Args:
+    c: the config, see configs/score.py.
+    folder: of the scores, local or gs://.
+
+  Returns:
+    Whether the self-test passed, True without one; and the report as text.
+  """
+  folder, text = storage.path(folder), ''
   with workdir.owned(c, folder, make_inputs) as s:
     # Some mistakes show late: a bad row far down in a file, weights with NaN.
     with lifecycle.explained_errors(errors.InputError, processes.FirstFailed):
@@ -100,7 +105,14 @@ def main():
       if corpora:
         summary = summarise(c, folder, corpora)
         shown = examples(c, s, corpora)
-        print(processes.from_first(scores.write, folder, summary, shown))
+        text = processes.from_first(scores.write, folder, summary, shown)
+  return sound, text
+
+
+def main():
+  c = flags.FLAGS.config
+  sound, text = execute(c, flags.FLAGS.workdir or default_workdir(c))
+  print(text)
   sys.exit(0 if sound else 1)
 
 
@@ -339,4 +351,5 @@ def self_test(c, folder, s: Inputs) -> bool:
 
 if __name__ == '__main__':
   options.define_config('configs/score.py')
+  flags.DEFINE_string('workdir', '', 'Default runs/<config.name>/<inputs>.')
   lifecycle.launch(main)

@@ -248,19 +248,32 @@ class RunState:
     return params if best is None else best[0]['params']
 
 
+def execute(c, folder: str) -> str:
+  """Starts or resumes a run; the whole command, also for notebooks.
+
+  Args:
+    c: the config, see configs/idft.py.
+    folder: the run's, local or gs://.
+
+  Returns:
+    The report as text; it is also in the folder.
+  """
+  folder = storage.path(folder)
+  with workdir.owned(c, folder, inputs.make) as s:
+    with lifecycle.explained_errors(
+        errors.InputError, FloatingPointError, curation.NothingAccepted
+    ):
+      run(c, folder, s)
+    return processes.from_first(report.write, folder)
+
+
 def main():
   c = flags.FLAGS.config
   if flags.FLAGS.check:
     with lifecycle.explained_errors():
       print(preview.text(c, inputs.make(c)))
     return
-  folder = storage.path(flags.FLAGS.workdir or f'runs/{c.name}')
-  with workdir.owned(c, folder, inputs.make) as s:
-    with lifecycle.explained_errors(
-        errors.InputError, FloatingPointError, curation.NothingAccepted
-    ):
-      run(c, folder, s)
-    print(processes.from_first(report.write, folder))
+  print(execute(c, flags.FLAGS.workdir or f'runs/{c.name}'))
 
 
 if __name__ == '__main__':  # other commands import this one and have their own

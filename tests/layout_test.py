@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 MAP = ddt_jax.__doc__.split('stand above it:')[1]
 ORDER = re.findall(r'^  (\w+)/?  +\w', MAP, re.MULTILINE)
 SOURCES = sorted(
-    f for folder in ('ddt_jax', 'experiments', 'configs')
+    f for folder in ('ddt_jax', 'experiments', 'configs', 'colab')
     for f in (ROOT / folder).rglob('*.py')
 )
 LONGEST_FILE, LONGEST_FUNCTION = 350, 70  # lines; of code, for functions

@@ -1,9 +1,10 @@
 """Reports as HTML: one file that needs no network, for light and dark screens.
 
-The pages are Jinja templates in `pages/` with autoescape on, since prompts and
-tokens come from a model or from a stranger's data. `Markup` marks what is not
-escaped: our own style sheets and script, and nothing else. A content security
-policy forbids the network, and all scripts but ours, should an escape fail.
+`run` and `scores` are whole pages, `cell` is a fragment for a notebook. All are
+Jinja templates in `pages/` with autoescape on, since prompts and tokens come from
+a model or from a stranger's data. `Markup` marks what is not escaped: our own
+style sheets and script, and nothing else. A content security policy forbids the
+network, and all scripts but ours, should an escape fail.
 """
 
 import base64
@@ -66,12 +67,9 @@ def run(
     examples: shown as heat maps before and after training, on one scale.
     facts: table at the end.
   """
-  limit = scale_limit([
-      phi for e in examples for phi in (*e.phi_before, *e.phi_after)])
   return _environment().get_template('run.html.j2').render(
       title=title, verdict=verdict, tables=tables, notes=notes,
-      about_phi=about_phi, plots=plots, facts=facts, limit=limit,
-      examples=[(e, _heat_maps(e)) for e in examples])
+      about_phi=about_phi, plots=plots, facts=facts, **before_and_after(examples))
 
 
 def scores(
@@ -102,6 +100,16 @@ def scores(
       data=data, script=markupsafe.Markup(script), script_digest=digest)
 
 
+def cell(template: str, **content: Any) -> str:
+  """Result of a notebook's cell, as a fragment of HTML with its own style.
+
+  Args:
+    template: name of a template in pages/cells, without its suffix.
+    **content: names in it.
+  """
+  return _environment().get_template(f'cells/{template}.html.j2').render(content)
+
+
 def scale_limit(phis: Sequence[float]) -> float:
   """End of a heat map's scale, in nats: at least 1.
 
@@ -113,6 +121,19 @@ def scale_limit(phis: Sequence[float]) -> float:
   return max(float(np.ceil(np.quantile(np.abs(phis), 0.95))), 1.0)
 
 
+def before_and_after(examples: Sequence[results.ShownText]) -> dict[str, Any]:
+  """Heat maps before and after training, and the scale that all share."""
+  return dict(
+      limit=scale_limit([
+          phi for e in examples for phi in (*e.phi_before, *e.phi_after)]),
+      examples=[(e, _heat_maps(e)) for e in examples])
+
+
+def with_breaks(token: str) -> str:
+  """The token as a heat map shows it: a line end has its sign and breaks the line."""
+  return table.visible(token).replace(table.LINE_END, f'{table.LINE_END}\n')
+
+
 def _heat_maps(example: results.ShownText) -> list[HeatMap]:
   maps = []
   for when, phis in (('before', example.phi_before),
@@ -122,12 +143,9 @@ def _heat_maps(example: results.ShownText) -> list[HeatMap]:
     for token, before, after, phi in zip(
         example.tokens, example.phi_before, example.phi_after, phis,
         strict=True):
-      shown = table.visible(token)
-      tooltip = (f'"{shown}": phi {before:+.2f} before, {after:+.2f} after'
-                 ' training')
-      # The sign for a line end and the line end itself: the text keeps its lines.
-      with_breaks = shown.replace(table.LINE_END, f'{table.LINE_END}\n')
-      tokens.append((with_breaks, tooltip, phi))
+      tooltip = (f'"{table.visible(token)}": phi {before:+.2f} before,'
+                 f' {after:+.2f} after training')
+      tokens.append((with_breaks(token), tooltip, phi))
     maps.append(HeatMap(f'{when} training{mean}', tokens))
   return maps
 
@@ -162,8 +180,7 @@ def _environment() -> jinja2.Environment:
   # escapes <, > and &, so that no text can end the script element.
   environment.policies['json.dumps_kwargs'] = {'separators': (',', ':')}
   environment.filters |= {'color': _color, 'data_uri': _data_uri}
-  environment.globals['page_css'] = markupsafe.Markup(
-      (_PAGES / 'page.css').read_text())
-  environment.globals['score_css'] = markupsafe.Markup(
-      (_PAGES / 'score.css').read_text())
+  environment.globals['css'] = {
+      file.stem: markupsafe.Markup(file.read_text())
+      for file in _PAGES.glob('*.css')}
   return environment

@@ -53,6 +53,30 @@ def write(workdir: str | os.PathLike[str]) -> str:
       metrics.jsonl has no training step.
   """
   folder = storage.path(workdir)
+  config, found, lines = read(folder)
+
+  # Pictures first: the pages link to them.
+  pictures = plots(found, lines)
+  for name, plot in pictures.items():
+    storage.publish(folder / 'plots' / f'{name}.png', plot.picture.light)
+  storage.publish(folder / 'report.html', page.run(
+      title=f'Report of the run {found.name}', verdict=run_words.verdict(found),
+      tables=run_words.tables(found), notes=run_words.NOTES,
+      about_phi=run_words.ABOUT_PHI, plots=list(pictures.values()),
+      examples=found.examples, facts=run_words.facts_table(config, found)))
+  storage.publish(folder / 'report.md', _markdown(config, found, pictures))
+  return terminal(config, found) + f'\nReport: {folder / "report.html"}\n'
+
+
+def read(
+    workdir: str | os.PathLike[str]
+) -> tuple[dict[str, Any], results.RunResults, list[dict[str, Any]]]:
+  """config.json, results.json and the lines of metrics.jsonl of a finished run.
+
+  Raises:
+    FileNotFoundError, errors.InputError: see `write`.
+  """
+  folder = storage.path(workdir)
   config = json.loads(_read(folder / 'config.json'))
   found = results.RunResults.from_json(
       _read(folder / 'results.json'), folder / 'results.json')
@@ -61,18 +85,7 @@ def write(workdir: str | os.PathLike[str]) -> str:
     raise errors.InputError(
         f'{folder / metrics.FILE} has no line of training: the report needs the'
         ' folder of a finished run')
-
-  # Pictures first: the pages link to them.
-  plots = _plots(found, lines)
-  for name, plot in plots.items():
-    storage.publish(folder / 'plots' / f'{name}.png', plot.picture.light)
-  storage.publish(folder / 'report.html', page.run(
-      title=f'Report of the run {found.name}', verdict=run_words.verdict(found),
-      tables=run_words.tables(found), notes=run_words.NOTES,
-      about_phi=run_words.ABOUT_PHI, plots=list(plots.values()),
-      examples=found.examples, facts=run_words.facts_table(config, found)))
-  storage.publish(folder / 'report.md', _markdown(config, found, plots))
-  return terminal(config, found) + f'\nReport: {folder / "report.html"}\n'
+  return config, found, lines
 
 
 def terminal(config: Mapping[str, Any], found: results.RunResults) -> str:
@@ -91,7 +104,7 @@ def terminal(config: Mapping[str, Any], found: results.RunResults) -> str:
   return '\n\n'.join(blocks) + '\n'
 
 
-def _plots(
+def plots(
     found: results.RunResults, lines: Sequence[Mapping[str, Any]]
 ) -> dict[str, page.Plot]:
   """The plots that the run has data for, by name of file."""
@@ -110,14 +123,14 @@ def _plots(
 
 def _markdown(
     config: Mapping[str, Any], found: results.RunResults,
-    plots: Mapping[str, page.Plot],
+    pictures: Mapping[str, page.Plot],
 ) -> str:
   parts = [f'# Report of the run {table.escape(found.name)}',
            f'**{table.escape(run_words.verdict(found))}**']
   for heading, content in run_words.tables(found):
     parts += [f'## {heading}', table.markdown_table(content)]
   parts += [run_words.NOTES, '## What phi is', run_words.ABOUT_PHI]
-  for name, plot in plots.items():
+  for name, plot in pictures.items():
     parts += [f'## {plot.heading}', f'![{plot.caption}](plots/{name}.png)',
               plot.caption]
   if found.examples:

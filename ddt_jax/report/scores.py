@@ -45,21 +45,27 @@ def write(
     The result as plain text, for the terminal.
   """
   folder = storage.path(workdir)
-  scored = {name: n for name, n in summary.corpora.items() if n.responses}
-  # The styles have five colours; the tables have all corpora.
-  scored = dict(list(scored.items())[:_CURVES])
-  plots = []
-  for name, heading, caption, plot in _PLOTS if scored else ():
-    picture = style.draw(plot, scored)
-    storage.publish(folder / 'plots' / f'{name}.png', picture.light)
-    plots.append(page.Plot(heading, caption, picture))
+  pictures = plots(summary)
+  for name, plot in pictures.items():
+    storage.publish(folder / 'plots' / f'{name}.png', plot.picture.light)
   storage.publish(folder / 'report.html', page.scores(
       title=f'Is it on-policy? Scores by {summary.model}',
       verdicts=[
           scores_words.verdict(name, n) for name, n in summary.corpora.items()],
-      tables=scores_words.tables(summary), notes=scores_words.NOTES, plots=plots,
+      tables=scores_words.tables(summary), notes=scores_words.NOTES,
+      plots=list(pictures.values()),
       examples=scores_examples.pack(examples) if examples else None))
   return terminal(summary) + f'\nReport: {folder / "report.html"}\n'
+
+
+def plots(summary: corpus_summary.ScoresSummary) -> dict[str, page.Plot]:
+  """The plots of the scored corpora, by name; empty where nothing was scored."""
+  scored = {name: n for name, n in summary.corpora.items() if n.responses}
+  # The styles have five colours; the tables have all corpora.
+  scored = dict(list(scored.items())[:_CURVES])
+  return {
+      name: page.Plot(heading, caption, style.draw(plot, scored))
+      for name, heading, caption, plot in (_PLOTS if scored else ())}
 
 
 def terminal(summary: corpus_summary.ScoresSummary) -> str:

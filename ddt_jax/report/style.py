@@ -15,8 +15,11 @@ import cycler
 import matplotlib
 from matplotlib import figure
 from matplotlib.backends import backend_agg
+import numpy as np
+from PIL import Image
 
 AFTER, BEFORE = 'C0', 'C1'
+_PALETTE = 128  # colours of a picture: enough for the edges of five and their shades
 
 
 class Picture(NamedTuple):
@@ -54,10 +57,17 @@ def draw(plot: Callable[..., figure.Figure], *args: Any) -> Picture:
   # own.
   for style in (LIGHT, DARK):
     with matplotlib.rc_context(style):
-      buffer = io.BytesIO()
-      plot(*args).savefig(buffer, format='png')
-      pictures.append(buffer.getvalue())
+      pictures.append(_png(plot(*args)))
   return Picture(*pictures)
+
+
+def _png(fig: figure.Figure) -> bytes:
+  """The figure as PNG with a palette, about a third of the size in true colour."""
+  fig.canvas.draw()
+  pixels = Image.fromarray(np.asarray(fig.canvas.buffer_rgba())).convert('RGB')
+  buffer = io.BytesIO()
+  pixels.quantize(_PALETTE).save(buffer, 'png', optimize=True)
+  return buffer.getvalue()
 
 
 def ink() -> str:
@@ -70,11 +80,13 @@ def paper() -> str:
   return matplotlib.rcParams['axes.facecolor']
 
 
-def make_figure(title: str, height: float) -> figure.Figure:
-  """An empty figure, `height` inches high, under its title."""
+def make_figure(
+    title: str, height: float, width: float = 7.6
+) -> figure.Figure:
+  """An empty figure under its title; sizes in inches."""
   # Not pyplot: its figures live in global state until they are closed.
-  fig = figure.Figure((7.6, height), dpi=150, layout='constrained')
+  fig = figure.Figure((width, height), dpi=150, layout='constrained')
   backend_agg.FigureCanvasAgg(fig)
-  fig.suptitle(textwrap.fill(title, 84), x=0.01, ha='left', fontsize=11,
+  fig.suptitle(textwrap.fill(title, int(11 * width)), x=0.01, ha='left', fontsize=11,
                fontweight='bold')
   return fig

@@ -1,6 +1,7 @@
 """phi over corpora: numbers only; `report` puts them into words and pictures.
 
   forward          texts -> token statistics, by the forward pass of training
+  two_streams      Hinted Decoding's two streams along one text
   text_stats       token statistics of many texts in a few numbers
   sources          rows to score: a user's file, or own samples
   own_samples      the model's own samples

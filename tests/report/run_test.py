@@ -2,8 +2,6 @@ import dataclasses
 import html.parser
 import io
 import json
-import math
-import random
 import re
 
 from PIL import Image
@@ -14,114 +12,13 @@ from ddt_jax import report
 from ddt_jax import significance
 from ddt_jax.report import results
 from ddt_jax.report import run_words
-from ddt_jax.rounds import counts
-from ddt_jax.rounds import evaluate
-from ddt_jax.scoring import text_stats
 from ddt_jax.training import metrics
-
-_HOSTILE = '<script>alert(1)</script>'
-
-
-def _interval(value, count):
-  half = 1.96 * math.sqrt(value * (1 - value) / count)
-  return significance.Interval(
-      value, max(value - half, 0.0), min(value + half, 1.0))
-
-
-def _measures(n, k, greedy, sampled):
-  return evaluate.SplitAccuracy(
-      problems=n, samples=k, pass_at_1=_interval(greedy, n),
-      avg_at_k=_interval(sampled, 2 * n), abstained=1, mean_tokens=41.5,
-      unfinished=3, skipped=0)
-
-
-def _round(own, hinted):
-  def count(n, skipped):
-    return counts.StageCounts(
-        responses=n, accepted=n, correct=n, abstained=1,
-        skipped=skipped, mentions=0,
-        tokens=57 * n)
-
-  return counts.RoundSummary(
-      problems=2000, unanswerable=0, own=count(own, 0),
-      hinted=count(hinted, 13), dropped={},
-      solved={'own': own, 'hinted': hinted, 'reference': 0},
-      sources={'own': counts.SourceStats(own, 0.0034, 57.25),
-               'hinted': counts.SourceStats(hinted, -0.0411, 58.5),
-               'reference': counts.SourceStats(0, None, None)},
-      timings={'sample': 20.0, 'rewrite': 35.0, 'score': 5.0})
-
-
-def _texts(nll, phi, weight, histogram):
-  return text_stats.TextStats(
-      nll=nll, phi=phi, entropy=0.5, weight=weight, ess=0.9, clipped=0.1,
-      tokens=98304.0, examples=2000, histogram=histogram)
-
-
-def _results(**changed):
-  edges = tuple(i / 4 for i in range(-40, 17))
-
-  def histogram(center, width):
-    return text_stats.Histogram(edges, tuple(
-        round(1e5 * math.exp(-abs(edge - center) / width))
-        for edge in edges[1:]))
-
-  chance = random.Random(0)
-  tokens = ('Tom', ' has', ' 12', ' apples', ' &', ' gives', ' 5', ' away', '.', '\n',
-            'So', ' he', ' keeps', ' 12', ' -', ' 5', ' =', ' ', '\\boxed{', '7', '}',
-            _HOSTILE, '|', '<|im_end|>')
-  before = [min(chance.gauss(-0.6, 1.6), 1.8) for _ in tokens]
-  before[9], before[18], before[21] = -4.0, -7.5, -9.0  # newline, box, script
-  first = {'target': _measures(200, 4, 0.41, 0.405),
-           'generalisation': _measures(200, 4, 0.325, 0.31),
-           'retained': _measures(200, 4, 0.92, 0.9)}
-  last = {'target': _measures(200, 4, 0.635, 0.62),
-          'generalisation': _measures(200, 4, 0.365, 0.4275),
-          'retained': _measures(200, 4, 0.915, 0.8975)}
-  return dataclasses.replace(results.RunResults(
-      name='idft', seed=0, evaluation=(first, first, last),
-      rounds=(_round(1107, 847), _round(1403, 134)),
-      corpus=results.Reference(
-          _texts(0.8123, -0.3127, 0.61, histogram(-0.1, 0.9)),
-          _texts(0.5511, -0.0921, 0.72, histogram(0.0, 0.5))),
-      data=results.Data(
-          train=2000, validation=100, bad_rows=2, truncated=5, dropped=1,
-          turn_end='<|im_end|>'),
-      training=results.Training(
-          steps=300, tokens=1234567, seconds=252.4, skipped=1, best_step=250,
-          best_nll=0.561, parameters=1180416),
-      timings={'load': 2.1, 'evaluate before': 31.0, 'train': 252.4,
-               'evaluate after': 30.2},
-      examples=(results.ShownText(
-          title=f'A training example {_HOSTILE}',
-          prompt=f'Tom has 12 apples. {_HOSTILE} How many?', tokens=tokens,
-          phi_before=tuple(before),
-          phi_after=tuple(0.4 * phi for phi in before)),),
-  ), **changed)
-
-
-def _workdir(folder, found, *, validation=True):
-  """The folder of a run, as training leaves it before the report."""
-  chance = random.Random(1)
-  config = {'model': {'path': 'embedded'}, 'seed': 0,
-            'loss': {'name': 'idft', 'beta': 1.0, 'gamma_min': 0.1, 'gamma_max': 2.0}}
-  with metrics.Writer(folder, tensorboard=False) as writer:
-    for step in range(1, 301):
-      nll = 0.5 + 0.4 * math.exp(-step / 80)
-      writer.write(step, 'train', {
-          'nll': nll + chance.gauss(0, 0.05), 'loss': 0.4 * nll + chance.gauss(0, 0.02),
-          'phi': -0.1})
-      if validation and step % 50 == 0:
-        writer.write(step, 'validation', {
-            'nll': nll + 0.03 + (0.01 if step == 300 else 0), 'phi': -0.1})
-  (folder / 'config.json').write_text(json.dumps(config))
-  (folder / 'results.json').write_text(found.to_json())
-  return folder
+from tests.support import run_folders
 
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-  folder = _workdir(tmp_path_factory.mktemp('run'), _results())
+  folder = run_folders.workdir(tmp_path_factory.mktemp('run'), run_folders.run_results())
   return folder, report.write(folder)
 
 
@@ -154,7 +51,7 @@ def test_pictures_decode(run):
 def test_page_is_self_contained_and_runs_no_text_of_the_model(run):
   page = _Page((run[0] / 'report.html').read_text())
   assert 'script' not in page.tags and 'im_end' not in page.tags
-  assert page.text.count(_HOSTILE) == 4  # title, prompt, twice as a token
+  assert page.text.count(run_folders.HOSTILE) == 4  # title, prompt, twice as a token
   assert page.links and all(link.startswith('data:image/png') for link in page.links)
 
 
@@ -171,7 +68,7 @@ def test_numbers_are_those_of_the_results(run):
   folder, table = run
   page = _Page((folder / 'report.html').read_text()).text
   text = (folder / 'report.md').read_text()
-  first, _, last = _results().evaluation
+  first, _, last = run_folders.run_results().evaluation
   for split in ('target', 'generalisation', 'retained'):
     for before, after in ((first[split].pass_at_1, last[split].pass_at_1),
                           (first[split].avg_at_k, last[split].avg_at_k)):
@@ -191,7 +88,7 @@ def test_numbers_are_those_of_the_results(run):
 
 
 def test_verdict_names_what_changed_and_what_did_not():
-  assert run_words.verdict(_results()) == (
+  assert run_words.verdict(run_folders.run_results()) == (
       'Accuracy (pass@1) rose on target (+22.5 points); stayed within the noise on '
       'generalisation (+4.0 points) and retained (-0.5 points). By sampled answers '
       '(avg@4) it rose on generalisation (+11.8 points).')
@@ -201,10 +98,10 @@ def _one_split(before, after):
   def measures(low, high):
     share = significance.Interval((low + high) / 2, low, high)
     return {'evaluation': dataclasses.replace(
-        _measures(100, 1, 0.5, 0.5), pass_at_1=share, avg_at_k=share)}
+        run_folders.measures(100, 1, 0.5, 0.5), pass_at_1=share, avg_at_k=share)}
 
-  return run_words.verdict(_results(
-      rounds=(_round(1, 1),), evaluation=(measures(*before), measures(*after))))
+  return run_words.verdict(run_folders.run_results(
+      rounds=(run_folders.curated_round(1, 1),), evaluation=(measures(*before), measures(*after))))
 
 
 @pytest.mark.parametrize('before, after', [
@@ -230,7 +127,7 @@ def test_terminal_table_fits_and_explains_itself(run):
 
 def test_largest_numbers_still_fit_the_terminal():
   full = significance.Interval(1.0, 1.0, 1.0)
-  found = _results()
+  found = run_folders.run_results()
   found = dataclasses.replace(found, evaluation=tuple(
       {name: dataclasses.replace(
           split, problems=12345, samples=64, pass_at_1=full, avg_at_k=full)
@@ -240,8 +137,8 @@ def test_largest_numbers_still_fit_the_terminal():
 
 
 def test_own_file_without_evaluation_validation_or_examples(tmp_path):
-  found = _results(evaluation=None, examples=())
-  folder = _workdir(tmp_path, dataclasses.replace(
+  found = run_folders.run_results(evaluation=None, examples=())
+  folder = run_folders.workdir(tmp_path, dataclasses.replace(
       found, training=dataclasses.replace(
           found.training, best_step=None, best_nll=None)), validation=False)
   table = report.write(folder)
@@ -255,12 +152,12 @@ def test_own_file_without_evaluation_validation_or_examples(tmp_path):
 
 def test_one_split_alone(tmp_path):
   found = _splits('target')
-  assert 'rose on target (+22.5 points)' in report.write(_workdir(tmp_path, found))
+  assert 'rose on target (+22.5 points)' in report.write(run_folders.workdir(tmp_path, found))
 
 
 def _splits(*names, sampled=True):
   """Results with some of the splits, with or without avg@k."""
-  found = _results()
+  found = run_folders.run_results()
 
   def kept(split):
     if sampled:
@@ -277,7 +174,7 @@ def _splits(*names, sampled=True):
     ('target', 'generalisation', 'retained')])
 def test_without_sampled_answers_the_greedy_ones_are_reported(tmp_path, names):
   found = _splits(*names, sampled=False)
-  table = report.write(_workdir(tmp_path, found))
+  table = report.write(run_folders.workdir(tmp_path, found))
   assert 'rose on target (+22.5 points)' in table
   assert 'avg@4' not in table and 'By sampled answers' not in table
   assert [c.split for c in run_words.comparisons(found)] == list(names)
@@ -285,12 +182,12 @@ def test_without_sampled_answers_the_greedy_ones_are_reported(tmp_path, names):
 
 
 def test_results_survive_their_file():
-  for found in (_results(), _results(evaluation=None, examples=())):
+  for found in (run_folders.run_results(), run_folders.run_results(evaluation=None, examples=())):
     assert results.RunResults.from_json(found.to_json()) == found
 
 
 def test_diverged_loss_is_drawn(tmp_path):
-  folder = _workdir(tmp_path, _results())
+  folder = run_folders.workdir(tmp_path, run_folders.run_results())
   with metrics.Writer(folder, start_step=300, tensorboard=False) as writer:
     writer.write(301, 'train', {'nll': float('nan'), 'loss': float('inf')})
   report.write(folder)
@@ -306,7 +203,7 @@ def test_diverged_loss_is_drawn(tmp_path):
     (lambda r: r['corpus']['after']['histogram']['counts'].pop(), 'one count'),
     (lambda r: r['examples'][0]['phi_after'].pop(), 'one phi')])
 def test_incomplete_results_are_named(tmp_path, damage, message):
-  folder = _workdir(tmp_path, _results())
+  folder = run_folders.workdir(tmp_path, run_folders.run_results())
   data = json.loads((folder / 'results.json').read_text())
   damage(data)
   (folder / 'results.json').write_text(json.dumps(data))
@@ -320,7 +217,7 @@ def test_missing_file_is_named(tmp_path):
 
 
 def test_run_without_training_lines_is_refused(tmp_path):
-  folder = _workdir(tmp_path, _results())
+  folder = run_folders.workdir(tmp_path, run_folders.run_results())
   (folder / metrics.FILE).write_text('')
   with pytest.raises(ValueError, match='no line of training'):
     report.write(folder)

@@ -1,0 +1,124 @@
+"""A scored corpus, a curated corpus and a run, as their commands leave them."""
+
+import collections
+import os
+import textwrap
+from typing import Any
+
+import numpy as np
+
+from ddt_jax import storage
+from ddt_jax.notebook import cell
+from ddt_jax.notebook import plots
+from ddt_jax.report import page
+from ddt_jax.report import run
+from ddt_jax.report import run_words
+from ddt_jax.report import scores
+from ddt_jax.report import scores_words
+from ddt_jax.report import style
+from ddt_jax.report import table
+from ddt_jax.rounds import curate
+from ddt_jax.scoring import corpus_summary
+from ddt_jax.storage import typed_json
+
+_WIDTH = 100  # columns of text
+_SOURCES = {'own': 'solved alone', 'hinted': 'solved with the hint',
+            'reference': 'fell back to the reference'}
+
+
+class _Report(cell.Cell):
+  """Sentences, tables and plots; subclasses fill them in.
+
+  Attributes:
+    verdicts, tables, plots: the content; tables with their headings.
+  """
+
+  verdicts: list[str]
+  tables: list[tuple[str, table.Table]]
+  plots: list[page.Plot]
+
+  def text(self) -> str:
+    return '\n\n'.join([
+        *(textwrap.fill(verdict, _WIDTH) for verdict in self.verdicts),
+        *(f'{heading}\n\n{table.aligned(content)}'
+          for heading, content in self.tables)])
+
+  def html(self) -> str:
+    return page.cell('report', **self._content())
+
+  def _content(self) -> dict[str, Any]:
+    return dict(verdicts=self.verdicts, tables=self.tables, plots=self.plots,
+                examples=[], page='')
+
+
+class Corpora(_Report):
+  """Scored corpora: the folder that `experiments.score` has filled.
+
+  Attributes:
+    summary: the numbers of all corpora.
+  """
+
+  def __init__(self, folder: str | os.PathLike[str]):
+    """Reads summary.json of the folder, local or gs://."""
+    self._page = storage.path(folder) / 'report.html'
+    file = storage.path(folder) / 'summary.json'
+    self.summary = typed_json.from_json(
+        file.read_text(), corpus_summary.ScoresSummary, source=file)
+    self.verdicts = [
+        scores_words.verdict(name, n) for name, n in self.summary.corpora.items()]
+    self.tables = scores_words.tables(self.summary)[:3]
+    self.plots = list(scores.plots(self.summary).values())
+
+  def _content(self):
+    return super()._content() | {'page': str(self._page)}
+
+
+class Curated(_Report):
+  """One round's corpus: who wrote it, and how natural it is to the model.
+
+  Attributes:
+    corpus: of `curate.curate`.
+  """
+
+  def __init__(self, corpus: curate.Corpus):
+    self.corpus, found = corpus, corpus.summary
+    by_source = collections.defaultdict(list)
+    for response in corpus.responses:
+      by_source[response.source].append(response.phi)
+    counts = ', '.join(
+        f'{found.solved[source]:,} {words}' for source, words in _SOURCES.items())
+    self.verdicts = [f'{found.problems:,} problems: {counts}.']
+    rows = [
+        [words, f'{stats.examples:,}', f'{stats.phi:+.3f}',
+         f'{np.mean(np.array(by_source[source]) < -0.5):.1%}',
+         f'{stats.tokens:.1f}']
+        for source, words in _SOURCES.items()
+        if (stats := found.sources.get(source)) and stats.examples]
+    self.tables = [('Training data', table.Table(
+        ['source', 'examples', 'mean phi', 'phi < -0.5', 'tokens'], rows))]
+    self.plots = [page.Plot('', 'Each dot is a response.', style.draw(
+        plots.by_source, {
+            words: by_source[source] for source, words in _SOURCES.items()
+            if by_source[source]}))]
+
+
+class Run(_Report):
+  """A finished run: the folder that `experiments.train` has filled.
+
+  Attributes:
+    config: config.json.
+    found: results.json, a `results.RunResults`.
+  """
+
+  def __init__(self, folder: str | os.PathLike[str]):
+    """Reads the folder, local or gs://."""
+    self._page = storage.path(folder) / 'report.html'
+    self.config, self.found, lines = run.read(folder)
+    self.verdicts = [run_words.verdict(self.found)]
+    self.tables = run_words.tables(self.found, details=False)
+    self.plots = list(run.plots(self.found, lines).values())
+
+  def _content(self):
+    return {
+        **super()._content(), **page.before_and_after(self.found.examples[:1]),
+        'page': str(self._page)}
