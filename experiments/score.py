@@ -76,15 +76,7 @@ class Inputs:
 
 
 def execute(c, folder: str) -> tuple[bool, str]:
-  """Scores or resumes scoring; the whole command, also for notebooks.
-
-  Args:
-    c: the config, see configs/score.py.
-    folder: of the scores, local or gs://.
-
-  Returns:
-    Whether the self-test passed, True without one; and the report as text.
-  """
+  """The command, for notebooks too: (self-test passed or not asked for, report)."""
   folder, text = storage.path(folder), ''
   with workdir.owned(c, folder, make_inputs) as s:
     # Some mistakes show late: a bad row far down in a file, weights with NaN.

@@ -189,5 +189,5 @@ def test_a_curated_corpus_counts_its_authors(problem):
       '4 problems: 1 solved alone, 2 solved with the hint, 0 fell back')
   # Half of the two rewritten ones are below -0.5.
   row = next(line for line in repr(found).splitlines() if line.startswith('solved with'))
-  assert row.split()[3:] == ['2', '-0.300', '50.0%', '2.0']
+  assert row.split()[4:] == ['2', '-0.300', '50.0%', '2.0']
   checked(found)
