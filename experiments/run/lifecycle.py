@@ -35,6 +35,7 @@ INPUT_ERRORS = (
     errors.InputError, OSError, ImportError, storage.Damaged, storage.Locked,
     processes.FirstFailed,
 )
+_HOSTS_TIMEOUT_SECONDS = 1800
 _NO_SPACE = os.strerror(errno.ENOSPC)
 
 _stopped = threading.Event()
@@ -46,7 +47,8 @@ def launch(main: Callable[[], None]) -> None:
 
   def started(argv):
     del argv
-    start()
+    with explained_errors(errors.InputError):
+      start()
     main()
 
   app.run(started, flags_parser=options.parse)
@@ -56,7 +58,11 @@ def start() -> None:
   """Prepares JAX; call once, before anything is compiled.
 
   In a run of several processes each gets JAX_COORDINATOR_ADDRESS (host:port of
-  the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+  the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID. On a TPU VM of several hosts
+  each gets DDT_JAX_HOSTS, their number; JAX finds the rest by itself.
+
+  Raises:
+    errors.InputError: JAX does not see all hosts.
   """
   logging.set_verbosity(logging.WARNING)
   python_logging.getLogger('orbax').setLevel(python_logging.ERROR)
@@ -70,6 +76,14 @@ def start() -> None:
         address, int(os.environ['JAX_NUM_PROCESSES']),
         int(os.environ['JAX_PROCESS_ID']),
     )
+  elif (hosts := int(os.environ.get('DDT_JAX_HOSTS', '1'))) > 1:
+    # By the VM's metadata. The default timeout of 5 minutes is short for hosts of
+    # which one may still install or compile.
+    jax.distributed.initialize(initialization_timeout=_HOSTS_TIMEOUT_SECONDS)
+    if jax.process_count() != hosts:
+      # Otherwise each host would train by itself, all in one folder.
+      raise errors.InputError(
+          f'DDT_JAX_HOSTS is {hosts}, but JAX sees {jax.process_count()} process(es)')
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', str(storage.user_cache() / 'xla'))
   # The default thresholds skip programs as small as the embedded student's.
