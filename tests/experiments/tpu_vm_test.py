@@ -126,12 +126,12 @@ def test_preempted_before_it_is_active(launch):
 def test_run_does_not_create_a_machine_that_was_preempted(launch):
   launch.platform(preempt=['step 0'])
   assert launch('create')[0] == 0
-  status, _, err = launch('run', command=launch.job())
+  status, _, err = launch('run', command=launch.job(9))
   assert status == 2 and 'was preempted. Create it again' in err
   assert 'SUSPENDED and costs nothing' in err.splitlines()[-1]
   # Another create begins with what is left of it.
-  status, out, _ = launch('create', command=launch.job())
-  assert status == 0 and out.endswith('step 1\n')
+  status, out, _ = launch('create', command=launch.job(9))
+  assert status == 0 and out.endswith('step 8\n')
 
 
 def test_a_request_that_fails(launch):
