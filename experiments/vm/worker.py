@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, BinaryIO
+from typing import Any
 
 FOLDER = pathlib.Path.home() / 'ddt_jax_run'
 COMMAND, LOCK, LOG, PID, STATUS = (
@@ -99,22 +99,24 @@ def state() -> dict[str, Any]:
           'command': json.loads(COMMAND.read_text())}
 
 
-def follow(offset: int, out: BinaryIO) -> int:
-  """Copies the log to `out` until the run has ended.
+def follow(offset: int) -> int:
+  """Copies the log to standard output until the run has ended.
 
   Args:
     offset: bytes of the log to leave out: those that were copied before.
-    out: binary stream.
   """
   if not LOG.exists():
     return 0
-  with LOG.open('rb') as log:
+  # Unbuffered, so that the log arrives as it is written.
+  with LOG.open('rb') as log, open(1, 'wb', buffering=0, closefd=False) as out:
     log.seek(offset)
     while True:
       alive = _is_alive()  # before reading, so that the last lines are not missed
       while data := log.read(1 << 16):
-        out.write(data)
-        out.flush()
+        try:
+          out.write(data)
+        except BrokenPipeError:  # the ssh connection is gone
+          return 0
       if not alive:
         return 0
       time.sleep(_POLL_SECONDS)
@@ -176,7 +178,7 @@ def main(verb: str, *arguments: str) -> int:
   if verb == 'supervise':
     return supervise(list(arguments))
   if verb == 'follow':
-    return follow(int(arguments[0]), sys.stdout.buffer)
+    return follow(int(arguments[0]))
   if verb == 'stop':
     return stop(float(arguments[0]))
   assert verb == 'state', verb

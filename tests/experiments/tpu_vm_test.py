@@ -2,7 +2,8 @@
 
 import json
 import signal
-import sys
+import subprocess
+import tarfile
 import time
 
 import pytest
@@ -11,6 +12,7 @@ from experiments import tpu_vm
 from experiments.run import lifecycle
 from tests.support import commands
 from tests.support import fake_gcloud
+from tests.support import paths
 
 # Prints its steps and notes the finished ones, from which it resumes.
 JOB = '''
@@ -250,16 +252,12 @@ def test_logs_status_and_stop(launch):
   # A second command has to wait; the same one is followed.
   assert 'runs another command' in launch('run', command=['true'])[2]
   assert launch('stop')[0] == 0
-  (out, _), = commands_output(started)
+  started.communicate(timeout=60)
   assert started.returncode == 75
   assert 'run: ended, exit status 75' in launch('status')[1]
   assert launch('logs')[:2] == (75, 'up\n')
   assert launch('delete')[0] == 0 and launch('delete')[0] == 0
   assert launch.resources() == {}
-
-
-def commands_output(*started):
-  return [p.communicate(timeout=60) for p in started]
 
 
 def test_after_ctrl_c_the_run_continues_and_the_same_command_follows_it(launch):
@@ -325,7 +323,6 @@ def test_without_gcloud(capfd, monkeypatch):
   assert 'gcloud is not on the PATH' in capfd.readouterr().err
 
 
-@pytest.mark.skipif(sys.platform == 'win32', reason='hosts run Linux')
 def test_the_package_is_installed_by_uv_with_a_python_of_its_own(launch):
   launch.platform()
   assert launch('create', kind=TWO)[0] == 0
@@ -334,3 +331,20 @@ def test_the_package_is_installed_by_uv_with_a_python_of_its_own(launch):
     assert calls.splitlines() == [
         'venv --quiet --python 3.12 .venv',
         'pip install --quiet --python .venv/bin/python -e .[tpu,gcs]']
+
+
+@pytest.mark.skipif(not (paths.ROOT / '.git').exists(), reason='not a checkout')
+def test_git_archives_what_the_hosts_need(launch):
+  launch.platform()
+  launch.capfd.readouterr()
+  assert tpu_vm.main(['run', '--name=n', '--zone=z', '--type=v4-8', '--dry_run', '--',
+                      'x']) == 0
+  command, = [s for s in launch.capfd.readouterr().out.splitlines()
+              if s.startswith('git archive')]
+  file, = [w for w in command.split() if w.startswith('--output=')]
+  archive = launch.folder / 'checkout.tar.gz'
+  subprocess.run(command.replace(file, f'--output={archive}').split(),
+                 cwd=paths.ROOT, check=True)
+  names = tarfile.open(archive).getnames()
+  assert {'setup.py', 'configs/idft.py', 'experiments/train.py',
+          'ddt_jax/__init__.py'} <= set(names)
