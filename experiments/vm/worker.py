@@ -107,19 +107,17 @@ def follow(offset: int) -> int:
   """
   if not LOG.exists():
     return 0
-  # Unbuffered, so that the log arrives as it is written.
-  with LOG.open('rb') as log, open(1, 'wb', buffering=0, closefd=False) as out:
-    log.seek(offset)
-    while True:
-      alive = _is_alive()  # before reading, so that the last lines are not missed
-      while data := log.read(1 << 16):
-        try:
+  with contextlib.suppress(BrokenPipeError):  # the ssh connection is gone
+    with LOG.open('rb') as log, open(1, 'wb', closefd=False) as out:
+      log.seek(offset)
+      alive = True
+      while alive:
+        alive = _is_alive()  # before reading, so that the last lines are not missed
+        while data := log.read(1 << 16):
           out.write(data)
-        except BrokenPipeError:  # the ssh connection is gone
-          return 0
-      if not alive:
-        return 0
-      time.sleep(_POLL_SECONDS)
+          out.flush()
+        time.sleep(_POLL_SECONDS if alive else 0)
+  return 0
 
 
 def stop(seconds: float) -> int:
