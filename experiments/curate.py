@@ -3,18 +3,17 @@ r"""Builds the on-policy corpus of one round, for any trainer.
 python -m experiments.curate --config configs/idft.py --out corpus.jsonl \
     [--config.data.path=mine.jsonl] [--config.model.path=DIR]
 
-Writes one conversation a line, {"messages": [...], "id", "source", "phi"}. What
-was sampled on the way, wrong answers too, stays in the folder beside it, from
-which an interrupted call resumes.
+Writes one conversation a line, {"messages": [...], "id", "source", "phi"}; with
+--out corpus.parquet one a row. What was sampled on the way, wrong answers too, stays
+in the folder beside it, from which an interrupted call resumes.
 """
-
-import json
 
 from absl import flags
 
 from ddt_jax import errors
 from ddt_jax import processes
 from ddt_jax import storage
+from ddt_jax.data import tables
 from ddt_jax.rounds import curate
 from experiments.run import curation
 from experiments.run import inputs
@@ -28,7 +27,7 @@ def execute(c, out: str) -> curate.Corpus:
 
   Args:
     c: the config, see configs/idft.py; its `rounds` is taken for 1.
-    out: the file to write.
+    out: the file to write; Parquet if its name ends so, else JSON lines.
 
   Returns:
     The corpus that is in the file.
@@ -43,8 +42,7 @@ def execute(c, out: str) -> curate.Corpus:
     ):
       corpus = curation.corpus_of_round(c, s, 0, s.params, folder, step=0)
     rows = zip(corpus.responses, corpus.problems, strict=True)
-    lines = [json.dumps(curate.to_chat(*row)) + '\n' for row in rows]
-    processes.from_first(storage.publish, out, ''.join(lines))
+    processes.from_first(tables.write, out, [curate.to_chat(*row) for row in rows])
   solved = corpus.summary.solved
   print(
       f'{out}: {len(corpus.responses)} of {corpus.summary.problems} problems;'
@@ -56,5 +54,5 @@ def execute(c, out: str) -> curate.Corpus:
 
 if __name__ == '__main__':
   options.define_config('configs/idft.py')
-  flags.DEFINE_string('out', 'corpus.jsonl', 'The file to write.')
+  flags.DEFINE_string('out', 'corpus.jsonl', 'The file to write: .parquet, or JSON lines.')
   lifecycle.launch(lambda: execute(flags.FLAGS.config, flags.FLAGS.out))

@@ -67,7 +67,7 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
 
   with metrics.Writer(
       folder, start_step=progress.step, tensorboard=c.log.tensorboard,
-      wandb=c.log.wandb) as writer:
+      wandb=c.log.wandb, config=c.to_dict()) as writer:
     for r in range(progress.round, c.rounds):
       # Data. The model answers, rewrites what it failed, and is scored.
       resumed = progress.round_step > 0  # params are of the middle of the round

@@ -7,6 +7,7 @@
   readers        a file -> problems and bad rows
   census         one pass over a file too large for memory: counts, types, sample
   records        Problem and Response, and their JSON lines
+  tables         rows of messages or pairs -> files that other trainers read
   splits         problems -> training, validation, evaluation
   corpus         files -> the problems of a run (`readers`, then `splits`)
   reasoning      tasks of the package reasoning-gym -> the problems of a run;

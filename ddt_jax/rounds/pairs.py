@@ -12,13 +12,12 @@ Equal texts count once. Responses that the verifier abstained from take no side.
 
 from collections.abc import Callable, Sequence
 import dataclasses
-import json
 import os
 from typing import Any
 
-from ddt_jax import storage
 from ddt_jax.data import chat
 from ddt_jax.data import records
+from ddt_jax.data import tables
 from ddt_jax.rounds import select
 
 
@@ -104,17 +103,16 @@ def to_chat(pair: Pair, problem: records.Problem) -> dict[str, Any]:
   }
 
 
-def write_jsonl(
+def write(
     path: str | os.PathLike[str], pairs: Sequence[Pair],
     problem_of: Callable[[str], records.Problem],
 ) -> None:
-  """Writes pairs as JSON lines that TRL's DPOTrainer reads as they are.
+  """Writes pairs in a file that TRL's DPOTrainer reads as it is.
 
   Args:
-    path: local or gs://.
+    path: local or gs://; .parquet, else JSON lines.
     pairs: in the order of the file.
     problem_of: problem id -> problem.
   """
-  storage.publish(path, ''.join(
-      json.dumps(to_chat(pair, problem_of(pair.problem_id))) + '\n'
-      for pair in pairs))
+  tables.write(
+      path, [to_chat(pair, problem_of(pair.problem_id)) for pair in pairs])

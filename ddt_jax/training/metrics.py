@@ -49,7 +49,7 @@ class Writer:
   """
 
   def __init__(self, workdir, *, start_step: int = 0, tensorboard: bool = True,
-               wandb: str | None = None):
+               wandb: str | None = None, config: dict | None = None):
     """Opens the run's files.
 
     Args:
@@ -57,6 +57,7 @@ class Writer:
       start_step: step of the checkpoint that the run resumes from, or 0.
       tensorboard: whether to write event files to `<workdir>/tensorboard`.
       wandb: name of the W&B project to log to, or None.
+      config: the run's, by which W&B sorts and filters runs.
 
     Raises:
       ImportError: `wandb` names a project, and W&B is not installed.
@@ -73,7 +74,7 @@ class Writer:
     if not processes.is_first():
       return
     self._workdir.mkdir(parents=True, exist_ok=True)
-    self._wandb = _open_wandb(self._workdir, wandb) if wandb else None
+    self._wandb = _open_wandb(self._workdir, wandb, config) if wandb else None
     self._known = self._drop_after(start_step)
     self._tensorboard = (
         _open_tensorboard(self._workdir, start_step) if tensorboard else None)
@@ -207,7 +208,7 @@ def _open_tensorboard(workdir: epath.Path, start_step: int):
       filename_suffix=f'.{time.time_ns()}')
 
 
-def _open_wandb(workdir: epath.Path, project: str):
+def _open_wandb(workdir: epath.Path, project: str, config: dict | None):
   try:
     wandb = importlib.import_module('wandb')
   except ImportError as error:
@@ -219,5 +220,5 @@ def _open_wandb(workdir: epath.Path, project: str):
   id_file = workdir / 'wandb_id'
   if not id_file.exists():
     storage.publish(id_file, uuid.uuid4().hex[:8])
-  return wandb.init(project=project, name=workdir.name,
+  return wandb.init(project=project, name=workdir.name, config=config,
                     id=id_file.read_text().strip(), resume='allow')

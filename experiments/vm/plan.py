@@ -7,7 +7,7 @@ import re
 import shlex
 
 from ddt_jax import errors
-from experiments.run import lifecycle
+from ddt_jax import storage
 from experiments.vm import accelerators
 
 # The folder of git's checkout, which is copied to the hosts.
@@ -47,7 +47,7 @@ class Plan:
     """Local folder for the files that gcloud reads."""
     # A digest, because names may hold slashes and, for scp, colons.
     digest = hashlib.sha256(f'{self.zone}/{self.name}'.encode()).hexdigest()
-    return lifecycle.CACHE / 'tpu_vm' / digest[:12]
+    return pathlib.Path(storage.user_cache()).absolute() / 'tpu_vm' / digest[:12]
 
   @property
   def checkout(self) -> pathlib.Path:

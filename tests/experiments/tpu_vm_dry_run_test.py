@@ -121,7 +121,7 @@ def test_commands_of_compute_engine(verb, kind, capsys, monkeypatch):
 
 def test_the_shell_reads_what_is_printed(capsys, tmp_path, monkeypatch):
   """Every line of every verb, pasted into a shell with the fake platform."""
-  monkeypatch.setattr('experiments.run.lifecycle.CACHE', tmp_path / 'cache')
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
   environment = fake_gcloud.install(tmp_path / 'fake')
   name = "it's; touch x $(touch x)\nEND `touch x` \"\\"
   argv = [f'--name={name}', '--zone=a b', '--type=v5litepod-8']

@@ -9,7 +9,6 @@ import time
 import pytest
 
 from experiments import tpu_vm
-from experiments.run import lifecycle
 from tests.support import commands
 from tests.support import fake_gcloud
 from tests.support import paths
@@ -36,7 +35,7 @@ class Launcher:
     self.folder, self.capfd = folder, capfd
     self.done = folder / 'done'
     self._patch = monkeypatch
-    monkeypatch.setattr(lifecycle, 'CACHE', folder / 'cache')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(folder / 'cache'))
 
   def platform(self, **state):
     self.environment = fake_gcloud.install(self.folder / 'fake', **state)

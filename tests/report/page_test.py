@@ -107,6 +107,20 @@ def test_only_the_page_s_own_script_may_run():
   assert "script-src 'sha256-" in policies[1]
 
 
+@pytest.mark.parametrize('make', [run_page, scores_page])
+def test_a_page_is_one_file_that_can_be_mailed(make):
+  text = make('https://example.org/a.png')
+  found = Page(text)
+  for tag, attrs in found.tags:
+    assert tag not in ('link', 'iframe', 'object', 'embed', 'base'), tag
+    for name in ('src', 'href', 'srcset', 'data', 'poster', 'action', 'background'):
+      assert attrs.get(name, '#').startswith(('data:', '#')), (tag, name)
+    assert 'url(' not in attrs.get('style', '')
+  # Style sheets load files by these two.
+  assert 'url(' not in found.text and '@import' not in found.text
+  assert [tag for tag, _ in found.tags if tag == 'style']
+
+
 def test_a_page_without_examples_has_no_script():
   text = page.scores(
       title='', verdicts=[], tables=[], notes='', plots=[], examples=None)

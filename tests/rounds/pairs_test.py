@@ -3,6 +3,7 @@
 import datasets
 import hypothesis
 from hypothesis import strategies as st
+import pytest
 
 from ddt_jax.data import chat
 from ddt_jax.data import records
@@ -59,14 +60,17 @@ def test_pairs_hold_one_of_each_side_and_each_problem_is_counted_once(rows, keep
       counts.paired + counts.only_right + counts.only_wrong + counts.neither)
 
 
-def test_the_file_is_read_by_datasets_as_conversational_preferences(tmp_path):
+@pytest.mark.parametrize('kind, suffix', [('json', 'jsonl'), ('parquet', 'parquet')])
+def test_the_file_is_read_by_datasets_as_conversational_preferences(
+    tmp_path, kind, suffix
+):
   problem = records.Problem('a', 'What is 1 + 1?', 'It is \\boxed{2}.', '2')
   made, _ = pairs.from_responses(
       [response('a', 'naïve \u2028 3', False), response('a', '2', True)], END)
-  pairs.write_jsonl(tmp_path / 'pairs.jsonl', made, {'a': problem}.get)
+  file = tmp_path / f'pairs.{suffix}'
+  pairs.write(file, made, {'a': problem}.get)
   read = datasets.load_dataset(
-      'json', data_files=str(tmp_path / 'pairs.jsonl'), split='train',
-      cache_dir=str(tmp_path / 'cache'))
+      kind, data_files=str(file), split='train', cache_dir=str(tmp_path / 'cache'))
   assert read[0] == {
       'prompt': [{'role': 'user', 'content': 'What is 1 + 1?'}],
       'chosen': [{'role': 'assistant', 'content': '2'}],

@@ -191,10 +191,11 @@ def test_wandb_resumes_the_same_run(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'wandb', Wandb())
   for start in (0, 1):
     with metrics.Writer(tmp_path, start_step=start, tensorboard=False,
-                        wandb='project') as writer:
+                        wandb='project', config={'seed': 0}) as writer:
       writer.write(start + 1, 'train', {'loss': 0.5})
   first, second = Wandb.opened
   assert first['project'] == 'project' and first['id'] == second['id']
+  assert first['config'] == {'seed': 0}
   assert Wandb.logged == [(1, {'train/loss': 0.5}), (2, {'train/loss': 0.5})]
 
 
