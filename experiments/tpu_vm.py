@@ -46,7 +46,7 @@ def run(j: job.Job, options: argparse.Namespace) -> int:
 
 def logs(j: job.Job, options: argparse.Namespace) -> int:
   """Shows the log; returns the run's exit status."""
-  _check_active(j)
+  _check_run(j)
   return j.follow()
 
 
@@ -64,7 +64,7 @@ def status(j: job.Job, options: argparse.Namespace) -> int:
 
 def stop(j: job.Job, options: argparse.Namespace) -> int:
   """Stops the run."""
-  _check_active(j)
+  _check_run(j)
   j.stop()
   return 0
 
@@ -152,11 +152,14 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def _check_active(j: job.Job) -> None:
+def _check_run(j: job.Job) -> None:
+  """Raises InputError if there is no machine or no run."""
   name = j.state().name
   if name != 'ACTIVE':
     raise errors.InputError(
         f'{j.plan.name} is {name}' if name else f'there is no {j.plan.name}')
+  if j.run_state()['state'] == 'none':
+    raise errors.InputError(f'no run was started on {j.plan.name}')
 
 
 def what_remains(j: job.Job) -> str:
@@ -178,8 +181,7 @@ def perform(j: job.Job, options: argparse.Namespace) -> int:
   """Performs the verb; returns the exit status."""
   p, say = j.plan, j.gcloud.say
   try:
-    with lifecycle.explained_errors(errors.InputError):
-      return {v.__name__: v for v in VERBS}[options.verb](j, options)
+    return {v.__name__: v for v in VERBS}[options.verb](j, options)
   except job.Preempted:
     say(f'{p.name} was preempted. Create it again and give it the same command,'
         ' which resumes')
@@ -207,7 +209,8 @@ def main(argv: Sequence[str]) -> int:
     return perform(j, options)
   j = job.Job(p, gcloud.Gcloud(), poll=options.poll, out=sys.stdout.buffer)
   try:
-    return perform(j, options)
+    with lifecycle.explained_errors():
+      return perform(j, options)
   finally:
     j.gcloud.say(what_remains(j))
 

@@ -21,6 +21,7 @@ ENDED = ('FAILED', 'SUSPENDED')  # states that a queued resource never leaves
 _LOST = ('SUSPENDING', 'SUSPENDED')
 _NO_CONNECTION = 255  # ssh's exit status, apart from that of the command
 _TRIES = 10  # in a row, to connect or to read the state; one a poll
+_LATE = 4  # polls within which a preemption shows in the state
 _KILLED = 137  # as a shell reports SIGKILL
 
 
@@ -208,7 +209,6 @@ class Job:
 
     Raises:
       Preempted, Expired: the machine was taken away.
-      errors.InputError: there is no run.
     """
     p, offset, lost = self.plan, 0, 0
     while True:
@@ -223,15 +223,22 @@ class Job:
       self._check(gcloud.Failed(['ssh', p.name], status), lost < _TRIES)
       self._say('the connection was lost; the run continues; connecting again')
       time.sleep(self.poll)
-    ended = self.run_state()
-    if ended['state'] == 'none':
-      raise errors.InputError(f'no run was started on {p.name}')
-    status = _KILLED if ended['status'] is None else ended['status']
+    status = self.run_state()['status']
+    status = _KILLED if status is None else status
+    if status and p.provisioning == 'spot':
+      self._raise_if_preempted()
     self._say(f'the run ended with exit status {status}')
     if status and p.accelerator.hosts > 1:
       others = queued.ssh(p, 'all', 'tail -n 20 ddt_jax_run/log')
       self._say('the last lines of all hosts: ' + shlex.join(others))
     return status
+
+  def _raise_if_preempted(self) -> None:
+    """Looks for a preemption that has ended the run before it ends the machine."""
+    for _ in range(_LATE):
+      if self._patiently(self.state).name in _LOST:
+        raise Preempted
+      time.sleep(self.poll)
 
   def run_state(self) -> dict[str, Any]:
     """State of the run on host 0, as `worker.state` returns it."""

@@ -117,6 +117,14 @@ def test_a_spot_slice_that_is_preempted_twice_ends_with_the_run_finished(launch)
   assert err.splitlines()[-1] == 'nothing is left of job'
 
 
+def test_a_preemption_that_ends_the_run_before_the_machine(launch):
+  launch.platform(preempt=['step 1'], late=2)
+  status, out, err = launch(
+      'create', '--spot', '--delete_on_success', command=launch.job(9))
+  assert status == 0 and out.endswith('step 8\n')
+  assert err.count('the run resumes on a new machine') == 1
+
+
 def test_preempted_before_it_is_active(launch):
   launch.platform(states=[['PROVISIONING', 'SUSPENDING', 'SUSPENDED'], ['ACTIVE']])
   status, out, _ = launch('create', '--spot', command=launch.job())

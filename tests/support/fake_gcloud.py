@@ -10,6 +10,8 @@ a shell, in a home folder of its own. `state.json` holds everything:
   fail       [[words, numbers of calls, exit status, message], ...]: calls whose
              argument list holds the words fail, if their number among them matches
   preempt    of each creation: a line of the log at which the machine is lost; or ''
+  late       number of looks that find a machine ACTIVE after its run was ended by a
+             preemption; 0: both end at once, and the connection with them
 """
 
 import json
@@ -57,7 +59,7 @@ def install(folder, **state):
     (programs / name).write_text(text)
     (programs / name).chmod(0o755)
   save({'resources': {}, 'created': 0, 'calls': [], 'states': [], 'fail': [],
-        'preempt': []} | state, folder)
+        'preempt': [], 'late': 0} | state, folder)
   return {
       'PATH': f'{programs}{os.pathsep}{os.environ["PATH"]}',
       'FAKE_GCLOUD': str(folder),
@@ -135,7 +137,7 @@ def create(state, name, flags):
 
 
 def current(state, resource):
-  if resource['lost']:
+  if resource['lost'] and resource['looks'] > resource['lost_at']:
     return 'SUSPENDED'
   states = dict(enumerate(state['states'])).get(resource['creation']) or ['ACTIVE']
   return states[min(resource['looks'], len(states)) - 1]
@@ -205,10 +207,12 @@ def ssh(resource, name, flags):
       sys.stdout.buffer.flush()
       if last_line and line.decode().strip() == last_line:
         state = load()
-        state['resources'][name]['lost'] = True
+        resource = state['resources'][name]
+        resource |= {'lost': True, 'lost_at': resource['looks'] + state['late'] - 1}
         save(state)
         lose(name, resource)
-        return NO_CONNECTION
+        if not state['late']:
+          return NO_CONNECTION
   return max(process.wait() for process in started)
 
 
