@@ -208,7 +208,7 @@ def ssh(resource, name, flags):
       if last_line and line.decode().strip() == last_line:
         state = load()
         resource = state['resources'][name]
-        resource |= {'lost': True, 'lost_at': resource['looks'] + state['late'] - 1}
+        resource |= {'lost': True, 'lost_at': resource['looks'] + state['late']}
         save(state)
         lose(name, resource)
         if not state['late']:
