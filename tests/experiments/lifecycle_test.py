@@ -68,7 +68,7 @@ def test_hosts_that_do_not_find_each_other_do_not_train_alone(monkeypatch):
 def test_commands_do_not_use_jax_when_they_are_imported():
   # jax.distributed.initialize must come before the first use of a device.
   code = (
-      'from experiments import curate, evaluate, rewrite, score, study, train\n'
+      'from experiments import curate, evaluate, rewrite, score, train\n'
       'from jax._src import xla_bridge\n'
       'assert not xla_bridge.backends_are_initialized()')
   subprocess.run(

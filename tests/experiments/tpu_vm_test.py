@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import tarfile
+import threading
 import time
 
 import pytest
@@ -13,17 +14,22 @@ from tests.support import commands
 from tests.support import fake_gcloud
 from tests.support import paths
 
-# Prints its steps and notes the finished ones, from which it resumes.
+# Prints its steps and notes the finished ones, from which it resumes. The n-th start
+# hangs at the n-th step of the last argument, until the machine is lost.
 JOB = '''
 import os, pathlib, sys, time
-done = pathlib.Path(sys.argv[1])
+done, starts = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[1] + '.starts')
 first = os.environ['HOME'].endswith('-0')
+start = len(starts.read_text()) if starts.exists() else 0
+if first:
+  starts.write_text('x' * (start + 1))
+hangs = dict(enumerate(map(int, sys.argv[3].split(',')))) if sys.argv[3] else {}
 print('hosts', os.environ['DDT_JAX_HOSTS'])
 for step in range(int(done.read_text() if done.exists() else 0), int(sys.argv[2])):
   print('step', step)
+  time.sleep(600 if hangs.get(start) == step else 0)
   if first:
     done.write_text(str(step + 1))
-  time.sleep(0.1)
 '''
 ONE, TWO = 'v5litepod-8', 'v4-16'  # types with one host and with two
 
@@ -43,8 +49,8 @@ class Launcher:
       self._patch.setenv(name, value)
     self._patch.setattr(fake_gcloud, 'FOLDER', self.folder / 'fake')
 
-  def job(self, steps=2):
-    return ['python', '-c', JOB, str(self.done), str(steps)]
+  def job(self, steps=2, hangs=''):
+    return ['python', '-c', JOB, str(self.done), str(steps), hangs]
 
   def __call__(self, verb, *options, name='job', kind=ONE, command=()):
     """Exit status, standard output and standard error."""
@@ -104,11 +110,12 @@ def test_a_machine_stays_without_the_option_and_the_last_line_says_so(launch):
 def test_a_spot_slice_that_is_preempted_twice_ends_with_the_run_finished(launch):
   launch.platform(preempt=['step 1', 'step 3'])
   status, out, err = launch(
-      'create', '--spot', '--delete_on_success', kind=TWO, command=launch.job(5))
-  assert status == 0
-  steps = [int(s.split()[1]) for s in out.splitlines() if s.startswith('step')]
+      'create', '--spot', '--delete_on_success', kind=TWO,
+      command=launch.job(5, hangs='1,3'))
+  assert status == 0 and launch.done.read_text() == '5'
   # A step that was not noted before the machine was lost is repeated.
-  assert sorted(set(steps)) == list(range(5)) and launch.done.read_text() == '5'
+  assert [int(s.split()[1]) for s in out.splitlines() if s.startswith('step')] == [
+      0, 1, 1, 2, 3, 3, 4]
   assert err.count('the run resumes on a new machine') == 2
   assert len(launch.calls('queued-resources create job')) == 3
   assert launch.calls('queued-resources delete') == [
@@ -120,7 +127,7 @@ def test_a_spot_slice_that_is_preempted_twice_ends_with_the_run_finished(launch)
 def test_a_preemption_that_ends_the_run_before_the_machine(launch):
   launch.platform(preempt=['step 1'], late=2)
   status, out, err = launch(
-      'create', '--spot', '--delete_on_success', command=launch.job(9))
+      'create', '--spot', '--delete_on_success', command=launch.job(9, hangs='1'))
   assert status == 0 and out.endswith('step 8\n')
   assert err.count('the run resumes on a new machine') == 1
 
@@ -135,7 +142,7 @@ def test_preempted_before_it_is_active(launch):
 def test_run_does_not_create_a_machine_that_was_preempted(launch):
   launch.platform(preempt=['step 0'])
   assert launch('create')[0] == 0
-  status, _, err = launch('run', command=launch.job(9))
+  status, _, err = launch('run', command=launch.job(9, hangs='0'))
   assert status == 2 and 'was preempted. Create it again' in err
   assert 'SUSPENDED and costs nothing' in err.splitlines()[-1]
   # Another create begins with what is left of it.
@@ -154,7 +161,7 @@ def test_a_request_that_fails(launch):
 def test_flex_ends_by_itself_and_is_not_created_again(launch):
   launch.platform(preempt=['step 1'])
   status, _, err = launch(
-      'create', '--flex', '--max_duration=90m', command=launch.job(5))
+      'create', '--flex', '--max_duration=90m', command=launch.job(5, hangs='1'))
   assert status == 75 and 'its maximum duration is over' in err
   assert len(launch.calls('create')) == 1 and launch.resources() == {}
   assert '--max-run-duration=90m' in launch.calls('alpha')[0]
@@ -162,7 +169,7 @@ def test_flex_ends_by_itself_and_is_not_created_again(launch):
 
 def test_the_maximum_duration_holds_while_the_log_is_shown(launch):
   launch.platform()
-  status, _, err = launch('create', '--max_duration=1s', command=launch.job(600))
+  status, _, err = launch('create', '--max_duration=1s', command=launch.job(hangs='0'))
   assert status == 75 and launch.resources() == {}
   assert err.splitlines()[-1] == 'nothing is left of job'
 
@@ -267,10 +274,22 @@ def test_logs_status_and_stop(launch):
   assert launch.resources() == {}
 
 
-def test_after_ctrl_c_the_run_continues_and_the_same_command_follows_it(launch):
+@pytest.fixture
+def ctrl_c():
+  """Lets processes be interrupted even if the shell starts us in the background."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
+def test_after_ctrl_c_the_run_continues_and_the_same_command_follows_it(launch, ctrl_c):
   launch.platform()
   options = ['create', '--name=job', '--zone=z', f'--type={ONE}', '--poll=0.01']
-  command = launch.job(30)
+  go = launch.folder / 'go'
+  code = (f'import pathlib, time\nprint("step 1")\n'
+          f'while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.05)\n'
+          'print("step 2")')
+  command = ['python', '-c', code]
   started = commands.start(
       'experiments.tpu_vm', *options, '--', *command, stdout=-1,
       start_new_session=True, **launch.environment)
@@ -281,13 +300,16 @@ def test_after_ctrl_c_the_run_continues_and_the_same_command_follows_it(launch):
   assert started.returncode == 130
   assert 'A run that was started continues' in err
   assert 'costs money' in err.splitlines()[-1]
+  assert 'run: running' in launch('status')[1]
+  # The log is shown from its beginning; the run ends while it is followed.
+  threading.Timer(1.0, go.touch).start()
   status, out, err = launch('create', '--delete_on_success', command=command)
   assert status == 0 and 'the run is in progress' in err
-  assert out == 'hosts 1\n' + ''.join(f'step {i}\n' for i in range(30))
+  assert out == 'step 1\nstep 2\n'
   assert len(launch.calls('worker start')) == 1
 
 
-def test_ctrl_c_while_the_machine_is_awaited(launch):
+def test_ctrl_c_while_the_machine_is_awaited(launch, ctrl_c):
   launch.platform(states=[['WAITING_FOR_RESOURCES']])
   started = commands.start(
       'experiments.tpu_vm', 'create', '--name=job', '--zone=z', f'--type={ONE}',
@@ -341,17 +363,13 @@ def test_the_package_is_installed_by_uv_with_a_python_of_its_own(launch):
 
 
 @pytest.mark.skipif(not (paths.ROOT / '.git').exists(), reason='not a checkout')
-def test_git_archives_what_the_hosts_need(launch):
-  launch.platform()
-  launch.capfd.readouterr()
-  assert tpu_vm.main(['run', '--name=n', '--zone=z', '--type=v4-8', '--dry_run', '--',
-                      'x']) == 0
-  command, = [s for s in launch.capfd.readouterr().out.splitlines()
-              if s.startswith('git archive')]
-  file, = [w for w in command.split() if w.startswith('--output=')]
-  archive = launch.folder / 'checkout.tar.gz'
-  subprocess.run(command.replace(file, f'--output={archive}').split(),
-                 cwd=paths.ROOT, check=True)
-  names = tarfile.open(archive).getnames()
+def test_git_archives_what_the_hosts_need(tmp_path, capsys):
+  assert tpu_vm.main(
+      ['run', '--name=n', '--zone=z', '--type=v4-8', '--dry_run', '--', 'x']) == 0
+  line, = [s for s in capsys.readouterr().out.splitlines() if s.startswith('git ')]
+  archive = tmp_path / 'checkout.tar.gz'
+  words = [f'--output={archive}' if w.startswith('--output=') else w
+           for w in line.split()]
+  subprocess.run(words, cwd=paths.ROOT, check=True)
   assert {'setup.py', 'configs/idft.py', 'experiments/train.py',
-          'ddt_jax/__init__.py'} <= set(names)
+          'ddt_jax/__init__.py'} <= set(tarfile.open(archive).getnames())
