@@ -8,15 +8,17 @@ from ddt_jax.data import records
 from ddt_jax.data import tables
 from ddt_jax.rounds import curate
 
-PROBLEM = records.Problem('a', 'What is 1 + 1?', 'It is \\boxed{2}.', '2')
+PROBLEMS = [
+    records.Problem(name, f'What is {name} + 1?', 'It is \\boxed{2}.', '2')
+    for name in '12']
 
 
 @pytest.mark.parametrize('kind, suffix', [('json', 'jsonl'), ('parquet', 'parquet')])
 def test_a_curated_corpus_is_read_by_datasets_as_chats(tmp_path, kind, suffix):
   texts = ['naïve \u2028 \\boxed{2}', '\\boxed{2}\n']
   rows = [
-      curate.to_chat(records.Response('a', (1,), text, 'eos', phi=phi), PROBLEM)
-      for text, phi in zip(texts, (None, -0.25), strict=True)]
+      curate.to_chat(records.Response(p.id, (1,), text, 'eos', phi=phi), p)
+      for p, text, phi in zip(PROBLEMS, texts, (None, -0.25), strict=True)]
   file = tmp_path / f'corpus.{suffix}'
   tables.write(file, rows)
   read = datasets.load_dataset(

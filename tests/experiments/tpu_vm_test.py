@@ -1,6 +1,7 @@
 """Jobs on TPU VMs, with a gcloud that plays the platform on this machine."""
 
 import json
+import os
 import signal
 import subprocess
 import tarfile
@@ -258,7 +259,7 @@ def test_logs_status_and_stop(launch):
           'print("up")\ntime.sleep(60)')
   started = commands.start(
       'experiments.tpu_vm', 'run', '--name=job', '--zone=z', f'--type={ONE}',
-      '--poll=0.01', '--', 'python', '-c', code, stdout=-1,
+      '--poll=0.01', '--', 'python', '-c', code, stdout=subprocess.PIPE,
       **launch.environment)
   assert started.stdout.readline() == 'up\n'
   _, out, _ = launch('status')
@@ -290,14 +291,17 @@ def test_after_ctrl_c_the_run_continues_and_the_same_command_follows_it(launch, 
           f'while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.05)\n'
           'print("step 2")')
   command = ['python', '-c', code]
-  started = commands.start(
-      'experiments.tpu_vm', *options, '--', *command, stdout=-1,
-      start_new_session=True, **launch.environment)
+  said = launch.folder / 'said'
+  # To a file: the other end of the connection keeps a pipe open for a while.
+  with said.open('w') as stderr:
+    started = commands.start(
+        'experiments.tpu_vm', *options, '--', *command, stdout=subprocess.PIPE,
+        stderr=stderr, start_new_session=True, **launch.environment)
   while started.stdout.readline() != 'step 1\n':
     assert started.poll() is None
-  started.send_signal(signal.SIGINT)
-  _, err = started.communicate(timeout=60)
-  assert started.returncode == 130
+  os.killpg(started.pid, signal.SIGINT)  # as a terminal does
+  assert started.wait(timeout=60) == 130
+  err = said.read_text()
   assert 'A run that was started continues' in err
   assert 'costs money' in err.splitlines()[-1]
   assert 'run: running' in launch('status')[1]
@@ -316,7 +320,7 @@ def test_ctrl_c_while_the_machine_is_awaited(launch, ctrl_c):
       '--poll=0.01', start_new_session=True, **launch.environment)
   while not launch.calls('create'):
     time.sleep(0.05)
-  started.send_signal(signal.SIGINT)
+  os.killpg(started.pid, signal.SIGINT)
   _, err = started.communicate(timeout=60)
   assert started.returncode == 130
   assert 'is WAITING_FOR_RESOURCES and costs money while' in err.splitlines()[-1]

@@ -197,7 +197,8 @@ def ssh(resource, name, flags):
       subprocess.Popen(
           ['sh', '-c', flags['command']], cwd=home(name, host),
           env=os.environ | {'HOME': str(home(name, host))}, stdout=subprocess.PIPE,
-          stdin=subprocess.DEVNULL)
+          stdin=subprocess.DEVNULL,
+          start_new_session=True)  # Ctrl-C does not reach another machine
       for host in hosts
   ]
   last_line = dict(enumerate(load()['preempt'])).get(resource['creation'])
@@ -217,4 +218,5 @@ def ssh(resource, name, flags):
 
 
 if __name__ == '__main__':
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
   sys.exit(main(sys.argv[1:]))
