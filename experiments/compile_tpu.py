@@ -83,6 +83,7 @@ def figures(part: programs.Part, chip: chips.Chip) -> dict[str, Any]:
     hbm, hbm_total, fits: bytes of memory by category, their sum, and whether the
       chip has as many.
     flops, bytes: work in matrix products, and bytes read from and written to HBM.
+    kernel_flops: of the products, those in attention kernels, by formula.
     roofline, seconds: the least seconds for each of both, and the larger one.
     in_loops, outside: collectives inside and outside of loops, {kind: {count, bytes}}.
     loops_by_data, counted_as: number of loops whose trips depend on data, and the
@@ -114,6 +115,7 @@ def figures(part: programs.Part, chip: chips.Chip) -> dict[str, Any]:
   return {
       'part': part.name, 'hbm': parts, 'hbm_total': total,
       'fits': total <= chip.hbm, 'flops': cost.flops, 'bytes': cost.bytes,
+      'kernel_flops': cost.kernel_flops,
       'roofline': seconds, 'seconds': max(seconds.values()),
       'in_loops': moved(True), 'outside': moved(False),
       'loops_by_data': cost.unknown_loops, 'counted_as': part.unknown_trips,
@@ -140,6 +142,8 @@ def show(f: dict[str, Any], chip: chips.Chip) -> None:
   line('in all', f'{scaled(f["hbm_total"], "B", 1024)} of'
        f' {scaled(chip.hbm, "B", 1024)}, {"fits" if f["fits"] else "DOES NOT FIT"}')
   line('work', f'{scaled(f["flops"], "FLOP")}, {scaled(f["bytes"], "B")}')
+  if f['kernel_flops']:
+    line('of it', f'{scaled(f["kernel_flops"], "FLOP")} in attention kernels')
   if f['loops_by_data']:
     line('of it', f'{f["loops_by_data"]} loop(s) whose trips depend on data, counted'
          f' with {f["counted_as"]}')

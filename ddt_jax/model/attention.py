@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ddt_jax.model import splash
+
 PADDING = -1  # position of padding and of unwritten cache columns
 _BLOCK = 512  # queries of a long row whose scores are held at once, at most
 # Longest rows, in tokens, that are one block. With a backward, short rows are
@@ -103,21 +105,26 @@ def attend_rows(
     segment_ids: jax.Array | None = None,
     *,
     whole: int = TRAINED,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> jax.Array:
   """`attend` of rows to themselves that never holds [T, T] for long rows.
 
-  The queries of a long row come in blocks. A block leaves out the keys after it,
-  and its backward recomputes its scores and its mask.
+  On TPUs a kernel does it, see `splash`. Elsewhere the queries of a long row come
+  in blocks. A block leaves out the keys after it, and its backward recomputes its
+  scores and its mask.
 
   Args:
     q, k, v: see `attend`; S = T.
     positions: [B, T], rising along each row, so that no query sees a later key.
     segment_ids: [B, T]; None: one segment.
     whole: rows of at most this many tokens are one block.
+    mesh: rows are sharded over data and fsdp, heads over tensor; None: unknown.
 
   Returns:
-    y [B, T, N, H].
+    y [B, T, N, H]; undefined at padding.
   """
+  if splash.applies(q.shape[1], k.shape[1], mesh):
+    return splash.attend_rows(q, k, v, positions, segment_ids, mesh=mesh)
 
   def segments(queries, keys):
     if segment_ids is None:

@@ -236,7 +236,7 @@ def forward(
   where = _positions(config, tokens, positions, segment_ids, caches)
   x = _spread(_embedded(params, tokens, config, mesh), mesh)
   if caches is None:
-    x = _scanned(params['layers'], config, x, where, mesh)
+    x = _scanned(params['layers'], config, x, where.replace(mesh=mesh), mesh)
   else:
     x, caches = _unrolled(params['layers'], config, x, where, caches)
     cache = caches[0] if isinstance(cache, Cache) else caches

@@ -36,6 +36,7 @@ class Positions:
     keys: of each cache, the positions [b, S] of its columns, the new tokens
       included; empty without a cache.
     columns: of each cache, the first column that the new tokens fill.
+    mesh: of rows without a cache; None for one device.
   """
 
   rope: tuple[jax.Array, jax.Array]
@@ -43,6 +44,7 @@ class Positions:
   segment_ids: jax.Array | None = None
   keys: tuple[jax.Array, ...] = ()
   columns: tuple[jax.Array, ...] = ()
+  mesh: jax.sharding.Mesh | None = struct.field(pytree_node=False, default=None)
 
 
 class Linear(nnx.Module):
@@ -181,7 +183,8 @@ class Attention(nnx.Module):
     q, k = rotate(q, where.rope), rotate(k, where.rope)
     k, v = k.transpose(0, 2, 3, 1), v.swapaxes(1, 2)  # layout of KeysValues
     if caches is None:
-      y = attention.attend_rows(q, k, v, where.tokens, where.segment_ids)
+      y = attention.attend_rows(
+          q, k, v, where.tokens, where.segment_ids, mesh=where.mesh)
     else:
       y, caches = attend_cached(q, k, v, where, caches)
     return self.o(y.reshape(*x.shape[:2], -1)), caches

@@ -7,7 +7,8 @@ over layers, chunks, micro-batches. So the text of the compiled program
 neither shapes nor attributes and cannot replace the text.
 
 Counted for one device:
-  flops: of matrix products alone; a multiply-add is 2.
+  flops: of matrix products alone, those of attention kernels (`hlo_kernels`)
+    included; a multiply-add is 2.
   bytes: reads and writes of the main memory by every instruction outside of fusions.
     Arrays that the compiler placed in a faster memory are free. A slice read from an
     array, or written into one, counts as the slice.
@@ -21,6 +22,7 @@ import dataclasses
 import math
 import re
 
+from experiments.tpu import hlo_kernels
 from experiments.tpu import hlo_text
 from experiments.tpu import hlo_trips
 
@@ -45,12 +47,14 @@ class Cost:
 
   Attributes:
     flops, bytes: see above.
+    kernel_flops: those of attention kernels, by formula.
     collectives: {(kind, whether inside a loop): [number, bytes]}.
     unknown_loops: number of loops whose trips depend on data.
   """
 
   flops: float = 0
   bytes: float = 0
+  kernel_flops: float = 0
   collectives: dict[tuple[str, bool], list[float]] = dataclasses.field(
       default_factory=lambda: collections.defaultdict(lambda: [0, 0]))
   unknown_loops: int = 0
@@ -119,6 +123,10 @@ class _Walk:
       self.cost.flops += times * _dot_flops(computation, x)
     elif x.opcode == 'convolution':
       self.cost.flops += times * _convolution_flops(computation, x)
+    elif (kernel := hlo_kernels.cost(computation, x)) is not None:
+      self.cost.flops += times * kernel.flops
+      self.cost.bytes += times * kernel.bytes
+      self.cost.kernel_flops += times * kernel.flops
     elif (kind := _collective(x)) and not self._later_piece(computation, x):
       count = self.cost.collectives[kind, looped]
       count[0] += times
@@ -210,6 +218,7 @@ class _Walk:
 def _add(total: Cost, more: Cost, times: float) -> None:
   total.flops += times * more.flops
   total.bytes += times * more.bytes
+  total.kernel_flops += times * more.kernel_flops
   total.unknown_loops += more.unknown_loops
   for kind, counts in more.collectives.items():
     for i, n in enumerate(counts):

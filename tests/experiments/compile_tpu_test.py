@@ -11,6 +11,7 @@ from ddt_jax import model
 from ddt_jax import sharding
 from ddt_jax.model import published
 from experiments import compile_tpu
+from experiments.run import inputs
 from experiments.tpu import chips
 from experiments.tpu import programs
 from tests.support import commands
@@ -148,6 +149,19 @@ def test_a_head_over_eight_chips_is_gathered_once():
     assert not part['in_loops']
     assert part['outside']['all-gather'] == {
         'count': 1, 'bytes': 151936 * 896 * 2}
+
+
+@needs_compiler
+def test_long_rows_are_attended_to_by_the_kernel():
+  found = compiled(
+      '--topology=v5e:2x4', '--parts=train', '--config.data.max_tokens=1024')
+  config = model.ModelConfig.from_hf(published.fields(str(inputs.model_folder(
+      'embedded'))))
+  rows = 32 // 8  # of a chip
+  product = 2 * rows * config.num_heads * 1024**2 * config.head_dim
+  # 2 products forward and 7 backward, in 3 of 4 blocks of 512.
+  assert found['training step']['kernel_flops'] == (
+      9 * product * 3 / 4 * config.num_layers)
 
 
 @needs_compiler

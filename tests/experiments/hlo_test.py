@@ -308,3 +308,29 @@ def test_shapes():
   assert [(s.dtype, s.dims, s.space, s.bytes) for s in inner] == [
       ('bf16', (2, 3), 1, 12), ('s4', (5,), 0, 3)]
   assert token.bytes == 0 and np.prod(token.dims) == 1
+
+
+def test_attention_kernels_are_counted_by_formula():
+  call = """HloModule m
+
+ENTRY %main (q: bf16[14,4096,64]) -> bf16[14,4096,64] {{
+    %i = s8[1,8,8]{{2,1,0}} parameter(0)
+    %q = bf16[14,4096,64]{{2,1,0}} parameter(1)
+    %k = bf16[2,64,4096]{{2,1,0}} parameter(2)
+    %v = bf16[2,4096,64]{{2,1,0}} parameter(3)
+    ROOT %splash_mha_{kernel}_segmented.1 = (f32[512,128]{{1,0}}, bf16[14,4096,64]{{2,1,0}}) custom-call(%i, %i, %q, %k, %v), custom_call_target="tpu_custom_call"
+}}
+"""
+  # 8 blocks of 512 a side: 36 of 64 are computed.
+  product = 2 * 14 * 4096**2 * 64 * 36 / 64
+  found = {k: hlo.cost(call.format(kernel=k))
+           for k in ('fwd', 'dkv', 'dq')}
+  assert {k: c.flops / product for k, c in found.items()} == {
+      'fwd': 2, 'dkv': 4, 'dq': 3}
+  assert all(c.kernel_flops == c.flops for c in found.values())
+  # Beside one reading of everything: each head's keys and values 3.5 times more.
+  once = sum(hlo._size(x) for x in (
+      hlo_text.Shape('s8', (2, 1, 8, 8)), hlo_text.Shape('bf16', (14, 4096, 64)),
+      hlo_text.Shape('bf16', (4, 4096, 64)), hlo_text.Shape('f32', (512, 128)),
+      hlo_text.Shape('bf16', (14, 4096, 64))))
+  assert found['fwd'].bytes == once + 3.5 * 14 * 2 * 4096 * 64 * 2

@@ -1,0 +1,105 @@
+"""Attention of rows to themselves by JAX's splash kernel for TPUs.
+
+The kernel (Pallas) keeps scores on the chip, skips the blocks above the diagonal,
+and reads grouped keys without repeating them. It knows nothing of positions, so
+segment ids say it all: tokens see the tokens before them in their own segment, and
+padding is a segment of its own.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+_LANES = 128  # rows are cut into blocks of a multiple of it
+_BLOCK = 512  # the kernel's default of 128 leaves the matrix unit idle
+SHORTEST = 512  # tokens: one block; nothing is skipped in shorter rows
+
+
+def applies(
+    time: int, kv_heads: int, mesh: jax.sharding.Mesh | None
+) -> bool:
+  """Tells whether rows of this shape are computed by the kernel.
+
+  Args:
+    time: tokens of a row.
+    kv_heads: their number, over all devices.
+    mesh: of the rows. Without one it is unknown how they are sharded, and XLA
+      cannot split a kernel: never.
+  """
+  if mesh is None:
+    return False
+  # Not the default backend: a program may be compiled for devices elsewhere.
+  on_tpu = mesh.devices.flat[0].platform == 'tpu'
+  return on_tpu and time >= SHORTEST and kv_heads % mesh.shape['tensor'] == 0
+
+
+def attend_rows(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    positions: jax.Array,
+    segment_ids: jax.Array | None = None,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
+    interpret: bool = False,
+) -> jax.Array:
+  """Computes what `attention.attend_rows` does; rows at padding are undefined.
+
+  Args:
+    q: [B, T, N, H].
+    k, v: [B, K, H, T], [B, K, T, H].
+    positions: [B, T]; `attention.PADDING` marks padding.
+    segment_ids: [B, T], from 0 on; None: one segment.
+    mesh: rows are sharded over data and fsdp, heads over tensor.
+    interpret: run the kernel's Python on any device, for tests.
+
+  Returns:
+    y [B, T, N, H].
+  """
+  time, dim = q.shape[1], q.shape[-1]
+  segments = 1 if segment_ids is None else segment_ids + 1
+  segments = jnp.where(positions < 0, 0, segments).astype(jnp.int32)
+  # The kernel has no softmax scale.
+  q, k, v = (q * dim**-0.5).swapaxes(1, 2), k.swapaxes(2, 3), v
+  # Whole blocks: rows are filled up with padding. [B, heads, T, H]
+  block = min(_BLOCK, -(-time // _LANES) * _LANES)
+  more = -time % block
+  pad = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, more), (0, 0)))
+  q, k, v = pad(q), pad(k), pad(v)
+  segments = jnp.pad(segments, ((0, 0), (0, more)))
+
+  def local(q, k, v, segments):
+    return _kernel(q.shape[1], time + more, block, interpret)(q, k, v, segments)
+
+  if mesh is not None:
+    # XLA cannot split a kernel: each device calls it on its own rows and heads.
+    rows, heads = ('data', 'fsdp'), 'tensor'
+    spec = P(rows, heads, None, None)
+    local = jax.shard_map(
+        local, mesh=mesh, in_specs=(spec, spec, spec, P(rows, None)),
+        out_specs=spec, check_vma=False)
+  return local(q, k, v, segments)[:, :, :time].swapaxes(1, 2)
+
+
+def _kernel(
+    heads: int, time: int, block: int, interpret: bool
+) -> Callable[..., jax.Array]:
+  """Builds the causal kernel of a batch of rows, with blocks for its backward."""
+  # Here, since importing Pallas takes a second that only TPUs have a use for.
+  from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
+  names = (
+      'block_q', 'block_kv', 'block_kv_compute', 'block_q_dkv', 'block_kv_dkv',
+      'block_kv_dkv_compute', 'block_q_dq', 'block_kv_dq')
+  sizes = splash.BlockSizes(
+      **dict.fromkeys(names, block),
+      # Keys come transposed, see `attend_rows`; the kernel may read them so.
+      k_layout=splash.QKVLayout.SEQ_MINOR)
+  mask = splash.MultiHeadMask([splash.CausalMask((time, time))] * heads)
+  one_row = splash.make_splash_mha(
+      mask, block_sizes=sizes, head_shards=1, q_seq_shards=1,
+      interpret=interpret)
+  return jax.vmap(lambda q, k, v, segments: one_row(
+      q, k, v, splash.SegmentIds(segments, segments)))
