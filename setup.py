@@ -40,6 +40,7 @@ setuptools.setup(
         'scipy>=1.14',
         'tensorboardX>=2.6',
         'tensorflow-datasets>=4.9.9,<5',
+        'tensorstore>=0.1.74',  # the format of Orbax's arrays
         'tokenizers>=0.21',
         'tqdm>=4.66',
         'transformers>=5.0,<6',

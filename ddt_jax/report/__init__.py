@@ -4,13 +4,16 @@
   run              its report; run_words and run_plots have the content
   scores           the report of scored corpora; scores_words, scores_plots and
                    scores_examples have the content
+  card             the README.md of an exported model
   table style page tables, looks of plots, HTML by the templates in pages/
 """
 
+from ddt_jax.report.card import model_card
 from ddt_jax.report.run import terminal
 from ddt_jax.report.run import write
 from ddt_jax.report.table import aligned
 from ddt_jax.report.table import escape
 from ddt_jax.report.table import markdown_table
 
-__all__ = ['aligned', 'escape', 'markdown_table', 'terminal', 'write']
+__all__ = [
+    'aligned', 'escape', 'markdown_table', 'model_card', 'terminal', 'write']

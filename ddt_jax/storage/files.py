@@ -1,5 +1,6 @@
 """Files whose content is whole or absent, whenever the process is killed."""
 
+from collections.abc import Iterable
 import os
 import secrets
 
@@ -37,7 +38,9 @@ def user_cache() -> epath.Path:
   return path(home) / 'ddt_jax'
 
 
-def publish(file: str | os.PathLike[str], data: str | bytes) -> None:
+def publish(
+    file: str | os.PathLike[str], data: str | bytes | Iterable[bytes]
+) -> None:
   """Writes a file so that readers see the old or the new content, never a part.
 
   The new content is durable on return. If writing fails, the old content stays
@@ -45,7 +48,8 @@ def publish(file: str | os.PathLike[str], data: str | bytes) -> None:
 
   Args:
     file: the file to create or replace.
-    data: the content; a `str` is encoded as UTF-8.
+    data: the content; a `str` is encoded as UTF-8. Parts of a content that need
+      not fit into memory are bytes-like objects, of which one is held at a time.
 
   Raises:
     OSError: the disk or the store refused the write.
@@ -54,15 +58,16 @@ def publish(file: str | os.PathLike[str], data: str | bytes) -> None:
   data = data.encode() if isinstance(data, str) else data
   store = object_store.client(file)
   if store:
-    store.pipe_file(os.fspath(file), data)  # an upload is atomic
+    object_store.upload(store, file, data)
     return
+  parts = [data] if isinstance(data, bytes) else data
   file = epath.Path(os.path.realpath(file))  # replace a link's target, not the link
   file.parent.mkdir(parents=True, exist_ok=True)
   # In the same folder, because a rename is atomic only within a file system.
   temporary = file.parent / f'.{file.name}.{secrets.token_hex(4)}.tmp'
   try:
     with open(temporary, 'xb') as f:
-      f.write(data)
+      f.writelines(parts)
       f.flush()
       # Content before name: after a power cut the new name could be empty otherwise.
       os.fsync(f.fileno())

@@ -1,5 +1,6 @@
 """The client of gs://, which can neither rename nor append, only replace."""
 
+from collections.abc import Iterable
 import os
 
 from etils import epath
@@ -35,3 +36,24 @@ def client_class() -> type[fsspec.AbstractFileSystem]:
 def key(p: epath.Path) -> str:
   """Returns 'BUCKET/NAME', the form of a path in the store's listings."""
   return os.fspath(p).removeprefix('gs://')
+
+
+def upload(
+    store: fsspec.AbstractFileSystem, file: epath.Path,
+    data: bytes | Iterable[bytes],
+) -> None:
+  """Writes an object, whole or not at all."""
+  if isinstance(data, bytes):
+    store.pipe_file(os.fspath(file), data)
+    return
+  f = store.open(os.fspath(file), 'wb')
+  try:
+    for part in data:
+      f.write(part)
+      del part  # the next one may be as large
+  except BaseException:
+    # `close`, and so `with`, would publish the parts that have come.
+    f.discard()
+    f.closed = True
+    raise
+  f.close()

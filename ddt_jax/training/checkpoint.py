@@ -8,6 +8,7 @@ restored.
 import errno
 import json
 import os
+import re
 import shutil
 from typing import Any
 
@@ -15,9 +16,15 @@ from absl import logging
 from etils import epath
 import jax
 import orbax.checkpoint as ocp
+import tensorstore
 
 from ddt_jax import processes
+from ddt_jax import sharding
 from ddt_jax import storage
+
+# Stacked layers are stored one by one, so that `open` reads one without the others.
+_STACKED = re.compile('(^|/)layers/')
+_CHUNK_BYTES = 2**28  # most bytes that are compressed, and so read, at once
 
 
 class Checkpoints:
@@ -75,7 +82,7 @@ class Checkpoints:
     # Global bytes: the shards of all processes go to this one folder.
     nbytes = sum(x.nbytes for x in jax.tree.leaves(state))
     processes.from_first(self._make_room, folder, nbytes)
-    self._orbax.save(folder / 'state', state)
+    self._orbax.save(folder / 'state', state, save_args=_chunks(state))
     # StandardCheckpointer saves in the background; the seal reads its files.
     self._orbax.wait_until_finished()
     processes.from_first(self._finish, folder, progress)
@@ -97,6 +104,27 @@ class Checkpoints:
     step, progress = newest
     folder = self._step_folder(step)
     return self._orbax.restore(folder / 'state', abstract_state), progress
+
+  def open(self, name: str) -> tuple[Any, dict[str, Any]] | None:
+    """Opens a part of the newest undamaged checkpoint, and reads no array yet.
+
+    For one process. Of stacked layers, `np.asarray(array[i])` reads one.
+
+    Args:
+      name: key or field of the state that was saved, e.g. 'params'.
+
+    Returns:
+      (that part, with `tensorstore.TensorStore` arrays, and the progress), or None
+      if there is no undamaged checkpoint.
+    """
+    newest = self._newest()
+    if newest is None:
+      return None
+    step, progress = newest
+    folder = self._step_folder(step) / 'state'
+    # Only names and shapes, from a small file.
+    found = self._orbax.metadata(folder).item_metadata.tree[name]
+    return jax.tree.map(lambda array: _open(folder, array.name), found), progress
 
   def _step_folder(self, step: int) -> epath.Path:
     return self._folder / f'{step:08d}'
@@ -131,6 +159,31 @@ class Checkpoints:
         continue
       return step, json.loads((folder / 'progress.json').read_text())
     return None
+
+
+def _chunks(state: Any) -> Any:
+  """Orbax's options for each array: the units in which it is stored."""
+  def of(key_path, x):
+    stacked = x.ndim and _STACKED.search(sharding.path_name(key_path))
+    return ocp.SaveArgs(
+        chunk_byte_size=_CHUNK_BYTES, shard_axes=(0,) if stacked else ())
+
+  return jax.tree_util.tree_map_with_path(of, state)
+
+
+def _open(folder: epath.Path, name: str) -> tensorstore.TensorStore:
+  """An array of a checkpoint, of which nothing is read before it is converted."""
+  place = str(folder)
+  if place.startswith('gs://'):
+    bucket, _, inside = place.removeprefix('gs://').partition('/')
+    base = {'driver': 'gcs', 'bucket': bucket, 'path': f'{inside}/'}
+  else:
+    base = {'driver': 'file', 'path': f'{place}/'}
+  # auto: Orbax chooses the version of zarr.
+  return tensorstore.open({
+      'driver': 'auto',
+      'kvstore': {'driver': 'ocdbt', 'base': base, 'path': f'{name}/'},
+  }, read=True, open=True).result()
 
 
 def abstract(state: Any, shardings: Any) -> Any:

@@ -8,8 +8,9 @@ from ddt_jax.weights.loading import check_folder
 from ddt_jax.weights.loading import load
 from ddt_jax.weights.names import hf_names
 from ddt_jax.weights.saving import save
+from ddt_jax.weights.saving import source_dtype
 
 __all__ = [
     'check_folder', 'gguf', 'hf_names', 'load', 'load_adapter', 'save', 'save_adapter',
-    'smollm2',
+    'smollm2', 'source_dtype',
 ]

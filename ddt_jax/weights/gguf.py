@@ -48,6 +48,7 @@ class _Tensor:
 
   name: str
   source: Any
+  shape: tuple[int, ...]
   nbytes: int
 
 
@@ -84,9 +85,9 @@ def to_folder(file: Any, folder: Any) -> None:
   (folder / 'config.json').unlink(missing_ok=True)
   files = saving.plan_files(tensors)
   for name, group in files.items():
-    saving.publish_shard(
-        folder / name, {t.name: _read(t.source, config) for t in group})
-  saving.publish_rest(folder, config, files, tokenizer, 'float32')
+    arrays = (_read(t.source, config) for t in group)
+    saving.publish_file(folder / name, group, arrays, 'float32')
+  saving.publish_rest(folder, config, files, 'float32', tokenizer=tokenizer)
 
 
 def _open(file: epath.Path) -> Any:
@@ -195,7 +196,9 @@ def _tensors(
           f'the tensor {name} has no place in a {config.model_type} model of'
           f' {config.num_layers} layers')
     found.append(table[path][index])
-    yield _Tensor(found[-1], source, 4 * int(source.n_elements))
+    # GGUF counts dimensions from the innermost.
+    shape = tuple(int(n) for n in source.shape[::-1])
+    yield _Tensor(found[-1], source, shape, 4 * int(source.n_elements))
   if missing := [n for group in table.values() for n in group if n not in found]:
     raise errors.InputError(
         f'{len(missing)} tensors are missing, {missing[0]} among them')

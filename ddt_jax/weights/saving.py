@@ -1,25 +1,26 @@
 """Writes the parameter tree as a Hugging Face folder.
 
-Saving gathers and writes one file after another, so no process holds more than
-one file's tensors.
+Tensors are gathered and written one after another, so a process holds one tensor
+at a time, whatever the size of the model and of its files.
 """
 
-from collections.abc import Iterable
+import collections
+from collections.abc import Iterable, Iterator
 import dataclasses
 import json
-import tempfile
 from typing import Any
 
 from etils import epath
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
+import tqdm
 
 from ddt_jax import model
 from ddt_jax import processes
 from ddt_jax import sharding
 from ddt_jax import storage
+from ddt_jax.weights import kept_files
 from ddt_jax.weights import names
 from ddt_jax.weights import tensor_files
 
@@ -32,8 +33,9 @@ class _Tensor:
 
   name: str
   path: str
-  leaf: jax.Array
+  leaf: Any
   layer: int | None
+  shape: tuple[int, ...]
   nbytes: int
 
 
@@ -43,31 +45,54 @@ def save(
     params: dict[str, Any],
     *,
     tokenizer: Any = None,
-    dtype: str = 'float32',
+    source: Any = None,
+    dtype: str | None = None,
+    shard_bytes: int | None = None,
+    progress: bool = False,
 ) -> None:
-  """Writes a folder that `load` and `transformers` (4 and 5) read.
+  """Writes a folder that `load`, `transformers` (4 and 5) and vLLM read.
 
-  Process 0 holds the tensors of one file of at most `SHARD_BYTES`, and their
-  serialised copy; the other processes hold one tensor. All processes must call
-  this function, because gathering is collective.
+  Each process holds one tensor at a time. All processes must call this function,
+  because gathering is collective.
 
   Args:
     path: a new or existing folder, local or gs://. Older weights in it are
       replaced.
     config: its Hugging Face fields are written unchanged, except that rope is
       written in both formats: transformers 4 and 5 read only their own.
-    params: sharded or not.
-    tokenizer: saved beside the weights where given.
-    dtype: of the files; float32 makes a round trip bit-exact.
+      generation_config.json lists its `eos_ids`.
+    params: arrays, sharded or not; or arrays of a checkpoint that are read as
+      they are written, see `checkpoint.Checkpoints.open`.
+    tokenizer: saved beside the weights, unless `source` has its files.
+    source: the folder that the parameters were loaded from. Its tokenizer, chat
+      template, generation_config.json and licence are kept.
+    dtype: of the files; default the source's, or float32 without a source, which
+      makes a round trip bit-exact.
+    shard_bytes: most bytes of tensors per file; default `SHARD_BYTES`.
+    progress: show a progress bar.
+
+  Raises:
+    OSError: a file cannot be written.
   """
   folder = storage.path(path)
-  files = plan_files(_tensors(config, params, dtype))
-  # All processes plan the same files, from shapes alone, and gather in one order.
-  for name, tensors in files.items():
-    shard = _gather(tensors, dtype)
-    processes.from_first(publish_shard, folder / name, shard)
-    del shard  # before the next file is gathered
-  processes.from_first(publish_rest, folder, config, files, tokenizer, dtype)
+  if dtype is None:
+    dtype = source_dtype(source) if source is not None else 'float32'
+  files = plan_files(_tensors(config, params, dtype), shard_bytes)
+  count = sum(map(len, files.values()))
+  with tqdm.tqdm(
+      total=count, desc='write tensors', disable=not progress
+  ) as bar:
+    # All processes plan the same files, from shapes alone, and gather in one order.
+    for name, tensors in files.items():
+      _write(folder / name, tensors, dtype, bar)
+  processes.from_first(
+      publish_rest, folder, config, files, dtype, tokenizer=tokenizer,
+      source=source)
+
+
+def source_dtype(source: Any) -> str:
+  """Returns the dtype of most numbers in the weights of a Hugging Face folder."""
+  return tensor_files.TensorFiles(storage.path(source)).dtype()
 
 
 def _tensors(config, params, dtype: str) -> Iterable[_Tensor]:
@@ -76,56 +101,105 @@ def _tensors(config, params, dtype: str) -> Iterable[_Tensor]:
   for key_path, leaf in jax.tree_util.tree_leaves_with_path(params):
     path = sharding.path_name(key_path)
     stacked = names.is_stacked(path)
-    nbytes = leaf.size * width // (len(leaf) if stacked else 1)
+    shape = tuple(leaf.shape[1:] if stacked else leaf.shape)
+    nbytes = int(np.prod(shape)) * width
+    shape = shape[::-1] if names.is_transposed(path) else shape
     for i, name in enumerate(table[path]):
-      yield _Tensor(name, path, leaf, i if stacked else None, nbytes)
+      yield _Tensor(name, path, leaf, i if stacked else None, shape, nbytes)
 
 
-def plan_files(tensors: Iterable[_Tensor]) -> dict[str, list[_Tensor]]:
-  """File name -> its tensors: as many as fit into `SHARD_BYTES`, at least one."""
+def plan_files(
+    tensors: Iterable[Any], shard_bytes: int | None = None
+) -> dict[str, list[Any]]:
+  """File name -> its tensors, sorted by name, as the safetensors library does.
+
+  Args:
+    tensors: with `name` and `nbytes`.
+    shard_bytes: most bytes of a file, unless one tensor has more; default
+      `SHARD_BYTES`.
+  """
   groups, size = [[]], 0
   for tensor in tensors:
-    if groups[-1] and size + tensor.nbytes > SHARD_BYTES:
+    if groups[-1] and size + tensor.nbytes > (shard_bytes or SHARD_BYTES):
       groups.append([])
       size = 0
     groups[-1].append(tensor)
     size += tensor.nbytes
-  n = len(groups)
+  groups, n = [sorted(g, key=lambda t: t.name) for g in groups], len(groups)
   if n == 1:
     return {tensor_files.FILE: groups[0]}
   return {f'model-{i:05d}-of-{n:05d}.safetensors': group
           for i, group in enumerate(groups, 1)}
 
 
-def _gather(tensors: list[_Tensor], dtype: str) -> dict[str, np.ndarray]:
-  """A file's tensors in process 0; empty in the others, which help to gather."""
-  shard = {}
+def _write(
+    file: epath.Path, tensors: list[_Tensor], dtype: str, bar: tqdm.tqdm
+) -> None:
+  """Writes a file in process 0; the others help to gather its tensors."""
+  arrays, error = _gathered(tensors, dtype, bar), None
+  if processes.is_first():
+    try:
+      publish_file(file, tensors, arrays, dtype)
+    except Exception as e:
+      error = e
+  if jax.process_count() > 1:
+    # The others gather here. After an error so does process 0, or they would wait
+    # for it forever.
+    collections.deque(arrays, maxlen=0)
+  processes.from_first(_raise, error)
+
+
+def publish_file(
+    file: epath.Path, tensors: list[Any], arrays: Iterator[np.ndarray], dtype: str
+) -> None:
+  """Writes a safetensors file, holding one array at a time.
+
+  Args:
+    file: local or gs://.
+    tensors: with `name`, `shape` and `nbytes`.
+    arrays: theirs, contiguous, in the same order.
+    dtype: of all arrays.
+  """
+  def parts():
+    yield tensor_files.header(
+        {t.name: (t.shape, t.nbytes) for t in tensors}, dtype)
+    for x in arrays:
+      # As bytes: Python's buffers know no bfloat16.
+      yield x.reshape(-1).view(np.uint8).data
+      del x  # or it would be held while the next one is gathered
+
+  storage.publish(file, parts())
+
+
+def _raise(error: Exception | None) -> None:
+  if error is not None:
+    raise error
+
+
+def _gathered(
+    tensors: list[_Tensor], dtype: str, bar: tqdm.tqdm
+) -> Iterator[np.ndarray]:
+  """The tensors one after the other, whole, in every process."""
   for tensor in tensors:
-    x = _gather_one(tensor, dtype)
-    if processes.is_first():
-      shard[tensor.name] = x
-    del x  # or it would live on while the next one is gathered
-  return shard
+    # One layer at a time: gathering the stack would hold all layers on the host.
+    x = tensor.leaf if tensor.layer is None else tensor.leaf[tensor.layer]
+    if isinstance(x, jax.Array):
+      # Cast on the device, so that bfloat16 halves the bytes that are gathered.
+      x = processes.to_host(x.astype(jnp.dtype(dtype)))
+    else:  # read from a checkpoint
+      x = np.asarray(x).astype(jnp.dtype(dtype), copy=False)
+    # The file has the memory as it is, so a transposed view must be copied.
+    x = np.ascontiguousarray(x.T if names.is_transposed(tensor.path) else x)
+    yield x
+    del x
+    bar.update()
 
 
-def _gather_one(tensor: _Tensor, dtype: str) -> np.ndarray:
-  # One layer at a time: gathering the stack would hold all layers on the host.
-  leaf = tensor.leaf if tensor.layer is None else tensor.leaf[tensor.layer]
-  # Cast on the device, so that bfloat16 halves the bytes that are gathered.
-  x = processes.to_host(leaf.astype(jnp.dtype(dtype)))
-  # safetensors writes the memory as it is, so a transposed view must be copied.
-  return np.ascontiguousarray(x.T if names.is_transposed(tensor.path) else x)
-
-
-def publish_shard(file: epath.Path, shard: dict[str, np.ndarray]) -> None:
-  # transformers refuses a file without this metadata.
-  data = safetensors.numpy.save(shard, {'format': 'pt'})
-  shard.clear()  # `data` is a second copy: free the first before uploading
-  storage.publish(file, data)
-
-
-def publish_rest(folder, config, files, tokenizer, dtype: str) -> None:
-  """The index, if there are several files, config.json and the tokenizer."""
+def publish_rest(
+    folder: epath.Path, config: model.ModelConfig, files: dict[str, list[Any]],
+    dtype: str, *, tokenizer: Any = None, source: Any = None,
+) -> None:
+  """The index, if there are several files, and the small files; config.json last."""
   if len(files) > 1:
     # Readers prefer a single file to the index.
     (folder / tensor_files.FILE).unlink(missing_ok=True)
@@ -139,12 +213,11 @@ def publish_rest(folder, config, files, tokenizer, dtype: str) -> None:
   for old in folder.glob('model*.safetensors'):
     if old.name not in files:
       old.unlink()
-  if tokenizer is not None:
-    with tempfile.TemporaryDirectory() as local:  # it cannot write to gs://
-      tokenizer.save_pretrained(local)
-      for file in epath.Path(local).iterdir():
-        storage.publish(folder / file.name, file.read_bytes())
-  # Last: a folder with this file is complete.
+  for name, data in kept_files.of(source, tokenizer).items():
+    storage.publish(folder / name, data)
+  storage.publish(
+      folder / kept_files.GENERATION, kept_files.generation(source, config))
+  # Last: without it no reader takes the folder for a model.
   fields = _hf_fields(config, dtype)
   storage.publish(folder / 'config.json', json.dumps(fields, indent=2))
 

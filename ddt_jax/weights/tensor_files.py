@@ -1,7 +1,9 @@
 """The safetensors files of a folder, seen as one table of tensors."""
 
-from collections.abc import Iterator
+import collections
+from collections.abc import Iterator, Mapping
 import json
+import math
 import re
 
 from etils import epath
@@ -15,6 +17,34 @@ FILE = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
 # A damaged index may hold anything where a file name belongs.
 _SHARD = re.compile(r'[\w./-]{1,200}\.safetensors')
+# dtypes in a header, by our names; float64 is read and written as float32.
+_DTYPES = {'F32': 'float32', 'BF16': 'bfloat16', 'F16': 'float16', 'F64': 'float32'}
+
+
+def header(
+    tensors: Mapping[str, tuple[tuple[int, ...], int]], dtype: str
+) -> bytes:
+  """Returns the head of a safetensors file; the tensors' bytes follow in order.
+
+  It is built here, since the safetensors library wants all tensors in memory.
+
+  Args:
+    tensors: name -> (shape, bytes).
+    dtype: of all tensors.
+
+  Source: https://github.com/huggingface/safetensors, Format.
+  """
+  code = next(k for k, v in _DTYPES.items() if v == dtype)
+  # transformers refuses a file without this metadata.
+  fields, start = {'__metadata__': {'format': 'pt'}}, 0
+  for name, (shape, nbytes) in tensors.items():
+    fields[name] = {'dtype': code, 'shape': list(shape),
+                    'data_offsets': [start, start + nbytes]}
+    start += nbytes
+  text = json.dumps(fields, separators=(',', ':')).encode()
+  # Blanks up to a multiple of 8 bytes: readers map the tensors that follow.
+  text += b' ' * (-len(text) % 8)
+  return len(text).to_bytes(8, 'little') + text
 
 
 class TensorFiles:
@@ -68,6 +98,15 @@ class TensorFiles:
 
   def __len__(self) -> int:
     return len(self._place)
+
+  def dtype(self) -> str:
+    """Returns the dtype of most numbers: float32, bfloat16 or float16."""
+    count = collections.Counter()
+    for name in self:
+      tensor = self.slice(name)
+      if kind := _DTYPES.get(tensor.get_dtype()):
+        count[kind] += math.prod(tensor.get_shape())
+    return max(count, key=count.get, default='float32')
 
   def place(self, name: str) -> str:
     """Words that say which of several files has the tensor."""

@@ -89,6 +89,24 @@ def test_publish_replaces_and_makes_parents(folder):
   assert [f.name for f in file.parent.iterdir()] == ['b.txt']
 
 
+def test_publish_takes_parts_and_keeps_the_old_content_on_an_error(folder):
+  def parts(fail):
+    yield b'1'
+    yield memoryview(b'23')
+    if fail:
+      raise RuntimeError('no more')
+    yield b''
+
+  file = folder / 'parts'
+  storage.publish(file, parts(False))
+  assert file.read_bytes() == b'123'
+  storage.publish(file, 'old')
+  with pytest.raises(RuntimeError, match='no more'):
+    storage.publish(file, parts(True))
+  assert file.read_bytes() == b'old'
+  assert [f.name for f in folder.iterdir()] == ['parts']
+
+
 def test_published_file_has_the_usual_mode(tmp_path):
   storage.publish(tmp_path / 'published', 'x')
   (tmp_path / 'plain').write_text('x')

@@ -130,6 +130,26 @@ def test_a_run_without_a_checkpoint_restores_none(tmp_path):
   assert not list(tmp_path.iterdir())  # reading creates nothing
 
 
+@pytest.mark.parametrize('devices, axes', [
+    (1, {}), (8, {'data': 2, 'fsdp': 2, 'tensor': 2})])
+def test_an_opened_part_reads_a_layer_without_the_others(tmp_path, devices, axes):
+  state = train_state()
+  places = sharding.tree_shardings(state, make_mesh(devices, **axes))
+  checkpoints = checkpoint.Checkpoints(tmp_path / 'a run')
+  assert checkpoints.open('params') is None
+  checkpoints.save(4, jax.device_put(state, places), {'step': 4})
+  checkpoints.save(5, small(0), {'step': 5})
+  flip(tmp_path / 'a run' / 'checkpoints' / '00000005' / 'progress.json')
+
+  opened, progress = checkpoints.open('params')
+  assert progress == {'step': 4}
+  assert bits(opened) == bits(state.params)
+  stacked = opened['layers']['mlp']['up']['kernel']
+  assert stacked.shape[0] > 1 and stacked.chunk_layout.read_chunk.shape[0] == 1
+  layer = state.params['layers']['mlp']['up']['kernel'][1]
+  assert np.asarray(stacked[1]).tobytes() == layer.tobytes()
+
+
 def test_the_newest_are_kept(tmp_path):
   checkpoints = checkpoint.Checkpoints(tmp_path)
   best = checkpoint.Checkpoints(tmp_path, 'best', keep=1)

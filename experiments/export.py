@@ -1,0 +1,139 @@
+r"""A run's model as a Hugging Face folder, for transformers, vLLM and others.
+
+python -m experiments.export --workdir DIR --out DIR \
+    [--checkpoint=best] [--dtype=bfloat16] [--file_gb=5]
+
+Reads a checkpoint tensor by tensor, so a large model needs little memory. The run
+may be unfinished, or still be training.
+"""
+
+import json
+import math
+from typing import Any
+
+from absl import flags
+from etils import epath
+import jax
+
+from ddt_jax import errors
+from ddt_jax import model
+from ddt_jax import storage
+from ddt_jax import weights
+from ddt_jax.data import chat
+from ddt_jax.report import results
+from ddt_jax.training import checkpoint
+from experiments.run import checks
+from experiments.run import exporting
+from experiments.run import inputs
+from experiments.run import lifecycle
+
+_WORKDIR = flags.DEFINE_string('workdir', '', "The run's folder.")
+_OUT = flags.DEFINE_string('out', '', 'The folder to write: new or empty.')
+_CHECKPOINT = flags.DEFINE_enum(
+    'checkpoint', None, ['last', 'best'],
+    "Which parameters; default the run's checkpoint.export.")
+_DTYPE = flags.DEFINE_enum(
+    'dtype', None, sorted(checks.DTYPES), "Of the files; default the base model's.")
+_FILE_GB = flags.DEFINE_float(
+    'file_gb', 5, 'Most bytes of a file, in GB (10^9 bytes).', lower_bound=1e-3)
+
+
+def run(
+    folder: epath.Path, out: epath.Path, *, chosen: str | None = None,
+    dtype: str | None = None, file_gb: float = 5,
+) -> str:
+  """Exports a run's parameters; see the flags.
+
+  Returns:
+    A line that says what was written.
+
+  Raises:
+    errors.InputError: the folder holds no run or no checkpoint, its base model is
+      not there, or `out` is not empty.
+  """
+  if not (folder / 'config.json').exists():
+    raise errors.InputError(
+        f'--workdir={folder} holds no run: there is no config.json')
+  if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    raise errors.InputError(
+        f'--out={out} is not empty: choose another folder, or remove it')
+  c = json.loads((folder / 'config.json').read_text())
+  params, progress, chosen = open_params(folder, c, chosen)
+  source = inputs.model_folder(c['model']['path'])
+  config = inputs.with_generation_eos(weights.check_folder(source), source)
+  tokenizer = inputs.load_tokenizer(source)
+  config = _fitting(config, params, source)
+  file = folder / 'results.json'
+  # Results are of the end of the run: an earlier checkpoint has none.
+  found = results.RunResults.from_json(
+      file.read_text(), file) if file.exists() else None
+  dtype = exporting.write(
+      out, folder, params, config=config, tokenizer=tokenizer, source=source,
+      end=chat.turn_end(tokenizer, config.eos_ids), found=found,
+      step=progress['step'], chosen=chosen, dtype=checks.DTYPES.get(dtype),
+      shard_bytes=int(file_gb * 1e9), progress=True)
+  count = sum(math.prod(x.shape) for x in jax.tree.leaves(params))
+  files = len(list(out.glob('model*.safetensors')))
+  return (f'{out}: {count:,} parameters in {dtype}, {files} file(s), {chosen}'
+          f' parameters, after step {progress["step"]:,}')
+
+
+def open_params(
+    folder: epath.Path, c: dict[str, Any], chosen: str | None
+) -> tuple[dict[str, Any], dict[str, Any], str]:
+  """Opens the parameters to export, reading none of them.
+
+  Returns:
+    (parameters, progress of the run at that time, 'last' or 'best').
+
+  Raises:
+    errors.InputError: there is no undamaged checkpoint of that kind.
+  """
+  wanted = chosen or c['checkpoint']['export']
+  if wanted == 'best':
+    if opened := checkpoint.Checkpoints(folder, 'best').open('params'):
+      return *opened, 'best'
+    if chosen:
+      raise errors.InputError(
+          f'{folder} has no best checkpoint: a run keeps it with'
+          ' --config.checkpoint.export=best and validation data;'
+          ' --checkpoint=last exports the newest parameters')
+  # As at the end of a run: without a validation, the last are the best known.
+  if opened := checkpoint.Checkpoints(folder).open('params'):
+    return *opened, 'last'
+  raise errors.InputError(
+      f'{folder} has no undamaged checkpoint yet: the run saves one every'
+      ' checkpoint.every steps, and at the end of a round')
+
+
+def _fitting(
+    config: model.ModelConfig, params: dict[str, Any], source: str
+) -> model.ModelConfig:
+  """The base's config, untied where the run has a head of its own.
+
+  Raises:
+    errors.InputError: the base has other shapes than the checkpoint.
+  """
+  if 'head' in params and config.tied_head:
+    config = weights.untied(config)
+  shapes = jax.tree.map(lambda x: tuple(x.shape), params)
+  expected = jax.tree.map(lambda x: x.shape, weights.abstract(config))
+  if shapes != expected:
+    raise errors.InputError(
+        f'{source}, the base model of the run, has other shapes than its'
+        ' checkpoint: put the model there that the run was started from')
+  return config
+
+
+def main():
+  with lifecycle.explained_errors():
+    for flag in (_WORKDIR, _OUT):
+      if not flag.value:
+        raise errors.InputError(f'--{flag.name}=DIR is needed')
+    print(run(
+        storage.path(_WORKDIR.value), storage.path(_OUT.value),
+        chosen=_CHECKPOINT.value, dtype=_DTYPE.value, file_gb=_FILE_GB.value))
+
+
+if __name__ == '__main__':
+  lifecycle.launch(main)
