@@ -37,6 +37,14 @@ _DTYPE = flags.DEFINE_enum(
 _FILE_GB = flags.DEFINE_float(
     'file_gb', 5, 'Most bytes of a file, in GB (10^9 bytes).', lower_bound=1e-3)
 
+_FOLDERS = {'last': 'checkpoints', 'best': 'best'}
+_MISSING = {
+    'last': 'checkpoint yet: the run saves one every checkpoint.every steps, and at'
+            ' the end of a round',
+    'best': 'best checkpoint: a run keeps it with --config.checkpoint.export=best'
+            ' and validation data; --checkpoint=last exports the newest parameters',
+}
+
 
 def run(
     folder: epath.Path, out: epath.Path, *, chosen: str | None = None,
@@ -58,52 +66,45 @@ def run(
     raise errors.InputError(
         f'--out={out} is not empty: choose another folder, or remove it')
   c = json.loads((folder / 'config.json').read_text())
-  params, progress, chosen = open_params(folder, c, chosen)
+  # The base first: a large checkpoint is read whole to check it for damage.
   source = inputs.model_folder(c['model']['path'])
   config = inputs.with_generation_eos(weights.check_folder(source), source)
   tokenizer = inputs.load_tokenizer(source)
-  config = _fitting(config, params, source)
-  file = folder / 'results.json'
-  # Results are of the end of the run: an earlier checkpoint has none.
-  found = results.RunResults.from_json(
-      file.read_text(), file) if file.exists() else None
-  dtype = exporting.write(
-      out, folder, params, config=config, tokenizer=tokenizer, source=source,
-      end=chat.turn_end(tokenizer, config.eos_ids), found=found,
-      step=progress['step'], chosen=chosen, dtype=checks.DTYPES.get(dtype),
-      shard_bytes=int(file_gb * 1e9), progress=True)
+  measured = _measured(folder, c)
+  chosen = chosen or measured
+  kept = checkpoint.Checkpoints(folder, _FOLDERS[chosen])
+  opened = kept.open('params')
+  if opened is None:
+    raise errors.InputError(f'{folder} has no undamaged {_MISSING[chosen]}')
+  params, progress = opened
+  step, config = progress['step'], _fitting(config, params, source)
+  file, found = folder / 'results.json', None
+  if chosen == measured and file.exists():
+    found = results.RunResults.from_json(file.read_text(), file)
+  try:
+    dtype = exporting.write(
+        out, folder, params, config=config, tokenizer=tokenizer, source=source,
+        end=chat.turn_end(tokenizer, config.eos_ids),
+        found=found, step=step, chosen=chosen, dtype=checks.DTYPES.get(dtype),
+        shard_bytes=int(file_gb * 1e9), progress=True)
+  except ValueError as e:  # of tensorstore
+    if step in kept.steps():
+      raise
+    raise errors.InputError(
+        f'the run has replaced its checkpoint of step {step} meanwhile; remove'
+        f' {out} and call again') from e
   count = sum(math.prod(x.shape) for x in jax.tree.leaves(params))
   files = len(list(out.glob('model*.safetensors')))
   return (f'{out}: {count:,} parameters in {dtype}, {files} file(s), {chosen}'
-          f' parameters, after step {progress["step"]:,}')
+          f' parameters, after step {step:,}')
 
 
-def open_params(
-    folder: epath.Path, c: dict[str, Any], chosen: str | None
-) -> tuple[dict[str, Any], dict[str, Any], str]:
-  """Opens the parameters to export, reading none of them.
-
-  Returns:
-    (parameters, progress of the run at that time, 'last' or 'best').
-
-  Raises:
-    errors.InputError: there is no undamaged checkpoint of that kind.
-  """
-  wanted = chosen or c['checkpoint']['export']
-  if wanted == 'best':
-    if opened := checkpoint.Checkpoints(folder, 'best').open('params'):
-      return *opened, 'best'
-    if chosen:
-      raise errors.InputError(
-          f'{folder} has no best checkpoint: a run keeps it with'
-          ' --config.checkpoint.export=best and validation data;'
-          ' --checkpoint=last exports the newest parameters')
-  # As at the end of a run: without a validation, the last are the best known.
-  if opened := checkpoint.Checkpoints(folder).open('params'):
-    return *opened, 'last'
-  raise errors.InputError(
-      f'{folder} has no undamaged checkpoint yet: the run saves one every'
-      ' checkpoint.every steps, and at the end of a round')
+def _measured(folder: epath.Path, c: dict[str, Any]) -> str:
+  """Which parameters the run itself measures and exports at its end."""
+  best = checkpoint.Checkpoints(folder, _FOLDERS['best'])
+  # Without a validation there is no best: the last are the best known.
+  wanted = c['checkpoint']['export']
+  return 'best' if wanted == 'best' and best.steps() else 'last'
 
 
 def _fitting(

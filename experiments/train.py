@@ -26,7 +26,6 @@ from ddt_jax import processes
 from ddt_jax import report
 from ddt_jax import sharding
 from ddt_jax import storage
-from ddt_jax import weights
 from ddt_jax.data import batches
 from ddt_jax.data import chat
 from ddt_jax.data import packing
@@ -38,6 +37,7 @@ from ddt_jax.training import optimizer
 from ddt_jax.training import train_step
 from ddt_jax.training.progress import Progress
 from experiments.run import curation
+from experiments.run import exporting
 from experiments.run import inputs
 from experiments.run import lifecycle
 from experiments.run import measure
@@ -61,7 +61,8 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
     curation.NothingAccepted: a round has no examples.
     FloatingPointError: too many updates in a row were skipped.
   """
-  measurements = measure.Measurements(c, workdir.Workdir(folder), s)
+  files = workdir.Workdir(folder)
+  measurements = measure.Measurements(c, files, s)
   run_state = RunState(c, folder, s)
   state, params, progress = run_state.restore()
 
@@ -123,10 +124,15 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
       params = state.params
 
   # Export.
-  params = run_state.params_to_export(params)
+  params, chosen = run_state.params_to_export(params)
   measurements.measure_model(c.rounds, params)
-  weights.save(folder / 'model', s.config, params, tokenizer=s.tokenizer)
-  return measurements.results(progress, params)
+  found = measurements.results(progress, params)
+  exporting.write(
+      folder / 'model', folder, params, config=s.config, tokenizer=s.tokenizer,
+      end=s.end, source=s.source, found=found, chosen=chosen,
+      step=progress.best_step if chosen == 'best' else progress.step)
+  files.publish('results', found.to_json())  # last: it marks a finished run
+  return found
 
 
 def is_due(done: int, total: int, every: int) -> bool:
@@ -240,12 +246,12 @@ class RunState:
           progress.step, {'params': state.params}, progress.to_json())
     return progress
 
-  def params_to_export(self, params: Any) -> Any:
-    """The parameters to export: the last ones, or those of the best checkpoint."""
+  def params_to_export(self, params: Any) -> tuple[Any, str]:
+    """(parameters, 'best'), or the last ones where there is no best checkpoint."""
     if self._export == 'last':
-      return params
+      return params, 'last'
     best = self._best.restore({'params': self._abstract.params})
-    return params if best is None else best[0]['params']
+    return (params, 'last') if best is None else (best[0]['params'], 'best')
 
 
 def execute(c, folder: str) -> str:

@@ -26,7 +26,7 @@ def model_card(
 
   Args:
     config: the run's config.json.
-    found: its results; None while it is not finished.
+    found: its results; None if they are not of these parameters.
     step: the optimizer steps that the parameters have seen.
     chosen: 'last' or 'best': which of the run's parameters these are.
     dtype: of the files.
@@ -38,7 +38,8 @@ def model_card(
       f'# {name}\n\nFine-tuned by ddt_jax, after {_PAPER}. The terms of the base'
       ' model apply to this one, too.',
       run_words.verdict(found) if found else
-      'Exported while the run was not finished: it has no results yet.',
+      'The run has no results of these parameters: it was not finished, or has'
+      ' measured others.',
       table.markdown_table(_facts(config, found, step, chosen, dtype)),
   ]
   if found:

@@ -6,11 +6,14 @@ from ddt_jax.weights.adapters import load_adapter
 from ddt_jax.weights.adapters import save_adapter
 from ddt_jax.weights.loading import check_folder
 from ddt_jax.weights.loading import load
+from ddt_jax.weights.loading import untied
+from ddt_jax.weights.names import abstract
 from ddt_jax.weights.names import hf_names
 from ddt_jax.weights.saving import save
 from ddt_jax.weights.saving import source_dtype
 
 __all__ = [
-    'check_folder', 'gguf', 'hf_names', 'load', 'load_adapter', 'save', 'save_adapter',
-    'smollm2', 'source_dtype',
+__all__ = [
+    'abstract', 'check_folder', 'gguf', 'hf_names', 'load', 'load_adapter', 'save',
+    'save_adapter', 'smollm2', 'source_dtype', 'untied',
 ]

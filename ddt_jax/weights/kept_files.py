@@ -51,19 +51,18 @@ def generation(source: Any, config: model.ModelConfig) -> str | bytes:
     source: a Hugging Face folder, or None.
     config: of the model; `eos_ids` are the stop tokens.
   """
-  file = storage.path(source) / GENERATION if source is not None else None
-  data = file.read_bytes() if file is not None and file.exists() else b'{}'
-  fields = json.loads(data)
+  file = source is not None and storage.path(source) / GENERATION
+  if file and file.exists():
+    fields = json.loads(data := file.read_bytes())
+  else:  # from config.json, as transformers does
+    data, hf = b'', json.loads(config.hf)
+    fields = {k: hf[k] for k in ('bos_token_id', 'pad_token_id')
+              if hf.get(k) is not None}
   listed = fields.get('eos_token_id')
   listed = listed if isinstance(listed, list) else [listed]
   stops = [i for i in dict.fromkeys((*listed, *config.eos_ids)) if i is not None]
-  if stops == listed:
+  if data and stops == listed:
     return data
-  if fields == {}:
-    # What transformers would derive from config.json, where the file is missing.
-    hf = json.loads(config.hf)
-    fields = {k: hf[k] for k in ('bos_token_id', 'pad_token_id')
-              if hf.get(k) is not None}
   if stops:
     fields['eos_token_id'] = stops if len(stops) > 1 else stops[0]
   return json.dumps(fields, indent=2)

@@ -125,6 +125,11 @@ def _untie(folder, files: tensor_files.TensorFiles, config: model.ModelConfig):
     return config
   _warn(f'{folder}: tie_word_embeddings is true, but {HEAD} and {EMBEDDING} differ:'
         ' the head is read as a parameter of its own, as by transformers 5')
+  return untied(config)
+
+
+def untied(config: model.ModelConfig) -> model.ModelConfig:
+  """Returns the config with a head of its own."""
   # Also in `hf`, or a saved copy would be tied when it is read again.
   fields = json.loads(config.hf) | {'tie_word_embeddings': False}
   return dataclasses.replace(config, tied_head=False, hf=json.dumps(fields))

@@ -7,5 +7,6 @@
   inputs     model and data of a config
   preview    what a run would do
   curation   the corpus of one round
-  measure    accuracy, validation, results.json
+  measure    accuracy, validation, the run's results
+  exporting  the model of a run as a Hugging Face folder
 """

@@ -36,6 +36,7 @@ class Inputs:
 
   Attributes:
     mesh: of training and scoring.
+    source: the model's Hugging Face folder.
     tokenizer, config, params: the model.
     end: the token that ends a turn.
     corpus: problems by use.
@@ -45,6 +46,7 @@ class Inputs:
   """
 
   mesh: jax.sharding.Mesh
+  source: str
   tokenizer: Any
   config: model.ModelConfig
   params: Any
@@ -71,7 +73,9 @@ def make(c) -> Inputs:
   # Options first: a misspelt one must not cost the time of loading a model.
   mesh = sharding.make_mesh(**c.mesh)
   checks.check_options(c, mesh)
-  tokenizer, config, params = load_model(mesh, **c.model)
+  source = model_folder(c.model.path)
+  tokenizer, config, params = load_model(
+      mesh, **(c.model.to_dict() | {'path': source}))
   check_positions(c.data.max_tokens, config)
   end = chat.turn_end(tokenizer, config.eos_ids)
   if (rewriting := answers.Rewriting(**c.hint)).enabled:
@@ -87,7 +91,7 @@ def make(c) -> Inputs:
       f' including its {end.text}', flush=True,
   )
   return Inputs(
-      mesh, tokenizer, config, params, end, problems, train, validation,
+      mesh, source, tokenizer, config, params, end, problems, train, validation,
       decoding_options(mesh, config, end, **c.decoding),
       scoring_rows(mesh, c.data.max_tokens, **c.scoring))
 
@@ -132,7 +136,7 @@ def load_model(
         f'model.dtype={dtype!r}: choose from {", ".join(checks.DTYPES)}')
   folder = model_folder(path)
   weights.check_folder(folder)
-  tokenizer = _load_tokenizer(folder)
+  tokenizer = load_tokenizer(folder)
   config, params = weights.load(
       folder, mesh=mesh, dtype=checks.DTYPES[dtype], remat=remat)
   stopping.check_eos(tokenizer, config.vocab_size)
@@ -172,7 +176,12 @@ def with_generation_eos(
       config, eos_ids=tuple(dict.fromkeys((*config.eos_ids, *listed))))
 
 
-def _load_tokenizer(folder: str) -> Any:
+def load_tokenizer(folder: str) -> Any:
+  """The tokenizer of a Hugging Face folder.
+
+  Raises:
+    errors.InputError: its files cannot be read.
+  """
   try:
     return transformers.AutoTokenizer.from_pretrained(folder)
   except Exception as e:  # the readers of its files raise no common type

@@ -118,7 +118,7 @@ class Measurements:
     return batches.in_order(examples, batch=c.train.batch)
 
   def results(self, progress: Progress, params: Any) -> results.RunResults:
-    """Puts together what the report shows, also as results.json.
+    """Puts together what the report shows, for results.json.
 
     Args:
       progress: of the finished run.
@@ -134,7 +134,7 @@ class Measurements:
     # All rounds have the same stages, also where one had nothing to do.
     for stage in rounds[0].timings:
       timings[stage] = sum(r.timings[stage] for r in rounds)
-    run = results.RunResults(
+    return results.RunResults(
         name=c.name, seed=c.seed, rounds=rounds,
         evaluation=tuple(m.evaluation for m in measured)
         if before.evaluation else None,
@@ -159,5 +159,3 @@ class Measurements:
             )
         ),
     )
-    self._files.publish('results', run.to_json())
-    return run

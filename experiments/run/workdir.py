@@ -5,6 +5,8 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
+import sys
 import time
 from typing import Any, TypeVar
 
@@ -14,6 +16,7 @@ from ddt_jax import storage
 from experiments.run import lifecycle
 
 T = TypeVar('T')
+COMMAND = 'command.txt'  # the file with the command line that a run was called by
 
 # A resumed run may differ from the interrupted one in these: where and how fast
 # numbers are computed, and what is shown. Results change by rounding alone, which
@@ -106,7 +109,7 @@ def config_hash(c: Any) -> str:
 
 
 def keep_config(folder: Any, c: Any) -> None:
-  """Writes config.json; refuses a folder that holds a run of another config.
+  """Writes config.json and command.txt; refuses a run of another config.
 
   Raises:
     errors.InputError: naming the fields that differ.
@@ -123,6 +126,14 @@ def keep_config(folder: Any, c: Any) -> None:
           f' --workdir, or take these back to resume it:\n{listed}'
       )
   storage.publish(file, json.dumps(new, indent=2))
+  storage.publish(folder / COMMAND, _command() + '\n')
+
+
+def _command() -> str:
+  """The command line of this process, as a user would type it."""
+  spec = sys.modules['__main__'].__spec__  # None for a script, `python file.py`
+  program = ['-m', spec.name] if spec else sys.argv[:1]
+  return shlex.join(['python', *program, *sys.argv[1:]])
 
 
 def _fixed_fields(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:

@@ -129,7 +129,7 @@ def test_parquet_column_missing_or_broken_file(tmp_path):
 
 
 @pytest.mark.parametrize('row, reason', [
-    (b'{"problem": "x", }', 'broken JSON at column 1[78]: '),
+    (b'{"problem": "x", }', 'broken JSON at column 1[678]: '),
     (b'[' * 100_000, 'unreadable JSON: '),
     (b'{"problem": ' + b'9' * 5000 + b'}', 'unreadable JSON: '),
     (b'{"problem": "\xff"}', 'not UTF-8: byte 14 of the line is 0xff'),

@@ -31,6 +31,7 @@ from ddt_jax.training import checkpoint
 from ddt_jax.training import metrics
 from ddt_jax.training import optimizer
 from ddt_jax.training import train_step
+from experiments import export
 from tests.support import commands
 
 ROWS = [
@@ -124,6 +125,16 @@ def test_the_best_parameters_are_exported_where_asked_for(tmp_path):
       {'params': target})
   assert progress['best_step'] == best
   jax.tree.map(np.testing.assert_array_equal, exported, restored['params'])
+  # The export command writes the same folder out of the checkpoint.
+  export.run(run, tmp_path / 'out')
+  names = {f.name for f in (run / 'model').iterdir()}
+  assert names == {f.name for f in (tmp_path / 'out').iterdir()}
+  for name in names:
+    files = (folder / name for folder in (run / 'model', tmp_path / 'out'))
+    assert len({f.read_bytes() for f in files}) == 1, name
+  card = (run / 'model' / 'README.md').read_text()
+  assert f'python -m experiments.train --config configs/idft.py --workdir={run}' in card
+  assert f'after step {best}' in card and '## Reference solutions' in card
 
 
 def test_periods_of_0_and_no_samples_are_off(tmp_path):

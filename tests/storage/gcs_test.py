@@ -122,6 +122,24 @@ def test_a_large_file_goes_up_in_pieces(server, folder):
     assert f.read() == data[50 * 2**20:]
 
 
+@pytest.mark.parametrize('size', [1, 2**20])  # of a part; sent from 5 MB on
+def test_parts_go_up_as_one_object_or_not_at_all(server, folder, size):
+  def parts(count, fail):
+    for i in range(count):
+      yield bytes([i]) * size
+    if fail:
+      raise RuntimeError('no more')
+
+  name = key(folder / 'parts')
+  storage.publish(folder / 'parts', parts(12, fail=False))
+  assert server.objects[name].data == b''.join(parts(12, fail=False))
+  server.uploads.clear()
+  with pytest.raises(RuntimeError, match='no more'):
+    storage.publish(folder / 'parts', parts(12, fail=True))
+  assert server.objects[name].data == b''.join(parts(12, fail=False))
+  assert names(server, folder) == ['parts'] and not server.uploads
+
+
 def test_a_seal_tells_what_has_changed(server, folder):
   for i in range(12):  # several pages of a listing
     storage.publish(folder / 'deep' / f'{i:02d}.txt', f'{i}')

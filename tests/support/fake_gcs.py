@@ -149,6 +149,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       case 'DELETE', 'storage', 'v1', 'b', bucket, 'o', name:
         self.server.delete(f'{bucket}/{name}')
         return 204, {}, b''
+      case 'DELETE', 'upload', 'storage', 'v1', 'b', bucket, 'o':
+        del self.server.uploads[query['upload_id']]
+        return 499, {}, b''  # as Google does
       case 'POST', 'upload', 'storage', 'v1', 'b', bucket, 'o':
         return self._upload(bucket, query, body)
     self.server.refused.append(f'{self.command} {self.path}')

@@ -13,6 +13,33 @@ class Killed(BaseException):
   """The process ends here."""
 
 
+class Upload:
+  """A file that is being written: it becomes an object when it is closed."""
+
+  def __init__(self, store, path):
+    self._store, self._path, self._parts, self.closed = store, path, [], False
+
+  def write(self, data):
+    self._parts.append(bytes(data))
+    return len(data)
+
+  def discard(self):
+    self._parts = None
+
+  def close(self):
+    if not self.closed:
+      self.closed = True
+      self._store.pipe_file(self._path, b''.join(self._parts))
+
+  __del__ = close  # as of fsspec's files
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *error):
+    self.close()
+
+
 class FakeStore(memory.MemoryFileSystem):
   """An object store: single writes are atomic; no rename, no append."""
 
@@ -39,6 +66,8 @@ class FakeStore(memory.MemoryFileSystem):
   def _open(self, path, mode='rb', **kwargs):
     if 'a' in mode or '+' in mode:
       raise NotImplementedError('an object store cannot append')
+    if mode == 'wb' and 'data' not in kwargs:  # `pipe_file` brings its data
+      return Upload(self, path)
     return super()._open(path, mode, **kwargs)
 
   def mv(self, *args, **kwargs):

@@ -63,8 +63,6 @@ def test_a_tokenizer_in_an_old_form_is_written_in_the_new_one_too(base, tmp_path
 
 
 @pytest.mark.parametrize('theirs, ours, expected', [
-    (None, (), {}),  # transformers reads an empty file
-    (None, (2,), {'eos_token_id': 2, 'bos_token_id': 1}),
     ({'top_k': 20, 'eos_token_id': 2}, (2,), {'top_k': 20, 'eos_token_id': 2}),
     ({'top_k': 20, 'eos_token_id': [2, 5]}, (5, 2),
      {'top_k': 20, 'eos_token_id': [2, 5]}),
@@ -77,22 +75,26 @@ def test_a_tokenizer_in_an_old_form_is_written_in_the_new_one_too(base, tmp_path
 def test_the_generation_config_is_kept_and_lists_all_stop_tokens(
     base, tmp_path, theirs, ours, expected
 ):
-  config = json.loads((base / 'config.json').read_text())
-  assert not {'bos_token_id', 'pad_token_id'} & {k for k in config if config[k]}
-  if theirs is not None:
-    (base / 'generation_config.json').write_text(json.dumps(theirs))
-  elif ours:
-    config, params = load(embedded.STUDENT)
-    hf = json.dumps(json.loads(config.hf) | {'bos_token_id': 1})
-    config = dataclasses.replace(config, hf=hf, eos_ids=ours)
-    weights.save(tmp_path / 'out', config, params, source=base)
-  if theirs is not None or not ours:
-    save(base, tmp_path / 'out', eos_ids=ours)
-  assert generation(tmp_path / 'out') == expected
+  (base / 'generation_config.json').write_text(json.dumps(theirs))
+  out = save(base, tmp_path / 'out', eos_ids=ours)
+  assert generation(out) == expected
   if theirs == expected:  # nothing to add: its very bytes
-    assert (tmp_path / 'out' / 'generation_config.json').read_bytes() == (
+    assert (out / 'generation_config.json').read_bytes() == (
         base / 'generation_config.json').read_bytes()
-  transformers.GenerationConfig.from_pretrained(tmp_path / 'out')
+
+
+@pytest.mark.parametrize('ours, expected', [
+    ((2,), {'pad_token_id': 0, 'eos_token_id': 2}),
+    ((2, 7), {'pad_token_id': 0, 'eos_token_id': [2, 7]}),
+    ((), {'pad_token_id': 0}),
+])
+def test_without_a_generation_config_one_is_made_of_the_config(
+    base, tmp_path, ours, expected
+):
+  out = save(base, tmp_path / 'out', eos_ids=ours)
+  assert generation(out) == expected
+  theirs = transformers.GenerationConfig.from_pretrained(out)
+  assert theirs.eos_token_id == expected.get('eos_token_id')
 
 
 def test_the_source_gives_the_dtype(base, tmp_path):
