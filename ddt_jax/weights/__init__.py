@@ -13,7 +13,6 @@ from ddt_jax.weights.saving import save
 from ddt_jax.weights.saving import source_dtype
 
 __all__ = [
-__all__ = [
     'abstract', 'check_folder', 'gguf', 'hf_names', 'load', 'load_adapter', 'save',
     'save_adapter', 'smollm2', 'source_dtype', 'untied',
 ]
