@@ -127,12 +127,21 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
   params, chosen = run_state.params_to_export(params)
   measurements.measure_model(c.rounds, params)
   found = measurements.results(progress, params)
+  write_model(folder, s, params, found, chosen)
+  files.publish('results', found.to_json())  # last: it marks a finished run
+  return found
+
+
+def write_model(
+    folder: epath.Path, s: inputs.Inputs, params: Any, found: results.RunResults,
+    chosen: str,
+) -> None:
+  """Writes the Hugging Face folder `model` of a finished run."""
+  training = found.training
   exporting.write(
       folder / 'model', folder, params, config=s.config, tokenizer=s.tokenizer,
       end=s.end, source=s.source, found=found, chosen=chosen,
-      step=progress.best_step if chosen == 'best' else progress.step)
-  files.publish('results', found.to_json())  # last: it marks a finished run
-  return found
+      step=training.best_step if chosen == 'best' else training.steps)
 
 
 def is_due(done: int, total: int, every: int) -> bool:
