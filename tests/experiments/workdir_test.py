@@ -54,11 +54,11 @@ def test_keys_that_came_or_went_are_named(tmp_path):
   folder = storage.path(tmp_path)
   c = config()
   del c.loss.beta
-  c.loss.alpha = 2.0
+  c.loss.delta = 2.0
   workdir.keep_config(folder, c)
   with pytest.raises(errors.InputError) as error:
     workdir.keep_config(folder, config())
-  assert 'config.loss.alpha: 2.0 -> None' in str(error.value)
+  assert 'config.loss.delta: 2.0 -> None' in str(error.value)
   assert 'config.loss.beta: None -> 1.0' in str(error.value)
 
 
