@@ -81,6 +81,6 @@ def machine():
       decoding=dict(
           slots=256,       # responses decoded together
           tensor=1,        # devices that share the heads; the rest are copies
-          cache_dtype='',  # of keys and values; '': as model.dtype
+          cache_dtype='',  # of keys and values: '' (model.dtype), bfloat16, int8
       ),
   )

@@ -243,7 +243,7 @@ def test_an_analysis_leaves_room_for_what_follows():
     ({'bounds': [0.3]}, 'hint.bounds'),
     ({'schedule': 'piecewise', 'bounds': [0.7, 0.3]}, 'hint.bounds'),
     ({'order': 'both'}, "order 'both'"),
-    ({'cache_dtype': 'int8'}, 'decoding.cache_dtype int8'),
+    ({'cache_dtype': 'uint8'}, 'decoding.cache_dtype uint8'),
     ({'max_new_tokens': -1}, 'request 0: .*limit below 0'),
     ({'max_tokens': [5]}, 'max_tokens.*rewrite'),
     ({'requests': [([1], [2]), ([], [2])]}, 'request 1: an empty prompt'),

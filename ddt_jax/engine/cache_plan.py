@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import multihost_utils
-import jax.numpy as jnp
 from jax.sharding import Mesh
 import numpy as np
 
@@ -89,10 +88,9 @@ def plan(
   # The last token of a prompt is not prefilled: the first decode step reads it.
   widths = tuple(bucket(max(map(len, s)) - 1) for s in streams)
   row_devices = mesh.shape['data'] * mesh.shape['fsdp']  # they share the slots
-  bytes_per_column = (  # 2: keys and values
-      2 * config.num_layers * config.num_kv_heads * config.head_dim
-      * jnp.dtype(dtype).itemsize
-  )
+  column = jax.eval_shape(lambda: model.init_cache(config, 1, 1, dtype))
+  bytes_per_column = sum(
+      x.size * x.dtype.itemsize for x in jax.tree.leaves((column.k, column.v)))
   # As in `loop_state.shardings`: heads that do not divide are replicated.
   if config.num_kv_heads % mesh.shape['tensor'] == 0:
     bytes_per_column //= mesh.shape['tensor']

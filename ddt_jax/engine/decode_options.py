@@ -31,8 +31,8 @@ class DecodeOptions:
       None: no check.
     official_window: see `stopping.repeats`.
     slots: most requests decoded together; None: 256.
-    cache_dtype: of keys and values, a float of 16 bits or more, or its name.
-      None or '' is the compute dtype.
+    cache_dtype: of keys and values: a float of 16 bits or more, or int8 (with a
+      scale for each head and token); or its name. None or '' is the compute dtype.
     mesh: slots are sharded over its `data` and `fsdp` axes, heads over `tensor`.
       The parameters are resharded to it, in the compute dtype. None: the one
       device that holds the parameters, in the dtype that they have.
@@ -81,7 +81,7 @@ class DecodeOptions:
     """Returns the dtype of keys and values for this model.
 
     Raises:
-      InputError: `cache_dtype` is no float of 16 bits or more.
+      InputError: `cache_dtype` is neither a float of 16 bits or more nor int8.
     """
     given = self.cache_dtype
     if given is None or isinstance(given, str) and not given:
@@ -90,13 +90,14 @@ class DecodeOptions:
       dtype = jnp.dtype(given)
     except TypeError:
       dtype = None
-    # Keys and values are stored without scales, so 8 bits would clip them.
+    # Floats are stored without scales, so 8 bits would clip them.
     if dtype is None or not (
-        jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize >= 2
+        dtype == jnp.int8
+        or jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize >= 2
     ):
       raise errors.InputError(
           f'decoding.cache_dtype {dtype or given}: choose a float of 16 bits or'
-          ' more, such as bfloat16')
+          ' more, such as bfloat16, or int8')
     return dtype
 
   def check(self, config: model.ModelConfig) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ddt_jax import sharding
 from ddt_jax.model import attention
+from ddt_jax.model import kv_cache
 from ddt_jax.model import layers
 from ddt_jax.model.attention import PADDING
 from ddt_jax.model.config import REMAT
@@ -42,8 +43,8 @@ class Cache:
     index: scalar, the next column to write.
   """
 
-  k: tuple[jax.Array, ...]
-  v: tuple[jax.Array, ...]
+  k: tuple[kv_cache.Stored, ...]
+  v: tuple[kv_cache.Stored, ...]
   positions: jax.Array
   index: jax.Array
 
@@ -57,12 +58,12 @@ def init_cache(
     config: the model.
     batch: B, rows.
     size: S, columns.
-    dtype: of keys and values; default the compute dtype.
+    dtype: of keys and values, a float or int8; default the compute dtype.
   """
   rows, dim = (batch, config.num_kv_heads), config.head_dim
   k, v = (
-      (jnp.zeros(shape, dtype or config.dtype),) * config.num_layers
-      for shape in ((*rows, dim, size), (*rows, size, dim))
+      (kv_cache.empty(shape, channels, dtype or config.dtype),) * config.num_layers
+      for shape, channels in (((*rows, dim, size), 2), ((*rows, size, dim), 3))
   )
   positions = jnp.full((batch, size), PADDING, jnp.int32)
   return Cache(k, v, positions, jnp.zeros((), jnp.int32))

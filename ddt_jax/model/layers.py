@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddt_jax.model import attention
+from ddt_jax.model import kv_cache
 from ddt_jax.model.config import ModelConfig
 
 # Keys and values of one layer and one cache, [b, K, H, S] and [b, K, S, H].
-KeysValues = tuple[jax.Array, jax.Array]
+KeysValues = tuple[kv_cache.Stored, kv_cache.Stored]
 
 _prefill_rows = functools.partial(
     attention.attend_rows, whole=attention.PREFILLED
@@ -219,14 +220,11 @@ def attend_cached(
   for (q, k, v, positions), keys, column, (old_k, old_v) in zip(
       rows, where.keys, where.columns, caches, strict=True
   ):
-    # A slice update at one column for all rows: XLA does it in place.
-    k = jax.lax.dynamic_update_slice_in_dim(
-        old_k, k.astype(old_k.dtype), column, 3)
-    v = jax.lax.dynamic_update_slice_in_dim(
-        old_v, v.astype(old_v.dtype), column, 2)
+    k = kv_cache.append(old_k, k, column, tokens=3)
+    v = kv_cache.append(old_v, v, column, tokens=2)
     updated.append((k, v))
     # The cache may be stored in fewer bits than the products take.
-    k, v = k.astype(q.dtype), v.astype(q.dtype)
+    k, v = kv_cache.read(k, q.dtype), kv_cache.read(v, q.dtype)
     if q.shape[1] == k.shape[3]:
       # The new tokens fill the cache (a prefill), so nothing else is in it and
       # rows attend to themselves: the form in blocks applies.

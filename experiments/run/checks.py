@@ -26,7 +26,7 @@ CHOICES = {
     'model.dtype': tuple(DTYPES),
     'data.bad_rows': ('error', 'skip'),
     'data.overlong': lengths.OVERLONG,
-    'decoding.cache_dtype': ('', *DTYPES),
+    'decoding.cache_dtype': ('', *DTYPES, 'int8'),
     'train.mask_mode': batches.MASK_MODES,
     'train.across_rounds': ('restart', 'continue'),
     'checkpoint.export': ('last', 'best'),

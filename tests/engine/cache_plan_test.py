@@ -40,16 +40,20 @@ def test_a_bucket_holds_its_length_and_little_more(length):
   assert cache_plan.bucket(bucket) == bucket
 
 
-def test_the_bytes_are_those_of_the_arrays():
-  plan = planned(make_requests(50, (40, 7)), slots=8)
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'int8'])
+def test_the_bytes_are_those_of_the_arrays(dtype):
+  plan = planned(make_requests(50, (40, 7)), slots=8, dtype=dtype)
   assert plan.slots == 8 and plan.widths == (48, 16) and plan.ring == 64
   made = jax.eval_shape(lambda: loop_state.empty(
-      CONFIG, plan.widths, slots=plan.slots, queue=plan.queue, ring=plan.ring
+      CONFIG, plan.widths, slots=plan.slots, queue=plan.queue, ring=plan.ring,
+      dtype=dtype,
   ))
   held = [x for x in jax.tree.leaves(made) if x.ndim == 4]
   assert plan.bytes == sum(x.size * x.dtype.itemsize for x in held)
-  half = planned(make_requests(50, (40, 7)), slots=8, dtype='bfloat16')
-  assert 2 * half.bytes == plan.bytes
+  whole = planned(make_requests(50, (40, 7)), slots=8)
+  # A scale in float32 for each head and token, of 16 channels here.
+  share = {'float32': 1, 'bfloat16': 1 / 2, 'int8': (16 + 4) / 64}[dtype]
+  assert plan.bytes == share * whole.bytes
   assert '8 slots' in str(plan) and '48 + 16' in str(plan)
 
 

@@ -183,6 +183,14 @@ def test_a_cache_of_bfloat16_rounds():
   assert tokens(generate(greedy=True, cache_dtype='')) == exact.tolist()
 
 
+@pytest.mark.parametrize('slots', [1, 4])
+def test_a_cache_of_int8_rounds(slots):
+  exact = np.array(tokens(generate(greedy=True)))
+  rounded = np.array(tokens(generate(greedy=True, cache_dtype='int8', slots=slots)))
+  assert rounded.shape == exact.shape and (rounded != exact).any()
+  assert (rounded[:, 0] == exact[:, 0]).mean() > 0.8
+
+
 def test_in_bfloat16_a_call_repeats_itself():
   # With any mates: only the number of rows changes rounding.
   config, params = weights.load(MODELS / 'qwen2-tiny', dtype='bfloat16')
@@ -232,7 +240,7 @@ def test_frequencies_of_a_token_are_those_of_the_softmax():
     ({'prompts': [[1]], 'request_ids': [2**31]}, 'id 2147483648'),
     ({'slots': 0}, 'slots 0'),
     ({'repetition': (4, 3, 0)}, 'repetition.*positive'),
-    ({'cache_dtype': 'int8'}, 'cache_dtype int8'),
+    ({'cache_dtype': 'uint8'}, 'cache_dtype uint8'),
     ({'cache_dtype': jnp.float8_e4m3fn}, 'cache_dtype float8'),
     ({'cache_dtype': 'bf16'}, 'decoding.cache_dtype bf16'),
     ({'eos_ids': (5, 503)}, r'EOS ids \[503\]'),
