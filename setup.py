@@ -18,6 +18,12 @@ setuptools.setup(
         'ddt_jax.report': ['pages/*', 'pages/cells/*'],
     },
     python_requires='>=3.11',
+    classifiers=[
+        'License :: OSI Approved :: Apache Software License',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+    ],
     install_requires=[
         'absl-py>=2.1',
         'array-record>=0.7',

@@ -58,6 +58,11 @@ RANGES = {  # least, most
 }
 
 
+def cache_dtype(name: str) -> str | None:
+  """The value of decoding.cache_dtype for `engine.generate`; None: model.dtype."""
+  return DTYPES.get(name, name) or None
+
+
 def check_options(c, mesh: jax.sharding.Mesh) -> None:
   """Tries each option, on one token where it computes something.
 

@@ -294,7 +294,7 @@ def decoding_options(
       # Both: a base model's own stop token is often not the one that ends a chat
       # turn.
       eos_ids=(*config.eos_ids, end.id), slots=slots,
-      cache_dtype=checks.DTYPES.get(cache_dtype, cache_dtype) or None,
+      cache_dtype=checks.cache_dtype(cache_dtype),
       mesh=sharding.decoding_mesh(mesh, tensor))
 
 

@@ -23,6 +23,7 @@ from ddt_jax.scoring import forward
 from ddt_jax.training import optimizer
 from ddt_jax.training import train_step
 from ddt_jax.vocab_head import tiles
+from experiments.run import checks
 from experiments.tpu import hlo
 
 _STEPS = 1000  # length of schedule and curriculum; the compiled code is the same
@@ -177,6 +178,7 @@ def decode(c, mesh, config: model.ModelConfig, context: int) -> Iterator[Part]:
   made = jax.eval_shape(lambda: loop_state.empty(
       config, (context - ring,) * (2 if c.hint.enabled else 1), slots=slots,
       queue=max(1, min(4 * slots, -(-256 * slots // ring))), ring=ring,
+      dtype=checks.cache_dtype(c.decoding.cache_dtype),
   ))
   state, queue = _placed(made, loop_state.shardings(made, mesh))
 
