@@ -152,6 +152,8 @@ def _made(wanted: Sequence[tuple[str, int, int]]) -> Iterator[dict[str, Any]]:
       if 'error' in item:
         raise errors.InputError(f'data.name={NAME}:...: {item["error"]}')
       yield item
+    if process.wait():
+      raise RuntimeError(f'{" ".join(process.args)} ended with {process.returncode}')
   finally:
     process.kill()
     process.stdout.close()

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from ddt_jax import errors
 from ddt_jax.verify import judge
-from ddt_jax.verify import plain
 from ddt_jax.verify import worker
 from ddt_jax.verify.answer import BOX
 from ddt_jax.verify.answer import extract
@@ -160,7 +159,7 @@ def _verify_quickly(
   if kind == 'math':
     decision = judge.judge(got, want)
   else:
-    decision = (plain.same_choice if kind == 'choice' else plain.same_text)(got, want)
+    decision = (judge.same_choice if kind == 'choice' else judge.same_text)(got, want)
   return decision and Verdict(decision[0], got, decision[1])
 
 

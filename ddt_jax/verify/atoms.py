@@ -3,30 +3,33 @@ r"""Atoms of the grammar: numbers, letters, brackets, functions, fractions, root
 from fractions import Fraction
 import re
 
-from ddt_jax.verify import cursor
 from ddt_jax.verify import tree
-from ddt_jax.verify import units
+from ddt_jax.verify import words
 from ddt_jax.verify.tokens import Abstain
 from ddt_jax.verify.tokens import Token
 
+# Both limits bound the work by the text alone.
 MAX_TERMS = 100  # of a finite sum
-# Both limits bound the work by the text alone, so verdicts do not depend on the
-# machine.
-MAX_SIZE = 2_000  # numbers and letters in all of its terms
+MAX_SIZE = 4_000  # numbers, letters and operators in all of its terms
 
-FUNCTIONS = frozenset(
-    'sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp'.split())
 _TRIGONOMETRIC = ('sin', 'cos', 'tan', 'cot', 'sec', 'csc')
+FUNCTIONS = frozenset((*_TRIGONOMETRIC, *(
+    'arcsin arccos arctan sinh cosh tanh ln log exp'.split())))
 GREEK = frozenset(
     'alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho '
     'sigma tau upsilon phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi '
     'Psi Omega ell'.split())
-_CONSTANTS = {r'\pi': 'pi', r'\infty': 'oo', r'\emptyset': tree.Group(r'\{', r'\}', ())}
+_EMPTY = tree.Group(r'\{', r'\}', ())
+_CONSTANTS = {r'\pi': 'pi', r'\infty': 'oo', r'\emptyset': _EMPTY}
 _WORDS = {'pi': 'pi', 'infinity': 'oo', 'inf': 'oo'}
 # ( and [ may close each other: half-open intervals (0, 1] and [0, 1).
 _CLOSE = {'(': ')]', '[': ')]', r'\{': (r'\}',), r'\langle': (r'\rangle',)}
+_FENCES = {'|': ('abs', '|'), r'\lfloor': ('floor', r'\rfloor'),
+           r'\lceil': ('ceil', r'\rceil')}
 # Runs of letters that are products. Longer ones are words.
 _PRODUCT = re.compile(r'[a-z]{1,2}|[A-Z]|[x-z]+|abc|abcd|pqr|[A-Z][a-z]|[a-z][A-Z]')
+# \frac12 or \frac{1}{2}, by the kinds of its tokens.
+_NUMERIC_FRACTION = re.compile(r'\\frac( number| \{ number \}){2}')
 
 
 def is_factor(token: Token) -> bool:
@@ -38,12 +41,68 @@ def is_factor(token: Token) -> bool:
   return bool(_PRODUCT.fullmatch(word)) and word != 'no' and not token.upright
 
 
-class Parser(cursor.Cursor):
-  """The rule `atom` of the grammar; `items`, `sum`, `term`, `power` are above it."""
+class Parser:
+  """A position in the tokens, and the rule `atom` of the grammar.
+
+  The rules `items`, `sum`, `term`, `power` and `exponent` are those of `grammar`.
+  """
+
+  def __init__(self, found: list[Token]):
+    self.tokens, self.at = found, 0
+    self.angle = False  # within the argument of a sine, where degrees are numbers
+    self.absolute = False  # within |...|, where | closes
+
+  @property
+  def next(self) -> Token:
+    return self.tokens[self.at]
+
+  @property
+  def kind(self) -> str:
+    return self.tokens[self.at].kind
+
+  @property
+  def word(self) -> str:
+    """The next token's letters, '' if it is no word."""
+    token = self.tokens[self.at]
+    return token.value if token.kind == 'word' else ''
+
+  def kinds(self, count: int) -> list[str]:
+    return [t.kind for t in self.tokens[self.at:self.at + count]]
+
+  def advance(self) -> Token:
+    token = self.tokens[self.at]
+    # Stays at the end token, so that looking ahead never runs off the list.
+    self.at += token.kind != 'end'
+    return token
+
+  def accept(self, *kinds: str) -> bool:
+    return self.kind in kinds and bool(self.advance())
+
+  def expect(self, *kinds: str) -> Token:
+    if self.kind not in kinds:
+      raise self.unclear()
+    return self.advance()
+
+  def unclear(self) -> Abstain:
+    token = self.next
+    where = repr(token.text) if token.kind != 'end' else 'the end'
+    before = ''.join(t.text for t in self.tokens[max(0, self.at - 3):self.at])
+    return Abstain(f'not understood: {where} after {before!r}')
+
+  def op(self, head: str, *args) -> tree.Expr:
+    """A node of the tree."""
+    # Sums of lists, sets or words have no meaning here.
+    if not all(map(tree.is_expr, args)):
+      raise Abstain(f'{head!r} beside what is no number')
+    # -5 becomes a number at once: most answers then compare without algebra.
+    if head == '*' and args[0] == -1 and type(args[1]) is Fraction:
+      return -args[1]
+    if head in '+*' and isinstance(args[0], tree.Op) and args[0].head == head:
+      args = (*args[0].args, args[1])  # flat, however long
+    return tree.Op(head, args)
 
   def atom(self):
-    token = self.next
-    kind, name = token.kind, token.kind[1:]
+    kind, name = self.kind, self.kind[1:]
     if kind == 'number':
       return self.number()
     if kind == 'word':
@@ -52,140 +111,103 @@ class Parser(cursor.Cursor):
       return self.brackets()
     if kind == '{':
       return self.braces()
-    if kind == '|' and not self.absolute:
-      return self.fenced('abs', '|')
-    if kind == r'\lfloor':
-      return self.fenced('floor', r'\rfloor')
-    if kind == r'\lceil':
-      return self.fenced('ceil', r'\rceil')
+    if kind in _FENCES and not (kind == '|' and self.absolute):
+      return self.fenced(*_FENCES[kind])
     if kind == r'\begin':
       return self.matrix()
-    # From here on commands such as \frac only.
-    if kind[0] != '\\' or kind == '\\':
-      raise self.unclear()
+    if kind == r'\mathbb':
+      return self.number_set()
+    if kind in (r'\sqrt', r'\surd'):
+      return self.root()
+    if kind in (r'\sum', r'\prod'):
+      return self.finite_sum()
+    if kind in (r'\frac', r'\binom'):
+      self.advance()
+      top = self.argument()
+      return self.op('/' if kind == r'\frac' else 'binom', top, self.argument())
     self.advance()
     if kind in _CONSTANTS:
       return _CONSTANTS[kind]
-    if kind in (r'\frac', r'\binom'):
-      head = '/' if kind == r'\frac' else 'binom'
-      top = self.argument(2)
-      return self.op(head, top, self.argument(1))
-    if kind in (r'\sqrt', r'\surd'):
-      return self.root(whole_number=kind == r'\surd')
-    if name in FUNCTIONS:
+    if kind == r'\angle':  # \angle ABC is the name of an angle
+      return self.expect('word').value
+    if kind[0] == '\\' and name in FUNCTIONS:
       return self.function(name)
-    if name in GREEK:
+    if kind[0] == '\\' and name in GREEK:
       return self.subscripted(name)
-    if kind in (r'\sum', r'\prod'):
-      return self.finite_sum('+' if kind == r'\sum' else '*')
-    if kind == r'\mathbb':
-      return self.number_set()
-    # \angle ABC is the name of an angle.
-    if kind == r'\angle' and self.word:
-      return self.advance().value
-    # Back to the command, so that the message names it.
-    self.at -= 1
+    self.at -= kind != 'end'  # so that the message names it
     raise self.unclear()
 
-  def argument(self, digits: int):
-    r"""The argument that TeX would take: a group or one token; of \frac12 the 1."""
+  def argument(self):
+    r"""The argument that TeX would take: a group or one token."""
     token = self.next
-    if token.kind == '{':
-      return self.braces()
-    if token.kind != 'number':
-      if token.kind == 'word' and len(token.value) > 1:
-        raise self.unclear()
+    if token.kind not in ('number', 'word'):
       return self.atom()
-    if not token.text.isdigit() or len(token.text) > digits:
+    if len(token.text) > 1:
       raise self.unclear()  # \sqrt12 may be 2 or the root of 12
-    # As TeX does: \frac12 is 1/2, \frac{1}23 is 1/2 times 3.
-    self.split([token._replace(value=Fraction(int(c)), text=c) for c in token.text])
-    return self.advance().value
+    return self.advance().value if token.kind == 'number' else self.atom()
 
   def number(self):
     token = self.advance()
     value = token.value
     if self.accept('_'):
-      base = self.argument(2) if self.kind == '{' else self.advance().value
+      base = self.braces() if self.kind == '{' else self.advance().value
       if not isinstance(base, Fraction) or not token.text.isalnum():
         raise Abstain('a subscript of a number')
       return tree.Based(token.text, int(base))
     if not token.text.isdigit():
       return value
     if self.word == 'C' and not self.next.space and not self.next.upright and (
-        self.tokens[self.at + 1].kind == 'number'):  # 8C3
+        self.kinds(2)[1] == 'number'):  # 8C3
       self.advance()
-      return tree.Op('binom', (value, self.expect('number').value))
-    return self.mixed(value)
-
-  def mixed(self, whole: Fraction):
-    r"""2\frac12, 2 1/2: a whole number and a proper fraction of whole numbers."""
-    kinds = [t.kind for t in self.tokens[self.at:self.at + 3]]
-    if self.numeric_fraction():
+      return self.op('binom', value, self.advance().value)
+    # Mixed numbers, 2\frac12 and 2 1/2: the fraction is a proper one.
+    if _NUMERIC_FRACTION.match(' '.join(self.kinds(7))):
       self.advance()
-      top = self.argument(2)
-      bottom = self.argument(1)
-    elif kinds == ['number', '/', 'number'] and self.next.space:
+      top, bottom = self.argument(), self.argument()
+    elif self.kinds(3) == ['number', '/', 'number'] and self.next.space:
       top, _, bottom = self.advance().value, self.advance(), self.advance().value
     else:
-      return whole  # perhaps a factor before a fraction
+      return value
     if (not 0 < top < bottom or {top.denominator, bottom.denominator} != {1}
         or self.kind == '^'):
       raise Abstain('a mixed number or a product')
-    return whole + top / bottom
-
-  def numeric_fraction(self) -> bool:
-    r"""Whether \frac12 or \frac{1}{2} follows."""
-    at = self.at + 1
-    if self.kind != r'\frac' or self.tokens[at].kind == 'number' and (
-        len(self.tokens[at].text) == 2):
-      return self.kind == r'\frac'
-    for _ in range(2):
-      if [t.kind for t in self.tokens[at:at + 3]] == ['{', 'number', '}']:
-        at += 2
-      elif self.tokens[at].kind != 'number':
-        return False
-      at += 1
-    return True
+    return value + top / bottom
 
   def letters(self):
     """A run of letters: a constant, a function, a product, a point, a name."""
+    token = self.advance()
     # The order matters: "sin" and "pi" would also pass for products of letters.
-    word = self.next.value
+    word = token.value
     if word in FUNCTIONS:
-      self.advance()
       return self.function(word)
-    if word == 'sqrt' and self.tokens[self.at + 1].kind == '(':
-      self.advance()
+    if word == 'sqrt' and self.kind == '(':
       return self.op('sqrt', self.brackets())
     if word in _WORDS:
-      self.advance()
       return _WORDS[word]
-    if word.isupper() and len(word) < 4 and not self.next.upright:
-      self.advance()
+    if word.isupper() and len(word) < 4 and not token.upright:
       return self.subscripted(word)  # a segment AB is one name
-    if not is_factor(self.next):
+    if not is_factor(token):
+      self.at -= 1
       raise self.unclear()
     # 3cm+2: "cm" is a unit, or c times m.
-    if len(word) > 1 and units.lookup(word):
+    if len(word) > 1 and words.lookup(word):
       raise Abstain('a unit within an expression, or a product of letters')
-    self.split([self.next._replace(value=c, text=c) for c in word])
-    return self.subscripted(self.advance().value)
+    # Each letter is an atom of its own: the others come next.
+    self.tokens[self.at - 1:self.at] = [
+        token._replace(value=c, text=c, space=token.space and not i)
+        for i, c in enumerate(word)]
+    return self.subscripted(word[0])
 
   def subscripted(self, name: str):
     if self.accept('_'):
-      index = self.advance()
-      if index.kind == '{':
-        index = self.expect('number', 'word')
+      braced = self.accept('{')
+      name = f'{name}_{self.expect("number", "word").text}'
+      if braced:
         self.expect('}')
-      if index.kind not in ('number', 'word'):
-        raise self.unclear()
-      name = f'{name}_{index.text}'
     if self.kind == "'":
       raise Abstain('a prime')
-    if self.kind != '(' or self.next.space or len(name.partition('_')[0]) > 1:
-      return name
-    if not self.is_called(name):
+    if self.kind != '(' or self.next.space or len(name.partition('_')[0]) > 1 or (
+        not self.is_called(name)):
       return name
     inner = self.brackets()
     return self.op('call', name, *(
@@ -193,18 +215,15 @@ class Parser(cursor.Cursor):
 
   def is_called(self, name: str) -> bool:
     """Whether brackets after a letter are those of f(x), y(x) = ..., P(3, 4)."""
-    kinds = [t.kind for t in self.tokens[self.at:]]
     # P is the probability, or a point's name as in P(3, 4).
-    if name in 'fghFGHP' or kinds[1:4] == ['word', ')', '=']:
+    if name in 'fghFGHP' or self.kinds(4)[1:] == ['word', ')', '=']:
       return True
-    if not name.isupper():
-      return False  # y(x + 1) is a product
     # A(2, 5) is a point: a comma at the outermost level, which a product A(x + 1)
     # has not.
     depth = 0
-    for kind in kinds:
-      depth += (kind in _CLOSE) - (kind in (')', ']', r'\}', r'\rangle'))
-      if depth == 0 or depth == 1 and kind == ',':
+    for token in self.tokens[self.at:] if name.isupper() else ():
+      depth += (token.kind in _CLOSE) - (token.kind in (')', ']', r'\}', r'\rangle'))
+      if depth == 0 or depth == 1 and token.kind == ',':
         return depth == 1
     return False
 
@@ -212,8 +231,8 @@ class Parser(cursor.Cursor):
     opened = self.advance().kind
     if opened == r'\{':
       if self.accept(r'\}'):
-        return _CONSTANTS[r'\emptyset']
-      if self.word and self.tokens[self.at + 1].kind in (':', '|', r'\mid'):
+        return _EMPTY
+      if self.word and self.kinds(2)[1] in (':', '|', r'\mid'):
         self.at += 2  # {x : x > 2}
     # Brackets start a new context: in |(|x|)| the inner | opens again, and only
     # round brackets still belong to the sine.
@@ -229,7 +248,7 @@ class Parser(cursor.Cursor):
       if inner.joint:
         raise Abstain(f'"{inner.joint}" in brackets')
       return inner._replace(opened=opened, closed=closed)
-    if (opened, closed) not in (('(', ')'), ('[', ']'), (r'\{', r'\}')):
+    if opened + closed not in ('()', '[]', r'\{\}'):
       raise self.unclear()
     return inner
 
@@ -253,56 +272,46 @@ class Parser(cursor.Cursor):
     self.expect(closed)
     return node
 
-  def root(self, whole_number: bool):
-    index = None
+  def root(self):
+    r"""\sqrt2, \sqrt[3]{8}, √12, √(x + 1)."""
+    plain, index = self.advance().kind == r'\surd', None
     if self.accept('['):
       index = self.sum()
       self.expect(']')
-    if whole_number:  # √12, √(x + 1)
-      argument = self.atom()
-    elif self.kind == '(':
+    if self.kind == '(' and not plain:
       raise Abstain(r'\sqrt( can be read in two ways')
-    else:
-      argument = self.argument(1)
+    argument = self.atom() if plain else self.argument()
     return self.op('sqrt', argument) if index is None else (
         self.op('root', argument, index))
 
   def function(self, name: str):
     r"""\sin^2 x, \log_2 8, \ln(x): of ambiguous arguments none is understood."""
-    base = power = None
-    if self.accept('_'):
-      base = self.braces() if self.kind == '{' else self.atom()
-    if self.accept('^'):
-      power = self.exponent()
+    base = (self.atom(),) if self.accept('_') else ()
+    power = self.exponent() if self.accept('^') else None
     angle, self.angle = self.angle, name in _TRIGONOMETRIC
     bracketed = self.kind in ('(', '{', '[')
     node = self.atom() if bracketed else self.power()
     # sin(x)^2 can be sin(x^2) or (sin x)^2, \ln 5! likewise.
-    if bracketed and self.kind in ('^', '!') or self.kind == r'\degree':
-      raise Abstain('the argument of a function can be read in two ways')
-    while not bracketed and self.factor_follows() and not self.is_function():
+    ambiguous = self.kind == r'\degree' or bracketed and self.kind in ('^', '!')
+    while not bracketed and self.factor_follows() and not (
+        self.kind[1:] in FUNCTIONS or self.word in FUNCTIONS):
       node = self.op('*', node, self.power())
-    if not bracketed and self.kind == '/':
-      raise Abstain('the argument of a function can be read in two ways')
     self.angle = angle
-    if name == 'log':
-      node = self.op('log', node, *(() if base is None else (base,)))
-    elif base is not None:
+    if ambiguous or not bracketed and self.kind == '/':
+      raise Abstain('the argument of a function can be read in two ways')
+    if base and name != 'log':
       raise self.unclear()
     # \sin^{-1} x is the inverse function, not 1 / sin x.
-    elif power == -1 and name in _TRIGONOMETRIC[:3]:
+    if power == -1 and name in _TRIGONOMETRIC[:3]:
       return self.op(f'arc{name}', node)
-    else:
-      node = self.op(name, node)
     if isinstance(power, Fraction) and power < 0:
       raise Abstain('a negative power of a function')
+    node = self.op(name, node, *base)
     return node if power is None else self.op('^', node, power)
 
-  def is_function(self) -> bool:
-    return self.kind[1:] in FUNCTIONS or self.word in FUNCTIONS
-
-  def finite_sum(self, head: str):
+  def finite_sum(self):
     r"""\sum_{k=1}^{3} k^2 and products, term by term."""
+    head = '+' if self.advance().kind == r'\sum' else '*'
     self.expect('_')
     self.expect('{')
     name = self.expect('word').value
@@ -312,30 +321,29 @@ class Parser(cursor.Cursor):
     self.expect('^')
     last, body = self.exponent(), self.term()
     # \sum k + 1: is the 1 summed, too?
-    if self.kind in cursor.SIGNS:
+    if self.kind in '+-±∓':
       raise Abstain('where a sum ends can be read in two ways')
     if not (isinstance(first, Fraction) and isinstance(last, Fraction)
             and 0 <= last - first < MAX_TERMS
             and first.denominator == last.denominator == 1):
       raise Abstain('a sum without two near whole numbers as its ends')
-    # Written out, so that small sums need no sympy.
-    values = [tree.substitute(body, name, first + k)
-              for k in range(int(last - first) + 1)]
-    if tree.size(body) * len(values) > MAX_SIZE:
+    count = int(last - first) + 1
+    if len(list(tree.walk(body))) * count > MAX_SIZE:
       raise Abstain(f'a sum of more than {MAX_SIZE} parts')
-    return tree.Op(head, tuple(values))
+    # Written out, so that small sums need no sympy.
+    return tree.Op(head, tuple(
+        tree.substitute(body, name, first + k) for k in range(count)))
 
   def number_set(self):
-    letter = self.braces() if self.kind == '{' else self.atom()
-    found = dict(zip('RZNQC', 'ℝℤℕℚℂ', strict=True)).get(letter)
-    if found is None or self.kind in ('^', '_'):
+    r"""\mathbb{R}"""
+    self.advance()
+    letter = self.atom()
+    if letter not in ('R', 'Z', 'N', 'Q', 'C') or self.kind in ('^', '_'):
       raise self.unclear()
-    return found
+    return {'R': tree.REALS, 'Z': 'ℤ', 'N': 'ℕ', 'Q': 'ℚ', 'C': 'ℂ'}[letter]
 
   def matrix(self):
     environment = self.advance().value
-    if environment not in ('pmatrix', 'bmatrix', 'matrix', 'array'):
-      raise Abstain('an environment that is no matrix')
     rows = [[self.sum()]]
     # A trailing \\ before \end begins no row.
     while self.kind in ('&', '\\\\'):
@@ -343,7 +351,8 @@ class Parser(cursor.Cursor):
         rows[-1].append(self.sum())
       elif self.kind != r'\end':
         rows.append([self.sum()])
-    if self.expect(r'\end').value != environment or len({len(row) for row in rows}) > 1 or not all(
-        tree.is_expr(x) for row in rows for x in row):
-      raise Abstain('a matrix with uneven rows')
+    if self.expect(r'\end').value != environment or environment not in (
+        'pmatrix', 'bmatrix', 'matrix', 'array') or len({*map(len, rows)}) > 1 or (
+            not all(tree.is_expr(x) for row in rows for x in row)):
+      raise Abstain('no matrix, or one with uneven rows')
     return tree.Matrix(tuple(map(tuple, rows)))

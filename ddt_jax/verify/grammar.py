@@ -12,18 +12,16 @@ r"""The grammar of answers. An answer that it does not consume whole is refused.
   atom     = number | mixed number | letters | function argument | brackets
              | fraction | root | binomial | finite sum | matrix | |sum|
 
-A method parses the rule of its name: down to `quantity` here, down to `power` in
-`terms`, the rest in `atoms`.
+A method parses the rule of its name: those of `atom` in `atoms`, the others here.
 """
 from fractions import Fraction
 import re
 
 from ddt_jax.verify import atoms
-from ddt_jax.verify import relations
-from ddt_jax.verify import terms
+from ddt_jax.verify import forms
 from ddt_jax.verify import tokens
 from ddt_jax.verify import tree
-from ddt_jax.verify import units
+from ddt_jax.verify import words
 from ddt_jax.verify.tokens import Abstain
 
 # Most answers are such numbers; 400 digits as `tokens.MAX_DIGITS`.
@@ -31,34 +29,20 @@ _PLAIN = re.compile(r'-?\d{1,400}(?:\.\d{1,400})?')
 
 MAX_ITEMS = 16  # of a list: comparisons grow with the square
 
+_SIGNS = ('+', '-', '±', '∓')
 _RELATIONS = ('=', '<', '>', '<=', '>=', '!=', r'\in')
 _SETS = (r'\cup', r'\cap', r'\setminus')
-_CHOICES = 'ABCDEFGHIJ'
+_FACTORS = frozenset(
+    [r'\frac', r'\binom', r'\sqrt', r'\surd', '(', '{', r'\lfloor', r'\lceil', r'\sum',
+     r'\prod', r'\pi', r'\infty', *(f'\\{x}' for x in atoms.FUNCTIONS | atoms.GREEK)])
+_JOINTS = ('and', 'or')
 # \text{The final answer is } 5
 _LEAD = re.compile(r'(?:so |thus |therefore |hence )?(?:the )?(?:final |correct )?'
                    r'(?:answer|result|value)(?: is)? ?')
-_UNITS, _TENS = (
-    text.split() for text in (
-        'zero one two three four five six seven eight nine ten eleven twelve '
-        'thirteen fourteen fifteen sixteen seventeen eighteen nineteen',
-        'twenty thirty forty fifty sixty seventy eighty ninety'))
-# zero to ninety-nine, written with a space in place of the hyphen.
-_NUMERALS = {word: n for n, word in enumerate(_UNITS)} | {
-    tens + rest: 20 + 10 * i + n for i, tens in enumerate(_TENS)
-    for n, rest in enumerate([''] + [f' {x}' for x in _UNITS[1:10]])}
-# Spellings of one statement.
-_PHRASES = {'dne': 'does not exist', 'no real root': 'no real solution'}
 _ALL_REAL = re.compile(r'(?:all|any|every)(?: the)? reals?(?: numbers?)?'
                        r'|(?:the )?real numbers')
-_ORDINALS = ('half third fourth fifth sixth seventh eighth ninth tenth').split()
-_PARTS = {name: Fraction(1, 2 + i) for i, name in enumerate(_ORDINALS)} | {
-    'halve': Fraction(1, 2), 'quarter': Fraction(1, 4),
-    'hundredth': Fraction(1, 100), 'thousandth': Fraction(1, 1000)}
-_COMPOUND = {'degrees celsius': 'celsius', 'degrees fahrenheit': 'fahrenheit',
-             'degree celsius': 'celsius', 'degree fahrenheit': 'fahrenheit',
-             'per cent': 'percent', 'per mille': 'permille'}
-# square meters, sq. ft, cubic cm
-_POWERS = {'square': 2, 'sq': 2, 'cubic': 3, 'cu': 3}
+# Spellings of one statement.
+_PHRASES = {'dne': 'does not exist', 'no real root': 'no real solution'}
 
 
 def parse(text: str):
@@ -72,14 +56,16 @@ def parse(text: str):
   found = tokens.tokenize(text)
   while len(found) > 1 and found[-2].kind in ('.', ',', ';', 'currency'):
     del found[-2]  # punctuation after the answer, and half a pair of $
-  return _Parser(found).answer()
+  node = Parser(found).answer()
+  tree.check_size(node)
+  return node
 
 
-class _Parser(terms.Parser):
-  """Lists, relations, sets, quantities and words."""
+class Parser(atoms.Parser):
+  """Lists, relations, sets, quantities and words; sums, terms and powers."""
 
   def answer(self):
-    if self.next.upright and _LEAD.fullmatch(self.words().casefold()):
+    if self.next.upright and _LEAD.fullmatch(self.prose().casefold()):
       self.accept(':')  # \text{The answer is } 5
     else:
       self.at = 0
@@ -94,51 +80,41 @@ class _Parser(terms.Parser):
   def choice(self):
     r"""B), (B) 12, B. 12, \text{B) } 12, Option B; None if it is none."""
     start = self.at
-    called = self.word in ('Option', 'option', 'Choice', 'choice')
-    if called:
-      self.advance()
+    called = self.word in ('Option', 'option', 'Choice', 'choice') and self.advance()
     opened = self.accept('(')
     letter = self.next
-    if letter.kind == 'word' and letter.value in _CHOICES and len(letter.value) == 1:
+    if re.fullmatch('[A-J]', self.word):
       self.advance()
       closed = self.accept(')')
-      stopped = not opened and not closed and (self.accept('.') or self.accept(':'))
+      stopped = not opened and not closed and self.accept('.', ':')
       # A bare B may be a variable: only "Option" or a bracket makes it a choice.
       if self.kind == 'end' and (called or closed):
         return letter.value
       # A letter and its value. (B) 12 needs the space: (B)(C) is a product.
-      if ((opened and closed and (self.next.space or letter.upright)) or stopped
-          or closed and letter.upright) and (
-              self.kind in ('number', 'word', '(', 'currency', '{')
-              and self.word not in ('and', 'or')
-              or self.kind[0] == '\\' and self.kind[1:].isalpha()):
+      apart = letter.upright or opened and self.next.space
+      if (stopped or closed and apart) and self.word not in _JOINTS and (
+          self.kind in ('number', 'word', '(', 'currency', '{')
+          or self.kind[0] == '\\' and self.kind[1:].isalpha()):
         return tree.Choice(letter.value, self.items())
     self.at = start
     return None
 
   def items(self):
     found, separators, joint = [self.item()], set(), ''
-    while True:
-      separator = self.kind in (',', ';') and self.kind
-      if separator:
-        separators.add(separator)
-        self.advance()
-      if self.word in ('and', 'or'):
-        joint = self.word
-        self.advance()
-      elif not separator:
-        break
+    while self.kind in (',', ';') or self.word in _JOINTS:
+      if self.kind in (',', ';'):
+        separators.add(self.advance().kind)
+      if self.word in _JOINTS:
+        joint = self.advance().value
       found.append(self.item())
     # 1,234; 5 may be grouped digits or three items.
     if len(separators) == 2:
       raise Abstain('two kinds of separators')
     if len(found) > MAX_ITEMS:
       raise Abstain(f'more than {MAX_ITEMS} items in a list')
-    if len({isinstance(x, tree.Words) for x in found}) == 2:
-      raise Abstain('words beside mathematics')
     # 3 and 5 cm: do the first also have a unit?
-    if len({getattr(x, 'unit', None) for x in found}) > 1:
-      raise Abstain('several numbers that do not have the same unit')
+    if len({(isinstance(x, tree.Words), getattr(x, 'unit', None)) for x in found}) > 1:
+      raise Abstain('items with and without words, or with different units')
     return found[0] if len(found) == 1 else tree.Group('', '', tuple(found), joint)
 
   def item(self):
@@ -148,33 +124,30 @@ class _Parser(terms.Parser):
       ops.append(r'\in' if self.word else self.kind)
       self.advance()
       sides.append(self.set())
-    return relations.relation(ops, sides) if ops else sides[0]
+    return forms.relation(ops, sides) if ops else sides[0]
 
-  def words(self) -> str:
+  def prose(self) -> str:
     """The words that come next, as one text, up to "and" or "or"."""
-    found = []
-    while self.kind in ('word', '-', "'") and self.word not in ('and', 'or') and (
-        self.kind == 'word' or found and self.tokens[self.at + 1].kind == 'word'):
-      if self.next.space and found:
-        found.append(' ')
-      found.append(self.next.text)
-      self.advance()
-    return ''.join(found)
+    found = ''
+    while self.word not in _JOINTS and (self.kind == 'word' or found and (
+        self.kind in ('-', "'") and self.kinds(2)[1] == 'word')):
+      found += ' ' * bool(found and self.next.space) + self.advance().text
+    return found
 
   def phrase(self):
     """Words that are no mathematics, up to the next separator; None if not."""
-    start, text = self.at, self.words()
+    start, text = self.at, self.prose()
     ended = self.word or self.kind in ('end', ',', ';', ')', r'\}', '}', '=')
     # xy = 2 begins with letters that are a product, so it is no phrase.
     if ended and not all(
         atoms.is_factor(t) for t in self.tokens[start:self.at] if t.kind == 'word'):
       plain = text.casefold().replace('-', ' ')
-      if plain in _NUMERALS:
-        return Fraction(_NUMERALS[plain])
+      if plain in words.NUMERALS:
+        return Fraction(words.NUMERALS[plain])
       if _ALL_REAL.fullmatch(plain):
-        return 'ℝ'
-      # "no solutions" is "no solution". One or two letters
-      # keep their case: they may be names.
+        return tree.REALS
+      # "no solutions" is "no solution". One or two letters keep their case: they may
+      # be names.
       plain = re.sub(r'\b(solution|root|number|value)s\b', r'\1', text.casefold())
       return tree.Words(_PHRASES.get(plain, plain if len(text) > 2 else text))
     self.at = start
@@ -183,9 +156,7 @@ class _Parser(terms.Parser):
   def set(self):
     node = self.ratio()
     while self.kind in _SETS:
-      op = self.kind
-      self.advance()
-      node = tree.SetOp(op, node, self.ratio())
+      node = tree.SetOp(self.advance().kind, node, self.ratio())
     return node
 
   def ratio(self):
@@ -196,10 +167,9 @@ class _Parser(terms.Parser):
       return items[0]
     if not all(map(tree.is_expr, items)):
       raise Abstain('a ratio of what are no numbers')
-    written = [t.text for t in self.tokens[start:self.at]]
     # 12:30; with spaces or more digits it is a ratio.
-    clock = len(written) == 3 and re.fullmatch(r'\d?\d:[0-5]\d', ''.join(written))
-    return tree.Ratio(tuple(items), bool(clock))
+    written = ''.join(t.text for t in self.tokens[start:self.at])
+    return tree.Ratio(tuple(items), bool(re.fullmatch(r'\d?\d:[0-5]\d', written)))
 
   def quantity(self):
     start = self.at
@@ -209,9 +179,9 @@ class _Parser(terms.Parser):
       self.at = start
     value = self.sum()
     if currency and negative:
-      value = self.op('*', Fraction(-1), value)
+      value = self.signed('-', value)
     # 3 quarters, 5 hundredths
-    part = _PARTS.get(self.word.removesuffix('s'))
+    part = words.PARTS.get(self.word.removesuffix('s'))
     if part and isinstance(value, Fraction):
       self.advance()
       return value * part
@@ -221,21 +191,18 @@ class _Parser(terms.Parser):
     if currency and unit and unit != currency:
       raise Abstain('two units')
     unit = currency or unit
-    if unit:
-      if not tree.is_expr(value):
-        raise Abstain('a unit beside what is no number')
-      return tree.Quantity(value, unit, tight)
-    return value
+    if unit and not tree.is_expr(value):
+      raise Abstain('a unit beside what is no number')
+    return tree.Quantity(value, unit, tight) if unit else value
 
-  def currency(self) -> units.Unit:
+  def currency(self) -> words.Unit:
     if self.kind == 'currency' or self.word in ('Rs', 'USD', 'EUR'):
-      name = self.next.value
-      self.advance()
+      name = words.lookup(self.advance().value)
       self.accept('.')
-      return ((_canonical(units.lookup(name)), 1),)
+      return ((name, 1),)
     return ()
 
-  def unit(self) -> units.Unit:
+  def unit(self) -> words.Unit:
     """A unit that ends what it belongs to, or ()."""
     start, found, sign = self.at, {}, 1
     while factor := self.unit_factor(first=not found):
@@ -247,54 +214,45 @@ class _Parser(terms.Parser):
       if self.kind == '/' or self.word == 'per':
         sign = -1
         self.advance()
-      elif self.kind == '*':
-        self.advance()
+      else:
+        self.accept('*')
     # Only at the end of what it measures: in "5 m n" the m is a factor.
-    if found and sign == 1 and (
-        self.kind in ('end', ',', ';', ')', ']', r'\}', '}', ':', *_RELATIONS)
-        or self.word in ('and', 'or')):
+    if found and sign == 1 and (self.word in _JOINTS or self.kind in (
+        'end', ',', ';', ')', ']', r'\}', '}', ':', *_RELATIONS)):
       return tuple(sorted(found.items()))
     self.at = start
     return ()
 
   def unit_factor(self, first: bool) -> tuple[str, int] | None:
-    before = self.tokens[self.at - 1]
-    token, power = self.next, 1
-    if self.kind in ('%', r'\degree') and first:
-      self.advance()
-      temperature = {'C': 'celsius', 'F': 'fahrenheit'}.get(self.word)
-      if token.kind == '%':
-        return 'percent', 1
-      if temperature:
-        self.advance()
-      return temperature or 'degree', 1
-    if token.kind == 'currency':
-      name = token.value
-    elif token.kind == 'word':
-      pair = f'{token.value} {self.tokens[self.at + 1].value}'.lower()
-      if pair in _COMPOUND:
-        self.at += 2
-        return _COMPOUND[pair], 1
-      if token.value.lower() in _POWERS and self.tokens[self.at + 1].kind in (
-          'word', '.'):
-        power = _POWERS[token.value.lower()]
-        self.advance()
-        self.accept('.')
-      name = self.word
-      # Short symbols count only after a number, or two letters after a closing
-      # brace or pi.
-      if first and power == 1 and len(name) < 3 and not token.upright and not (
-          before.kind == 'number' or len(name) == 2 and before.kind in ('}', ')', r'\pi')):
-        return None  # x m is a product
-    else:
+    before, token = self.tokens[self.at - 1], self.next
+    if first and self.accept('%'):
+      return 'percent', 1
+    if first and self.accept(r'\degree'):
+      scale = {'C': 'celsius', 'F': 'fahrenheit'}.get(self.word)
+      return scale if scale and self.advance() else 'degree', 1
+    if token.kind not in ('currency', 'word'):
       return None
-    name = units.lookup(name)
+    pair = f'{token.value} {self.tokens[self.at + 1].value}'.lower()
+    if pair in words.COMPOUNDS:
+      self.at += 2
+      return words.COMPOUNDS[pair], 1
+    # square meters, sq. ft; but 5 squares are things
+    ahead = self.kinds(2)[1] in ('word', '.')
+    power = words.POWERS.get(token.value.lower(), 1) if ahead else 1
+    if power > 1:
+      self.advance()
+      self.accept('.')
+    # Short symbols count only after a number, those of two letters also after a
+    # closing brace or pi: x m is a product.
+    elif first and 0 < len(self.word) < 3 and not token.upright and (
+        before.kind not in ('number', '}', ')', r'\pi')[:1 if len(self.word) == 1 else 4]):
+      return None
+    name = words.lookup(self.next.value) if self.kind in ('currency', 'word') else None
     if name is None:
       return None
     self.advance()
-    # sq. ft.
-    if self.kind == '.' and self.tokens[self.at + 1].kind == 'word':
-      self.advance()
+    if self.kind == '.' and self.kinds(2)[1] == 'word':
+      self.advance()  # sq. ft. of
     if self.accept('^'):
       exponent = self.exponent()
       # Areas, volumes and rates; m^x is no unit.
@@ -302,12 +260,78 @@ class _Parser(terms.Parser):
         return None
       power *= int(exponent)
     elif self.word in ('squared', 'cubed'):
-      power *= 2 if self.word == 'squared' else 3
-      self.advance()
-    return _canonical(name), power
+      power *= words.POWERS[self.advance().value]
+    return name, power
 
+  def signed(self, sign: str, node):
+    if sign == '+' and tree.is_expr(node):
+      return node
+    return self.op('*', Fraction(-1), node) if sign == '-' else self.op(sign, node)
 
-def _canonical(name: str) -> str:
-  """Signs of money are the words for them."""
-  return {'$': 'dollar', 'USD': 'dollar', '€': 'euro', 'EUR': 'euro', '₹': 'rupee',
-          'Rs': 'rupee', 'GBP': '£'}.get(name, name)
+  def sum(self):
+    sign = self.kind in _SIGNS and self.advance().kind
+    node = self.term()
+    if sign:
+      node = self.signed(sign, node)
+    while self.kind in _SIGNS:
+      sign, right = self.advance().kind, self.term()
+      # ℝ - {0} is a difference of sets.
+      if sign == '-' and (node == tree.REALS or isinstance(node, tree.Group)):
+        node = tree.SetOp(r'\setminus', node, right)
+      else:
+        node = self.op('+', node, self.signed(sign, right))
+    return node
+
+  def term(self):
+    node, divided = self.power(), False
+    while True:
+      if self.accept('*'):
+        node, divided = self.op('*', node, self.power()), False
+      elif self.accept('/'):
+        node, divided = self.op('/', node, self.power()), True
+      elif not self.factor_follows():
+        return node
+      elif divided:  # (1/2) x or 1/(2x)
+        raise Abstain('1/2x can be read in two ways')
+      else:
+        # 2{3} and 5{\frac12}: a product, a mixed number, or digits set apart.
+        braced, factor = self.kind == '{', self.power()
+        if braced and (isinstance(factor, Fraction) or isinstance(node, Fraction)
+                       and tree.contains(factor, '/') and not tree.symbols(factor)):
+          raise Abstain('numbers side by side')
+        node = self.op('*', node, factor)
+
+  def factor_follows(self) -> bool:
+    """Whether a factor follows without a sign between; a unit is none."""
+    if self.kind != 'word':
+      return self.kind in _FACTORS or self.kind == '|' and not self.absolute
+    start = self.at
+    # Parses and goes back: a unit belongs to the whole quantity, not to this factor.
+    unit, self.at = self.unit(), start
+    return not unit and self.word not in _JOINTS and atoms.is_factor(self.next)
+
+  def power(self):
+    node = self.atom()
+    if self.accept('!'):
+      node = self.op('!', node)
+      # n!! is not (n!)!.
+      if self.kind == '!':
+        raise Abstain('a double factorial')
+    # sin 30° needs radians. Elsewhere degrees are a unit and stay one.
+    if self.angle and self.accept(r'\degree'):
+      node = self.op('*', node, tree.Op('/', ('pi', Fraction(180))))
+    if self.accept('^'):
+      node = self.op('^', node, self.exponent())
+      # TeX refuses 2^3^4 as well; 2^3! can be read in two ways.
+      if self.kind in ('^', '!'):
+        raise Abstain('an exponent that is not in braces')
+    return node
+
+  def exponent(self):
+    sign = '-' if self.accept('-') else '+'
+    if self.accept('{'):
+      node = self.sum()
+      self.expect('}')
+    else:
+      node = self.atom()
+    return self.signed(sign, node)

@@ -21,8 +21,7 @@ class Abstain(Exception):
 class Token(NamedTuple):
   r"""One token.
 
-  kind: 'number', 'word', 'currency', 'end'; of all others the token itself,
-    such as '+', '<=' or r'\frac'.
+  kind: 'number', 'word', 'currency', 'end'; or the token itself, '+' or r'\frac'.
   value: of a number its exact value, of a word its letters.
   text: as written.
   space: whether a space stands before it.
@@ -36,9 +35,8 @@ class Token(NamedTuple):
 
 
 # NFKC is not for mathematics: it turns 5² into 52.
-_SUPERSCRIPTS = dict(zip('⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ', '0123456789+-n', strict=True))
-# x₁ as x_{1}
-_SUBSCRIPTS = dict(zip('₀₁₂₃₄₅₆₇₈₉', '0123456789', strict=True))
+_SUPERSCRIPTS = str.maketrans('⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ', '0123456789+-n')
+_SUBSCRIPTS = str.maketrans('₀₁₂₃₄₅₆₇₈₉', '0123456789')
 _GREEK = ('alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu '
           'xi omicron pi rho varsigma sigma tau upsilon phi chi psi omega').split()
 _CHARACTERS = str.maketrans({
@@ -57,9 +55,6 @@ _CHARACTERS = str.maketrans({
     **{c: r'\frac{{{}}}{{{}}}'.format(*unicodedata.normalize('NFKC', c).split('⁄'))
        for c in '½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞'},
     **{chr(0xff01 + i): chr(0x21 + i) for i in range(94)}})  # full width
-_SCRIPTS = [
-    (re.compile(f'[{"".join(table)}]+'), prefix, str.maketrans(table))
-    for prefix, table in (('^', _SUPERSCRIPTS), ('_', _SUBSCRIPTS))]
 
 # The first alternative that matches wins, so the order matters: `repeat` before
 # `number`, both before the single characters. `skip` is layout without meaning:
@@ -84,19 +79,16 @@ _TOKEN = re.compile(r"""
   | (?P<word>[A-Za-z]+)
   | (?P<currency>[€£₹¥₩])
   | (?P<char>[-+*/^_=<>(){}\[\],;:|!&.%$'?])""", re.VERBOSE)
-_SAME = {
-    '==': '=', '**': '^', r'\ast': '*', r'\cdot': '*', r'\times': '*', r'\div': '/',
-    r'\ge': '>=', r'\geq': '>=', r'\geqslant': '>=', r'\le': '<=', r'\leq': '<=',
-    r'\leqslant': '<=', r'\lt': '<', r'\gt': '>', r'\ne': '!=', r'\neq': '!=',
-    '+/-': r'\pm', r'\dfrac': r'\frac', r'\tfrac': r'\frac', r'\cfrac': r'\frac',
-    r'\sfrac': r'\frac', r'\nicefrac': r'\frac', r'\dbinom': r'\binom',
-    r'\tbinom': r'\binom', r'\varnothing': r'\emptyset', r'\%': '%',
-    r'\lvert': '|', r'\rvert': '|', r'\vert': '|', r'\colon': ':',
-    r'\lbrace': r'\{', r'\rbrace': r'\}', r'\lparen': '(', r'\rparen': ')',
-    r'\lbrack': '[', r'\rbrack': ']', r'\backslash': r'\setminus',
-    r'\varphi': r'\phi', r'\varepsilon': r'\epsilon', '...': r'\ldots',
-    r'\dots': r'\ldots', r'\measuredangle': r'\angle',
-}
+_SAME = {alias: token for token, aliases in {
+    '=': '==', '^': '**', '*': r'\ast \cdot \times', '/': r'\div', '%': r'\%',
+    '>=': r'\ge \geq \geqslant', '<=': r'\le \leq \leqslant', '!=': r'\ne \neq',
+    '<': r'\lt', '>': r'\gt', '±': r'\pm +/-', '∓': r'\mp', ':': r'\colon',
+    '|': r'\lvert \rvert \vert', '(': r'\lparen', ')': r'\rparen', '[': r'\lbrack',
+    ']': r'\rbrack', r'\{': r'\lbrace', r'\}': r'\rbrace', r'\emptyset': r'\varnothing',
+    r'\frac': r'\dfrac \tfrac \cfrac \sfrac \nicefrac', r'\binom': r'\dbinom \tbinom',
+    r'\setminus': r'\backslash', r'\phi': r'\varphi', r'\epsilon': r'\varepsilon',
+    r'\ldots': r'... \dots', r'\angle': r'\measuredangle',
+}.items() for alias in aliases.split()}
 _LETTERS = ('mathit', 'mathbf', 'mathnormal', 'bm', 'boldsymbol')  # are no units
 # Groups of three digits: 1,234, 1{,}234, 1\,234. So 12,34 is a list.
 _GROUPED = re.compile(r'[1-9]\d{0,2}(,\d{3})+|[1-9]\d{0,2}(\{,\}\d{3})+'
@@ -113,11 +105,12 @@ def tokenize(text: str) -> list[Token]:
   Raises:
     Abstain: at a character that nothing here begins with, or if it is too large.
   """
-  # Most answers are ASCII and skip both tables.
+  # Most answers are ASCII and skip these tables.
   if not text.isascii():
-    for pattern, prefix, table in _SCRIPTS:
-      text = pattern.sub(
-          lambda m, p=prefix, t=table: f'{p}{{{m[0].translate(t)}}}', text)
+    # x₁ as x_{1}
+    for sign, table in ('^', _SUPERSCRIPTS), ('_', _SUBSCRIPTS):
+      text = re.sub(f'[{"".join(map(chr, table))}]+', lambda m, s=sign, t=table: (
+          f'{s}{{{m[0].translate(t)}}}'), text)
     text = text.translate(_CHARACTERS)
   if '$' in text or '\\' in text:
     text = _DELIMITED.sub(lambda m: m[1] or m[2] or '', text)
@@ -132,56 +125,51 @@ def tokenize(text: str) -> list[Token]:
       raise Abstain(f'{text[at]!r} is not understood')
     group, written, at = match.lastgroup, match[0], match.end()
     kind, value = _SAME.get(written, written), ''
-    if group == 'space':
-      space = True
-      continue
-    if group == 'skip':
+    if group in ('space', 'skip'):
+      space |= group == 'space'
       continue
     if group == 'wrap' or kind == '{':
-      # A wrapped argument stays one argument.
+      # The brace of \text{...} is no token, unless TeX takes one argument there: of
+      # x^\text{ab} the braces have to stay.
       shown = kind == '{' or bool(tokens) and tokens[-1].kind in _TAKES_ONE
       braces.append((shown, upright))
       if group == 'wrap':
         upright = written[1:].rstrip('{ \n') not in _LETTERS
       kind = '{'
-      if not shown:
-        continue
-    # The brace of \text{...} was not written as a token, so its end is not either.
     elif kind == '}' and braces:
       shown, upright = braces.pop()
-      if not shown:
-        continue
-    elif group == 'degree':
+    else:
+      shown = True
+    if group == 'degree':
       kind = r'\degree'
     elif group == 'repeat':
       kind, value = 'number', _repeating(written)
     elif group == 'number':
-      kind = 'number'
+      # As TeX does: \frac12 is 1/2.
+      written = written[0] if tokens and tokens[-1].kind in _TAKES_DIGIT else written
       # The number may be shorter than the match: of 1,2,3 it takes the 1.
-      written, value = _number(written, in_list=lists > 0)
+      kind, (written, value) = 'number', _number(written, in_list=lists > 0)
       at = match.start() + len(written)
       if '.' in written and re.match(r'\(\d+\)', text[at:]):
         raise Abstain('a product or a repeating decimal')
     elif group in ('word', 'currency'):
       kind, value = group, written
     elif group == 'env':
-      kind, value = written[:written.index('{')].strip(), re.search(
-          r'\{(\w+)', written)[1]
+      kind, value = re.match(r'(\\\w+)\s*\{(\w+)', written).groups()
     elif kind in ('$', r'\$'):
       kind, value = 'currency', '$'
     # The depth decides whether a comma groups digits, see `_number`.
-    lists += (kind in _OPEN_LISTS) - (kind in _CLOSE_LISTS)
-    tokens.append(Token(kind, value, written, space, upright))
-    space = False
+    lists += (kind in ('(', '[', r'\{')) - (kind in (')', ']', r'\}'))
+    if shown:
+      tokens.append(Token(kind, value, written, space, upright))
+      space = False
   if braces:
     raise Abstain('a brace that is not closed')
-  tokens.append(Token('end', '', '', space, False))
-  return tokens
+  return [*tokens, Token('end', '', '', space, False)]
 
 
-# After these TeX takes one argument: of x^\text{ab} the braces have to stay.
-_TAKES_ONE = ('^', '_', r'\frac', r'\sqrt', r'\binom')
-_OPEN_LISTS, _CLOSE_LISTS = ('(', '[', r'\{'), (')', ']', r'\}')
+_TAKES_DIGIT = (r'\frac', r'\binom')
+_TAKES_ONE = ('^', '_', r'\sqrt', *_TAKES_DIGIT)
 
 
 def _number(text: str, in_list: bool) -> tuple[str, Fraction]:
@@ -189,25 +177,22 @@ def _number(text: str, in_list: bool) -> tuple[str, Fraction]:
 
   In a list a comma separates: (1,234) has two items.
   """
-  digits, e, exponent = text.replace('E', 'e').partition('e')
   # Fraction('1e999999999') would fill the memory.
-  if exponent and abs(int(exponent)) > MAX_EXPONENT:
+  exponent = re.search(r'[eE](.*)', text)
+  if exponent and abs(int(exponent[1])) > MAX_EXPONENT:
     raise Abstain(f'an exponent beyond {MAX_EXPONENT}')
-  whole, dot, decimals = digits.partition('.')
+  whole = re.match(r'[^.eE]*', text)[0]
   separators = _SEPARATOR.findall(whole)
-  if separators:
-    if _GROUPED.fullmatch(whole) and not (in_list and ',' in separators):
-      whole = _SEPARATOR.sub('', whole)
-    # 12{,}5 is how TeX users write a decimal comma.
-    elif separators == ['{,}'] and not dot:
-      whole, dot, decimals = whole.replace('{,}', '.'), '', ''
-    else:
-      text = whole = _SEPARATOR.split(whole)[0]
-      dot = e = ''
-  if not (dot or e or '.' in whole):
-    return text, Fraction(int(whole))
-  decimals = f'.{decimals}' if dot else ''
-  return text, Fraction(f'{whole}{decimals}{e}{exponent if e else ""}')
+  if not separators:
+    # Fraction(int) is faster than Fraction(str).
+    return text, Fraction(int(text) if text.isdigit() else text)
+  if _GROUPED.fullmatch(whole) and not (in_list and ',' in separators):
+    return text, Fraction(_SEPARATOR.sub('', text))
+  # 12{,}5 is how TeX users write a decimal comma.
+  if separators == ['{,}'] and '.' not in text:
+    return text, Fraction(text.replace('{,}', '.'))
+  first = _SEPARATOR.split(whole)[0]
+  return first, Fraction(int(first))
 
 
 def _repeating(text: str) -> Fraction:

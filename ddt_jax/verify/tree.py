@@ -1,12 +1,19 @@
-"""The trees that answers are parsed into.
+"""The trees that answers are parsed into, and the exact values of rational ones.
 
 An expression is a Fraction, the name of a symbol ('x', 'x_1', 'alpha'; constants
 are 'pi', 'e', 'i', 'oo') or an `Op`. Everything else is one of the records below.
 """
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+import math
 from typing import NamedTuple
 
-from ddt_jax.verify import units
+from ddt_jax.verify.tokens import Abstain
+
+# The text alone decides what is too large, so verdicts do not depend on the machine.
+MAX_BITS = 1 << 17  # of any number that evaluating an expression can produce
+MAX_NESTED = 4  # functions within functions: sympy's time grows steeply with them
+MAX_EXPANDED = 32  # power of a sum
 
 
 class Op(NamedTuple):
@@ -16,12 +23,13 @@ class Op(NamedTuple):
 
 
 Expr = Fraction | str | Op
+MINUS_INFINITY = Op('*', (Fraction(-1), 'oo'))
 
 
 class Quantity(NamedTuple):
-  """tight: a bare letter directly after a number, 7m, which may be a variable."""
+  """unit: (name, power) of each factor. tight: 7m, where m may be a variable."""
   value: Expr
-  unit: units.Unit
+  unit: tuple[tuple[str, int], ...]
   tight: bool = False
 
 
@@ -40,6 +48,7 @@ class Named(NamedTuple):
 
 
 class Relation(NamedTuple):
+  """An equation or inequality that gives no value to a name."""
   op: str
   left: Expr
   right: Expr
@@ -53,7 +62,7 @@ class Computed(NamedTuple):
 class Ratio(NamedTuple):
   """clock: written like a time, 12:30."""
   items: tuple
-  clock: bool = False
+  clock: bool
 
 
 class SetOp(NamedTuple):
@@ -63,11 +72,16 @@ class SetOp(NamedTuple):
   right: tuple | Expr
 
 
+REALS = SetOp('ℝ', '', '')
+
+
 class Words(NamedTuple):
+  """Text that is no mathematics."""
   text: str
 
 
 class Choice(NamedTuple):
+  """A multiple-choice letter with its value."""
   letter: str
   value: tuple | Expr
 
@@ -79,6 +93,7 @@ class Based(NamedTuple):
 
 
 class Matrix(NamedTuple):
+  """Rows of equal length."""
   rows: tuple
 
 
@@ -86,15 +101,22 @@ def is_expr(node) -> bool:
   return type(node) in (Fraction, str, Op)  # isinstance of Fraction is slow
 
 
-def symbols(node) -> set[str]:
-  """The free symbols."""
-  if isinstance(node, str):
-    return set() if node in ('pi', 'e', 'i', 'oo') else {node}
+def walk(node: Expr) -> Iterator[Expr]:
+  """Yields an expression and all of its parts."""
+  yield node
   if isinstance(node, Op):
-    # Of f(x) the name f is a symbol, too.
-    own = {node.args[0]} if node.head == 'call' else set()
-    return own.union(*map(symbols, node.args))
-  return set()
+    for x in node.args:
+      yield from walk(x)
+
+
+def symbols(node: Expr) -> set[str]:
+  """The free symbols; of f(x) also the f."""
+  return {x for x in walk(node) if isinstance(x, str)} - {'pi', 'e', 'i', 'oo'}
+
+
+def contains(node, *heads: str) -> int:
+  """How many of these operators are in an expression."""
+  return sum(isinstance(x, Op) and x.head in heads for x in walk(node))
 
 
 def substitute(node: Expr, name: str, value: Expr) -> Expr:
@@ -103,11 +125,86 @@ def substitute(node: Expr, name: str, value: Expr) -> Expr:
   return value if node == name else node
 
 
-def size(node: Expr) -> int:
-  return sum(map(size, node.args)) if isinstance(node, Op) else 1
+def check_size(node) -> None:
+  """Abstains from an answer that would take long, or much memory, to evaluate."""
+  if isinstance(node, Op):
+    _bound(node)
+    if _nested(node) > MAX_NESTED:
+      raise Abstain(f'more than {MAX_NESTED} functions within functions')
+  elif isinstance(node, tuple):
+    for part in node:
+      check_size(part)
 
 
-def contains(node, *heads: str) -> bool:
-  """Whether an operator of these occurs in an expression."""
+def _nested(node: Expr) -> int:
   return isinstance(node, Op) and (
-      node.head in heads or any(contains(x, *heads) for x in node.args))
+      (node.head not in _EXACT or node.head == 'sqrt') + max(map(_nested, node.args)))
+
+
+def _bound(node: Expr) -> int:
+  """Bound on the bits of the numbers that evaluating an expression can produce."""
+  if isinstance(node, Fraction):
+    return max(abs(node.numerator), node.denominator).bit_length()
+  if isinstance(node, str):
+    return 1
+  bits = [_bound(x) for x in node.args]
+  needed = 1 + sum(bits)
+  last = rational(node.args[-1])  # of small parts: they were bounded before
+  if node.head == '^':
+    if last is None:
+      needed = bits[0] << min(bits[1], 64)  # |exponent| < 2^bits
+    elif abs(last) > MAX_EXPANDED and contains(node.args[0], '+'):
+      raise Abstain(f'a sum to a power beyond {MAX_EXPANDED}')
+    # 1^(10^100) is 1.
+    elif rational(node.args[0]) not in (-1, 1):
+      needed = bits[0] * max(1, int(abs(last)))
+  elif node.head in ('!', 'binom'):
+    needed = bits[0] * int(abs(last)) if last else bits[0] << min(bits[-1], 64)
+  if needed > MAX_BITS:
+    raise Abstain(f'a number of more than {MAX_BITS} bits')
+  return needed
+
+
+def rational(node: Expr) -> Fraction | None:
+  """The exact value of an expression; None if it is not known to be rational.
+
+  Raises:
+    Abstain: it is undefined.
+  """
+  if type(node) is not Op:
+    return node if type(node) is Fraction else None
+  args = [rational(x) for x in node.args]
+  if None in args or node.head not in _EXACT:
+    return None
+  try:
+    return _EXACT[node.head](*args)
+  except ZeroDivisionError:
+    raise Abstain('undefined value') from None
+
+
+def _natural(*args: Fraction) -> bool:
+  return all(x.denominator == 1 and x >= 0 for x in args)
+
+
+def _power(base: Fraction, exponent: Fraction) -> Fraction | None:
+  if not base and exponent <= 0:
+    raise Abstain('undefined value')
+  # Only -1 and 1 can have an exponent that is too large to compute.
+  n = exponent.numerator % 2 if abs(base) == 1 else exponent.numerator
+  return base**n if exponent.denominator == 1 else None
+
+
+def _square_root(x: Fraction) -> Fraction | None:
+  # Exact only for squares of fractions. sqrt(2) is left to sympy.
+  root = x >= 0 and Fraction(math.isqrt(x.numerator), math.isqrt(x.denominator))
+  return root if root is not False and root * root == x else None
+
+
+_EXACT: dict[str, Callable[..., Fraction | None]] = {
+    '+': lambda *x: sum(x, Fraction(0)), '*': lambda *x: math.prod(x, start=Fraction(1)),
+    '/': lambda a, b: a / b, '^': _power, 'sqrt': _square_root, 'abs': abs,
+    '!': lambda n: Fraction(math.factorial(int(n))) if _natural(n) else None,
+    'binom': lambda n, k: (
+        Fraction(math.comb(int(n), int(k))) if _natural(n, k, n - k) else None),
+    'floor': lambda x: Fraction(math.floor(x)), 'ceil': lambda x: Fraction(math.ceil(x)),
+}
