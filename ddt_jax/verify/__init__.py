@@ -2,8 +2,8 @@ r"""Does a response give the right final answer? True, False, or abstained.
 
 The final answer is the content of the last ``\boxed{...}``, or what follows another
 marker (`answer`). The grammar reads it, or it is abstained from (`tokens`, `grammar`,
-`terms`, `atoms`, `relations`: text -> `tree`). What was read is compared with the reference
-(`compare`): plain numbers and words here, exactly; expressions by sympy (`algebra`).
+`atoms`, `words`: text -> `tree`). What was read is compared with the reference
+(`judge`, `compare`): rational numbers exactly; expressions by sympy (`algebra`).
 
 Model output is hostile: `verify_all` gives what needs sympy to subprocesses
 (``python -m ddt_jax.verify``) and kills those that take too long (`worker`).
@@ -101,12 +101,11 @@ def verify_all(pairs: Sequence[tuple[str, str]], *,
     raise ValueError(f'workers must be at least 1, not {workers}.')
   for one in dict.fromkeys(kinds):
     check_kind(one)
+  rows = [(*pair, k, m) for pair, k, m in zip(pairs, kinds, markers, strict=True)]
   # Most pairs are decided in this process. Only the rest go to processes.
-  verdicts = [_verify_quickly(*pair, k, m)
-              for pair, k, m in zip(pairs, kinds, markers, strict=True)]
+  verdicts = [_verify_quickly(*row) for row in rows]
   hard = [i for i, verdict in enumerate(verdicts) if verdict is None]
-  jobs = [_job(*pairs[i], kinds[i], markers[i]) for i in hard]
-  judged = worker.judge_all(jobs, workers, timeout_s)
+  judged = worker.judge_all([_job(*rows[i]) for i in hard], workers, timeout_s)
   for i, (correct, reason) in zip(hard, judged, strict=True):
     verdicts[i] = Verdict(correct, extract(pairs[i][0], markers[i]), reason)
   return verdicts
@@ -118,17 +117,16 @@ def check_kind(kind: str) -> None:
   Raises:
     InputError: it is none of `KINDS` and names no function that can be imported.
   """
-  if kind in KINDS:
-    return
-  if ':' not in kind:
-    raise errors.InputError(
-        f'kind is {kind!r}; choose from {", ".join(KINDS)}, or name a function of '
-        'your own as package.module:function')
-  _own_verifier(kind)
+  if kind not in KINDS:
+    _own_verifier(kind)
 
 
 def _own_verifier(kind: str) -> Callable[[str, str], bool | None]:
-  module, _, name = kind.partition(':')
+  module, colon, name = kind.partition(':')
+  if not colon:
+    raise errors.InputError(
+        f'kind is {kind!r}; choose from {", ".join(KINDS)}, or name a function of '
+        'your own as package.module:function')
   try:
     function = getattr(importlib.import_module(module), name)
   except (ImportError, AttributeError, ValueError) as e:
@@ -148,48 +146,40 @@ def _verify_quickly(
     return Verdict(None, None, f'more than {MAX_RESPONSE} characters')
   if kind not in KINDS:
     return None
-  got = extract(response, marker)
+  _, got, want = _job(response, answer, kind, marker)
   # The response was asked for a marked answer, so its absence is wrong.
-  if got is None:
-    missing = 'boxed answer' if marker == BOX else repr(marker)
-    return Verdict(False, None, f'no {missing}')
   if not got:
-    return Verdict(False, got, 'empty box' if marker == BOX else 'empty answer')
-  want = _bare(answer, marker)
-  if kind == 'math':
-    decision = judge.judge(got, want)
-  else:
-    decision = (judge.same_choice if kind == 'choice' else judge.same_text)(got, want)
+    name = 'boxed answer' if marker == BOX else repr(marker)
+    empty = 'empty box' if marker == BOX else 'empty answer'
+    return Verdict(False, got, f'no {name}' if got is None else empty)
+  compare = {'math': judge.judge, 'text': judge.same_text, 'choice': judge.same_choice}
+  decision = compare[kind](got, want)
   return decision and Verdict(decision[0], got, decision[1])
 
 
-def _job(response: str, answer: str, kind: str, marker: str) -> tuple[str, str, str]:
+def _job(
+    response: str, answer: str, kind: str, marker: str
+) -> tuple[str, str | None, str]:
   """Input of a worker: (kind, answer in the response, reference); see `verify`."""
-  if kind in KINDS:
-    return kind, extract(response, marker), _bare(answer, marker)
-  return kind, response, answer
-
-
-def _bare(answer: str, marker: str) -> str:
-  """The reference, which may be bare, marked, or end as in GSM8K: `#### 72`."""
+  if kind not in KINDS:
+    return kind, response, answer
+  want = answer.strip()
+  # The reference may be bare, marked, or end as in GSM8K: `#### 72`.
   for sign in (marker, BOX, '####'):
     # Cheap test first. Of \boxed{ it is 'box', which \fbox holds, too.
     if sign[1:4] in answer and (marked := extract(answer, sign)):
-      return marked
-  return answer.strip()
+      want = marked
+      break
+  return kind, extract(response, marker), want
 
 
 def judge_in_worker(kind: str, got: str, want: str) -> tuple[bool | None, str]:
   """(correct, reason) by sympy, or by a verifier of the user's."""
-  if kind not in KINDS:
-    return _by_own(kind, got, want)
-  from ddt_jax.verify import algebra  # sympy: slow, and most answers need none
-  return judge.judge(got, want, algebra)
-
-
-def _by_own(kind: str, response: str, answer: str) -> tuple[bool | None, str]:
+  if kind in KINDS:
+    from ddt_jax.verify import algebra  # sympy: slow, and most answers need none
+    return judge.judge(got, want, algebra)
   try:
-    correct = _own_verifier(kind)(response, answer)
+    correct = _own_verifier(kind)(got, want)
   except Exception as e:  # the user's code on a model's text: one pair, not the run
     return None, f'{kind} failed: {type(e).__name__}: {e}'
   if correct is not None and not isinstance(correct, bool):

@@ -22,7 +22,8 @@ _HEADS: dict[str, Callable] = {
     '+': sympy.Add, '*': sympy.Mul, '/': lambda a, b: a / b, '^': sympy.Pow,
     '!': sympy.factorial, 'binom': sympy.binomial, 'sqrt': sympy.sqrt,
     'root': sympy.root, 'abs': sympy.Abs, 'floor': sympy.floor,
-    'ceil': sympy.ceiling, 'ln': sympy.log, 'log': sympy.log, 'exp': sympy.exp,
+    'ceil': sympy.ceiling, 'ln': sympy.log, 'log': sympy.log, 'log_': sympy.log,
+    'exp': sympy.exp,
     **{f'{arc}{name}': getattr(sympy, f'{arc and "a"}{name}')
        for arc in ('', 'arc') for name in ('sin', 'cos', 'tan')},
     **{name: getattr(sympy, name) for name in
@@ -32,7 +33,7 @@ _HEADS: dict[str, Callable] = {
 
 def same(a: tree.Expr, b: tree.Expr) -> bool:
   """Equality of two expressions, for every value of their letters."""
-  if not (_has_plain_log(a) or _has_plain_log(b)):
+  if not (tree.contains(a, 'log') or tree.contains(b, 'log')):
     return _equal(_expr(a), _expr(b))
   # The base of a plain log is e or 10, or any other: if it matters, who knows?
   verdicts = {_equal(_expr(a, base), _expr(b, base))
@@ -118,17 +119,12 @@ def _build(node: tree.Expr, base: sympy.Expr | None) -> sympy.Expr:
     # Plain symbols without assumptions: the answer does not say that x is real.
     return _SYMBOLS.get(node) or sympy.Symbol(node)
   args = [_build(x, base) for x in node.args]
-  if node.head == 'log' and len(args) == 1 and base is not None:
+  if node.head == 'log' and base is not None:
     args.append(base)
   # sympy takes the root of any index, also of n or -2.
   if node.head == 'root' and not args[1].is_positive:
     raise Abstain('a root of unknown index')
   return _HEADS[node.head](*args)
-
-
-def _has_plain_log(node: tree.Expr) -> bool:
-  return any(isinstance(x, tree.Op) and x.head == 'log' and len(x.args) == 1
-             for x in tree.walk(node))
 
 
 def _equal(a: sympy.Expr, b: sympy.Expr) -> bool:
@@ -170,7 +166,7 @@ def _agree(a: sympy.Expr, b: sympy.Expr) -> bool:
 
 
 def _length(expr: sympy.Expr) -> int:
-  """Bound on the bits of a value; `values.check_size` has bounded it before."""
+  """Bound on the bits of a value; `tree.check_size` has bounded it before."""
   if expr.is_Rational:
     return max(abs(expr.p), expr.q).bit_length()
   args = [_length(x) for x in expr.args]

@@ -15,7 +15,9 @@ _FIRST_BOX = re.compile(r'(?<!\\)\\+(?:boxed|fbox)')
 # Boxes that a template left open: \boxed{\ldots}, \boxed{?}, \boxed{___}.
 _BLANK = re.compile(r'(?:\\[ld]dots|\\cdots|[\s.…?_$])*')
 # \boxed{25}\%, \boxed{25}$\%$: the sign stands outside the box.
-_PERCENT = re.compile(r' ?\$? ?\\?%')
+_PERCENT = re.compile(r' ?\$? ?(\\?%)')
+# -\boxed{5} means -5, but in x-\boxed{5} the minus belongs to x.
+_MINUS = re.compile(r'(?<![\w)}\]-])-$')
 # Also U+2028, U+2029 and U+0085, which end a line but are no \n.
 _LINE = re.compile(r'[^\n\r\u2028\u2029\x85]+')
 _MARKUP = '*_` \t'
@@ -43,10 +45,8 @@ def extract_boxed(text: str) -> str | None:
   '' if all of them are empty, or hold nothing but dots.
   """
   first = _FIRST_BOX.search(text)
-  if first is None:
-    return None
   boxes, opened = [], []  # opened: (content's start, box or None) of each brace
-  for token in _BOX_TOKEN.finditer(text, first.start()):
+  for token in _BOX_TOKEN.finditer(text, first.start()) if first else ():
     if token['bare']:
       boxes.append((token, *token.span('bare'), token.end()))
     elif token['open'] or token[0] == '{':
@@ -59,22 +59,13 @@ def extract_boxed(text: str) -> str | None:
   # The last one that says something: a trailing empty box is no answer.
   for box, start, end, after in reversed(boxes):
     if not _BLANK.fullmatch(text, start, end):
-      return _whole(text, text[start:end], box, after)
+      content, slashes = text[start:end], len(box['slashes'])
+      while slashes % 2 == 0:  # escaped twice; an odd one ends in a line break and \
+        content, slashes = content.replace('\\\\', '\\'), slashes // 2
+      minus = _MINUS.search(text[max(0, box.start() - 2):box.start()])
+      percent = _PERCENT.match(text, after)
+      return '-' * bool(minus) + content.strip() + (percent[1] if percent else '')
   return '' if boxes else None
-
-
-def _whole(text: str, content: str, box: re.Match, end: int) -> str:
-  """The content, with a minus or percent sign that stands outside the box."""
-  slashes = len(box['slashes'])
-  while slashes % 2 == 0:  # escaped twice; an odd one ends in a line break and \
-    content, slashes = content.replace('\\\\', '\\'), slashes // 2
-  content = content.strip()
-  if percent := _PERCENT.match(text, end):
-    content += percent[0].strip(' $')
-  # -\boxed{5} means -5, but in x-\boxed{5} the minus belongs to x.
-  if re.search(r'(?<![\w)}\]-])-$', text[max(0, box.start() - 2):box.start()]):
-    content = f'-{content}'
-  return content
 
 
 def _after(text: str, marker: str) -> str | None:

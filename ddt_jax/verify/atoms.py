@@ -20,8 +20,8 @@ GREEK = frozenset(
     'sigma tau upsilon phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi '
     'Psi Omega ell'.split())
 _EMPTY = tree.Group(r'\{', r'\}', ())
-_CONSTANTS = {r'\pi': 'pi', r'\infty': 'oo', r'\emptyset': _EMPTY}
-_WORDS = {'pi': 'pi', 'infinity': 'oo', 'inf': 'oo'}
+_CONSTANTS = {r'\pi': 'pi', r'\infty': 'oo', r'\emptyset': _EMPTY, 'ℝ': tree.REALS,
+              **{c: c for c in 'ℤℕℚℂ'}}
 # ( and [ may close each other: half-open intervals (0, 1] and [0, 1).
 _CLOSE = {'(': ')]', '[': ')]', r'\{': (r'\}',), r'\langle': (r'\rangle',)}
 _FENCES = {'|': ('abs', '|'), r'\lfloor': ('floor', r'\rfloor'),
@@ -35,7 +35,7 @@ _NUMERIC_FRACTION = re.compile(r'\\frac( number| \{ number \}){2}')
 def is_factor(token: Token) -> bool:
   """Whether a run of letters is a product, a function or a constant: no word."""
   word = token.value
-  if word in _WORDS or word in FUNCTIONS or word == 'sqrt' or len(word) == 1:
+  if word in FUNCTIONS or word == 'sqrt' or len(word) == 1:
     return True
   # "no" looks like a product of two letters; in an answer it is a word.
   return bool(_PRODUCT.fullmatch(word)) and word != 'no' and not token.upright
@@ -115,8 +115,6 @@ class Parser:
       return self.fenced(*_FENCES[kind])
     if kind == r'\begin':
       return self.matrix()
-    if kind == r'\mathbb':
-      return self.number_set()
     if kind in (r'\sqrt', r'\surd'):
       return self.root()
     if kind in (r'\sum', r'\prod'):
@@ -176,14 +174,12 @@ class Parser:
   def letters(self):
     """A run of letters: a constant, a function, a product, a point, a name."""
     token = self.advance()
-    # The order matters: "sin" and "pi" would also pass for products of letters.
+    # Before products of letters, which "ln" could be, too.
     word = token.value
     if word in FUNCTIONS:
       return self.function(word)
     if word == 'sqrt' and self.kind == '(':
       return self.op('sqrt', self.brackets())
-    if word in _WORDS:
-      return _WORDS[word]
     if word.isupper() and len(word) < 4 and not token.upright:
       return self.subscripted(word)  # a segment AB is one name
     if not is_factor(token):
@@ -306,7 +302,7 @@ class Parser:
       return self.op(f'arc{name}', node)
     if isinstance(power, Fraction) and power < 0:
       raise Abstain('a negative power of a function')
-    node = self.op(name, node, *base)
+    node = self.op('log_' if base else name, node, *base)
     return node if power is None else self.op('^', node, power)
 
   def finite_sum(self):
@@ -333,14 +329,6 @@ class Parser:
     # Written out, so that small sums need no sympy.
     return tree.Op(head, tuple(
         tree.substitute(body, name, first + k) for k in range(count)))
-
-  def number_set(self):
-    r"""\mathbb{R}"""
-    self.advance()
-    letter = self.atom()
-    if letter not in ('R', 'Z', 'N', 'Q', 'C') or self.kind in ('^', '_'):
-      raise self.unclear()
-    return {'R': tree.REALS, 'Z': 'ℤ', 'N': 'ℕ', 'Q': 'ℚ', 'C': 'ℂ'}[letter]
 
   def matrix(self):
     environment = self.advance().value

@@ -47,7 +47,6 @@ _CHARACTERS = str.maketrans({
     '°': r'\degree ', '±': r'\pm ', '∓': r'\mp ', '√': r'\surd ',
     '∅': r'\emptyset ', '∠': r'\angle ', '¢': r'\text{ cents}', '…': r'\ldots ',
     '⟨': r'\langle ', '⟩': r'\rangle ', '∑': r'\sum ', '∏': r'\prod ',
-    **{c: rf'\mathbb{{{unicodedata.normalize("NFKC", c)}}}' for c in 'ℝℤℕℚℂ'},
     **{chr(0x3b1 + i): f'\\{name} ' for i, name in enumerate(_GREEK)},
     'ϕ': r'\phi ', 'ϵ': r'\epsilon ',
     **dict.fromkeys('\xa0\u2007\u2009\u202f', r'\,'),  # group digits, as \, does
@@ -73,6 +72,7 @@ _TOKEN = re.compile(r"""
   | (?P<repeat>\d*\.\d*(?:\(\d+\)|\\(?:overline|bar|dot)\s*(?:\{\d+\}|\d)))
   | (?P<number>(?:\d+(?:(?:,|\{,\}|\\[,;:!\ ])\d+)*(?:\.\d+)?|\.\d+)
       (?:[eE][-+]?\d+(?![A-Za-z\d.]))?)
+  | (?P<set>[ℝℤℕℚℂ]|\\mathbb(?:\s*\{\s*[RZNQC]\s*\}|\s+[RZNQC]))
   | (?P<env>\\(?:begin|end)\s*\{\w+\*?\}(?:\{[clr|\s]+\})?)
   | (?P<command>\\[A-Za-z]+|\\[{}%$|\\])
   | (?P<sign>\+/-|\.\.\.|<=|>=|!=|==|\*\*)
@@ -87,7 +87,9 @@ _SAME = {alias: token for token, aliases in {
     ']': r'\rbrack', r'\{': r'\lbrace', r'\}': r'\rbrace', r'\emptyset': r'\varnothing',
     r'\frac': r'\dfrac \tfrac \cfrac \sfrac \nicefrac', r'\binom': r'\dbinom \tbinom',
     r'\setminus': r'\backslash', r'\phi': r'\varphi', r'\epsilon': r'\varepsilon',
-    r'\ldots': r'... \dots', r'\angle': r'\measuredangle',
+    r'\ldots': r'... \dots', r'\angle': r'\measuredangle', r'\pi': 'pi',
+    r'\infty': 'inf infinity',
+    **{c: rf'\mathbb{{{x}}} \mathbb{x}' for c, x in zip('ℝℤℕℚℂ', 'RZNQC', strict=True)},
 }.items() for alias in aliases.split()}
 _LETTERS = ('mathit', 'mathbf', 'mathnormal', 'bm', 'boldsymbol')  # are no units
 # Groups of three digits: 1,234, 1{,}234, 1\,234. So 12,34 is a list.
@@ -124,7 +126,7 @@ def tokenize(text: str) -> list[Token]:
     if match is None:
       raise Abstain(f'{text[at]!r} is not understood')
     group, written, at = match.lastgroup, match[0], match.end()
-    kind, value = _SAME.get(written, written), ''
+    kind, value = _SAME.get(written.replace(' ', ''), written), ''
     if group in ('space', 'skip'):
       space |= group == 'space'
       continue
@@ -152,7 +154,7 @@ def tokenize(text: str) -> list[Token]:
       at = match.start() + len(written)
       if '.' in written and re.match(r'\(\d+\)', text[at:]):
         raise Abstain('a product or a repeating decimal')
-    elif group in ('word', 'currency'):
+    elif group in ('word', 'currency') and kind == written:
       kind, value = group, written
     elif group == 'env':
       kind, value = re.match(r'(\\\w+)\s*\{(\w+)', written).groups()

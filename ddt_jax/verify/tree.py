@@ -3,7 +3,8 @@
 An expression is a Fraction, the name of a symbol ('x', 'x_1', 'alpha'; constants
 are 'pi', 'e', 'i', 'oo') or an `Op`. Everything else is one of the records below.
 """
-from collections.abc import Callable, Iterator
+from collections import namedtuple
+from collections.abc import Iterator
 from fractions import Fraction
 import math
 from typing import NamedTuple
@@ -25,76 +26,29 @@ class Op(NamedTuple):
 Expr = Fraction | str | Op
 MINUS_INFINITY = Op('*', (Fraction(-1), 'oo'))
 
-
-class Quantity(NamedTuple):
-  """unit: (name, power) of each factor. tight: 7m, where m may be a variable."""
-  value: Expr
-  unit: tuple[tuple[str, int], ...]
-  tight: bool = False
-
-
-class Group(NamedTuple):
-  """Items in brackets; in '' if bare. joint: 'and', 'or', ''."""
-  opened: str
-  closed: str
-  items: tuple
-  joint: str = ''
-
-
-class Named(NamedTuple):
-  """x = 5, x in a set, and inequalities of one letter, which are such a set."""
-  name: str
-  value: tuple | Expr
-
-
-class Relation(NamedTuple):
-  """An equation or inequality that gives no value to a name."""
-  op: str
-  left: Expr
-  right: Expr
-
-
-class Computed(NamedTuple):
-  """2 + 3 = 5: values that are equal if the answer is sound; the last counts."""
-  values: tuple
-
-
-class Ratio(NamedTuple):
-  """clock: written like a time, 12:30."""
-  items: tuple
-  clock: bool
-
-
-class SetOp(NamedTuple):
-  r"""op: r'\cup', r'\cap', r'\setminus'."""
-  op: str
-  left: tuple | Expr
-  right: tuple | Expr
-
-
+# tight: 7m, where m may be a variable. unit: (name, power) of each factor.
+Quantity = namedtuple('Quantity', 'value unit tight')
+# Items in brackets; in '' if bare. joint: 'and', 'or', ''.
+Group = namedtuple('Group', 'opened closed items joint', defaults=[''])
+# x = 5, x in a set, and inequalities of one letter, which are such a set.
+Named = namedtuple('Named', 'name value')
+# An equation or inequality that gives no value to a name.
+Relation = namedtuple('Relation', 'op left right')
+# 2 + 3 = 5: values that are equal if the answer is sound; the last counts.
+Computed = namedtuple('Computed', 'values')
+# clock: written like a time, 12:30.
+Ratio = namedtuple('Ratio', 'items clock')
+# op: r'\cup', r'\cap', r'\setminus'.
+SetOp = namedtuple('SetOp', 'op left right')
 REALS = SetOp('ℝ', '', '')
-
-
-class Words(NamedTuple):
-  """Text that is no mathematics."""
-  text: str
-
-
-class Choice(NamedTuple):
-  """A multiple-choice letter with its value."""
-  letter: str
-  value: tuple | Expr
-
-
-class Based(NamedTuple):
-  """A number in another base; the digits as written."""
-  digits: str
-  base: int
-
-
-class Matrix(NamedTuple):
-  """Rows of equal length."""
-  rows: tuple
+# Text that is no mathematics.
+Words = namedtuple('Words', 'text')
+# A multiple-choice letter with its value.
+Choice = namedtuple('Choice', 'letter value')
+# A number in another base; the digits as written.
+Based = namedtuple('Based', 'digits base')
+# Rows of equal length.
+Matrix = namedtuple('Matrix', 'rows')
 
 
 def is_expr(node) -> bool:
@@ -138,7 +92,7 @@ def check_size(node) -> None:
 
 def _nested(node: Expr) -> int:
   return isinstance(node, Op) and (
-      (node.head not in _EXACT or node.head == 'sqrt') + max(map(_nested, node.args)))
+      (node.head not in '+*/^!±∓') + max(map(_nested, node.args)))
 
 
 def _bound(node: Expr) -> int:
@@ -166,7 +120,9 @@ def _bound(node: Expr) -> int:
 
 
 def rational(node: Expr) -> Fraction | None:
-  """The exact value of an expression; None if it is not known to be rational.
+  """The exact value of an expression of + * / ^; None if it is not known to be rational.
+
+  Sympy decides the rest. Most answers are plain numbers, and this takes microseconds.
 
   Raises:
     Abstain: it is undefined.
@@ -174,37 +130,21 @@ def rational(node: Expr) -> Fraction | None:
   if type(node) is not Op:
     return node if type(node) is Fraction else None
   args = [rational(x) for x in node.args]
-  if None in args or node.head not in _EXACT:
+  if None in args:
     return None
   try:
-    return _EXACT[node.head](*args)
+    match node.head, *args:
+      case '+', *_:
+        return sum(args)
+      case '*', *_:
+        return math.prod(args)
+      case '/', a, b:
+        return a / b
+      case '^', Fraction(numerator=0), n if n <= 0:
+        raise ZeroDivisionError
+      case '^', a, Fraction(numerator=n, denominator=1):
+        # Only -1 and 1 can have an exponent that is too large to compute.
+        return a**(n if abs(a) != 1 else n % 2)
   except ZeroDivisionError:
     raise Abstain('undefined value') from None
-
-
-def _natural(*args: Fraction) -> bool:
-  return all(x.denominator == 1 and x >= 0 for x in args)
-
-
-def _power(base: Fraction, exponent: Fraction) -> Fraction | None:
-  if not base and exponent <= 0:
-    raise Abstain('undefined value')
-  # Only -1 and 1 can have an exponent that is too large to compute.
-  n = exponent.numerator % 2 if abs(base) == 1 else exponent.numerator
-  return base**n if exponent.denominator == 1 else None
-
-
-def _square_root(x: Fraction) -> Fraction | None:
-  # Exact only for squares of fractions. sqrt(2) is left to sympy.
-  root = x >= 0 and Fraction(math.isqrt(x.numerator), math.isqrt(x.denominator))
-  return root if root is not False and root * root == x else None
-
-
-_EXACT: dict[str, Callable[..., Fraction | None]] = {
-    '+': lambda *x: sum(x, Fraction(0)), '*': lambda *x: math.prod(x, start=Fraction(1)),
-    '/': lambda a, b: a / b, '^': _power, 'sqrt': _square_root, 'abs': abs,
-    '!': lambda n: Fraction(math.factorial(int(n))) if _natural(n) else None,
-    'binom': lambda n, k: (
-        Fraction(math.comb(int(n), int(k))) if _natural(n, k, n - k) else None),
-    'floor': lambda x: Fraction(math.floor(x)), 'ceil': lambda x: Fraction(math.ceil(x)),
-}
+  return None

@@ -9,7 +9,7 @@ Unit = tuple[tuple[str, int], ...]
 Dimension = tuple[tuple[str, int], ...]
 
 # Of each dimension: names of a unit = how many of the first unit it is. Names are in
-# the singular; the first stands for all.
+# the singular. "5 hours" against "5 hrs" is abstained from: the question may ask for one.
 _MEASURES = {
     'm': """m meter metre = 1; km kilometer kilometre = 1000; dm decimeter = 1/10
         cm centimeter centimetre = 1/100; mm millimeter millimetre = 1/1000
@@ -37,8 +37,8 @@ _MEASURES = {
     'ohm': 'ohm = 1', 'coulomb': 'coulomb = 1',
     'degree': 'degree deg = 1; arcminute = 1/60', 'radian': 'radian rad = 1',
     'celsius': 'celsius = 1', 'fahrenheit': 'fahrenheit = 1', 'kelvin': 'kelvin = 1',
-    'dollar': 'dollar buck USD $ = 1; cent = 1/100', 'euro': 'euro EUR € = 1',
-    'sterling': '£ GBP = 1', 'rupee': 'rupee Rs INR ₹ = 1',
+    'dollar': 'dollar buck = 1; cent = 1/100', 'euro': 'euro = 1',
+    'sterling': '£ = 1', 'rupee': 'rupee INR = 1',
     'yen': 'yen yuan JPY RMB ¥ = 1', 'won': 'won ₩ = 1', 'byte': 'byte = 1; bit = 1/8',
     '': 'percent % pct = 1/100; permille = 1/1000; ppm = 1/1000000; k; K; M',
 }
@@ -64,6 +64,9 @@ _COUNTED = """
     permutation combination outcome possibility choice handshake item object thing part
     share job task meal serving glass spoon fork plate bowl pot left remaining each
     total altogether more""".split()
+# Signs of money are the words for them.
+_MONEY = {'$': 'dollar', 'USD': 'dollar', '€': 'euro', 'EUR': 'euro', '₹': 'rupee',
+          'Rs': 'rupee', 'GBP': '£'}
 # From the ending of a plural to that of the name.
 _PLURALS = (('', ''), ('s', ''), ('ies', 'y'), ('es', ''), ('ves', 'f'), ('zes', ''))
 
@@ -88,32 +91,32 @@ POWERS = {'square': 2, 'sq': 2, 'squared': 2, 'cubic': 3, 'cu': 3, 'cubed': 3}
 
 
 @functools.cache
-def _table() -> dict[str, tuple[str, Dimension, Fraction | None]]:
-  """From name to (first name, dimension, factor); no factor where it is not exact."""
+def _table() -> dict[str, tuple[Dimension, Fraction | None]]:
+  """From name to (dimension, factor); no factor where it is not exact."""
   # Each counted thing is a dimension of its own. Measures come after and win:
   # "minute" is 60 s.
-  table = {name: (name, ((name, 1),), Fraction(1)) for name in _COUNTED}
+  table = {name: (((name, 1),), Fraction(1)) for name in _COUNTED}
   for dimension, measures in _MEASURES.items():
     base = tuple((x, int(power or 1)) for x, power in re.findall(
         r'([^ ^]+)(?:\^(\S+))?', dimension))
     for measure in measures.replace('\n', ';').split(';'):
       names, _, factor = measure.partition('=')
-      for name in (found := names.split()):
-        table[name] = found[0], base, Fraction(factor.strip()) if factor else None
+      for name in names.split():
+        table[name] = base, Fraction(factor.strip()) if factor else None
   return table
 
 
 def lookup(word: str) -> str | None:
   """The name of a unit: a symbol as it is written, a word in any case and number."""
-  table = _table()
-  if word in table:
-    return table[word][0]
+  word = _MONEY.get(word, word)
+  if word in _table():
+    return word
   word = word.lower()
   # Symbols keep their case: "M" is no "m".
   for ending, name in _PLURALS:
     name = word.removesuffix(ending) + name
-    if len(word) > 2 and word.endswith(ending) and len(name) > 1 and name in table:
-      return table[name][0]
+    if len(word) > 2 and word.endswith(ending) and len(name) > 1 and name in _table():
+      return name
   return None
 
 
@@ -122,7 +125,7 @@ def measure(unit: Unit) -> tuple[Dimension, Fraction | None]:
   """(dimension, factor to the dimension's base unit)."""
   powers, factor = {}, Fraction(1)
   for name, power in unit:
-    _, base, scale = _table()[name]
+    base, scale = _table()[name]
     for x, p in base:
       powers[x] = powers.get(x, 0) + p * power
     factor = None if None in (factor, scale) else factor * scale**power
@@ -134,6 +137,6 @@ def scales(unit: Unit) -> set[Fraction]:
   """By how much the number changes if one factor is written in another unit."""
   table = _table()
   # Units without an exact factor (month, gallon) convert into nothing.
-  return {(table[name][2] / other)**power
-          for name, power in unit for _, base, other in table.values()
-          if base == table[name][1] and None not in (table[name][2], other)} - {1}
+  return {(table[name][1] / other)**power
+          for name, power in unit for base, other in table.values()
+          if base == table[name][0] and None not in (table[name][1], other)} - {1}
