@@ -72,7 +72,7 @@ _TOKEN = re.compile(r"""
   | (?P<repeat>\d*\.\d*(?:\(\d+\)|\\(?:overline|bar|dot)\s*(?:\{\d+\}|\d)))
   | (?P<number>(?:\d+(?:(?:,|\{,\}|\\[,;:!\ ])\d+)*(?:\.\d+)?|\.\d+)
       (?:[eE][-+]?\d+(?![A-Za-z\d.]))?)
-  | (?P<set>[ℝℤℕℚℂ]|\\mathbb(?:\s*\{\s*[RZNQC]\s*\}|\s+[RZNQC]))
+  | (?P<set>[ℝℤℕℚℂ]|\\mathbb(?:\{[RZNQC]\}|\ [RZNQC]))
   | (?P<env>\\(?:begin|end)\s*\{\w+\*?\}(?:\{[clr|\s]+\})?)
   | (?P<command>\\[A-Za-z]+|\\[{}%$|\\])
   | (?P<sign>\+/-|\.\.\.|<=|>=|!=|==|\*\*)
@@ -89,8 +89,9 @@ _SAME = {alias: token for token, aliases in {
     r'\setminus': r'\backslash', r'\phi': r'\varphi', r'\epsilon': r'\varepsilon',
     r'\ldots': r'... \dots', r'\angle': r'\measuredangle', r'\pi': 'pi',
     r'\infty': 'inf infinity',
-    **{c: rf'\mathbb{{{x}}} \mathbb{x}' for c, x in zip('ℝℤℕℚℂ', 'RZNQC', strict=True)},
-}.items() for alias in aliases.split()}
+}.items() for alias in aliases.split()} | {
+    form.format(x): c for c, x in zip('ℝℤℕℚℂ', 'RZNQC', strict=True)
+    for form in (r'\mathbb{{{}}}', r'\mathbb {}')}
 _LETTERS = ('mathit', 'mathbf', 'mathnormal', 'bm', 'boldsymbol')  # are no units
 # Groups of three digits: 1,234, 1{,}234, 1\,234. So 12,34 is a list.
 _GROUPED = re.compile(r'[1-9]\d{0,2}(,\d{3})+|[1-9]\d{0,2}(\{,\}\d{3})+'
@@ -126,7 +127,7 @@ def tokenize(text: str) -> list[Token]:
     if match is None:
       raise Abstain(f'{text[at]!r} is not understood')
     group, written, at = match.lastgroup, match[0], match.end()
-    kind, value = _SAME.get(written.replace(' ', ''), written), ''
+    kind, value = _SAME.get(written, written), ''
     if group in ('space', 'skip'):
       space |= group == 'space'
       continue
