@@ -76,7 +76,10 @@ class Parser:
     return token
 
   def accept(self, *kinds: str) -> bool:
-    return self.kind in kinds and bool(self.advance())
+    if self.tokens[self.at].kind in kinds:
+      self.at += 1
+      return True
+    return False
 
   def expect(self, *kinds: str) -> Token:
     if self.kind not in kinds:

@@ -52,7 +52,8 @@ def parse(text: str):
     Abstain: it is not understood, or too large; the message says why.
   """
   if _PLAIN.fullmatch(text):
-    return Fraction(text)  # as the grammar reads it, but at once
+    # As the grammar reads it, but at once; of an int it is faster than of a text.
+    return Fraction(text if '.' in text else int(text))
   found = tokens.tokenize(text)
   while len(found) > 1 and found[-2].kind in ('.', ',', ';', 'currency'):
     del found[-2]  # punctuation after the answer, and half a pair of $
