@@ -68,10 +68,14 @@ def world(
   items = _items({
       split: _wanted(names, counts[split], f'{seed}\n{split}')
       for split, names in lists.items() if names and counts[split]})
+  # A task whose answers are numbers and words needs its scorer for all of them.
+  scored = {item['task'] for some in items.values() for item in some
+            if not re.fullmatch(r'-?\d+', item['answer'])}
   made, left_out, seen = {}, 0, set()
   for split, its_items in items.items():
-    found = [_problem(item, f'{split}:{i}', question, marker)
-             for i, item in enumerate(its_items)]
+    found = [
+        _problem(item, f'{split}:{i}', question, marker, item['task'] in scored)
+        for i, item in enumerate(its_items)]
     left_out += found.count(None)
     new = {p.problem: p for p in found if p and p.problem not in seen}
     seen |= new.keys()
@@ -161,7 +165,7 @@ def _made(wanted: Sequence[tuple[str, int, int]]) -> Iterator[dict[str, Any]]:
 
 
 def _problem(
-    item: dict[str, Any], name: str, question: str, marker: str
+    item: dict[str, Any], name: str, question: str, marker: str, scored: bool
 ) -> records.Problem | None:
   """One problem; None if its answer cannot be read after the marker."""
   answer = item['answer'].strip()
@@ -170,11 +174,10 @@ def _problem(
   steps = [line for line in item['worked'].splitlines() if rows.HASHES not in line]
   if verify.extract(final, marker) != answer:
     return None
-  kind = 'math'
-  if not re.fullmatch(r'-?\d+', answer):
-    kind = SCORER
+  if scored:
     answer = json.dumps(json.loads(item['reference']) | {'marker': marker})
   return rows.asked(records.Problem(
       id=f'{item["task"]}:{name}', problem=item['question'],
-      solution='\n'.join([*steps, final]), answer=answer, kind=kind, marker=marker,
+      solution='\n'.join([*steps, final]), answer=answer,
+      kind=SCORER if scored else 'math', marker=marker,
       source=item['task']), question)

@@ -85,19 +85,37 @@ def items(tasks: Sequence[tuple[str, int, int]]) -> Iterator[dict[str, str]]:
   """
   made = [dataset(*task) for task in tasks]  # misspelt ones first
   for (task, seed, size), source in zip(tasks, made, strict=True):
+    _check_scorer(task, source)
     for index in range(size):
       item = source[index]
       answer = item['answer']
-      if answer is None:
-        raise errors.InputError(f'the task {task} gives no reference answers')
-      if not index and source.score_answer(answer, item) < _RIGHT:
-        raise errors.InputError(f'the scorer of {task} refuses its own answer')
       yield {
           'question': item['question'], 'answer': answer,
           'worked': item['metadata'].get('answer_cot', ''),
           'reference': json.dumps({
               'answer': answer, 'task': task, 'seed': seed, 'size': size,
               'index': index})}
+
+
+def _check_scorer(task: str, source) -> None:
+  """Refuses a task whose scorer does not tell right answers from wrong ones."""
+  some = [source[i] for i in range(min(4, len(source)))]
+  if some[0]['answer'] is None:
+    raise errors.InputError(f'the task {task} gives no reference answers')
+  # Some scorers accept the answer of any problem of their task.
+  others = [_accepts(source, other['answer'], item) for item in some for other in some
+            if other['answer'] != item['answer']]
+  own = [_accepts(source, item['answer'], item) for item in some]
+  if not all(own) or others and all(others):
+    raise errors.InputError(f'the scorer of the task {task} cannot be used: it'
+                            ' refuses right answers, or accepts wrong ones')
+
+
+def _accepts(source, answer: str, item: dict[str, Any]) -> bool:
+  try:
+    return source.score_answer(answer, item) >= _RIGHT
+  except Exception:  # of answers that have another form
+    return False
 
 
 def score(response: str, reference: str) -> bool | None:

@@ -3,7 +3,7 @@ r"""Does a response give the right final answer? True, False, or abstained.
 The final answer is the content of the last ``\boxed{...}``, or what follows another
 marker (`answer`). The grammar reads it, or it is abstained from (`tokens`, `grammar`,
 `atoms`, `words`: text -> `tree`). What was read is compared with the reference
-(`judge`, `compare`): rational numbers exactly; expressions by sympy (`algebra`).
+(`judge`, `compare`, `forms`): rational numbers exactly; expressions by sympy (`algebra`).
 
 Model output is hostile: `verify_all` gives what needs sympy to subprocesses
 (``python -m ddt_jax.verify``) and kills those that take too long (`worker`).

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import unicodedata
 
 MAX_DEPTH = 20  # nested brackets
-MAX_TOWER = 2  # exponents within exponents
 MAX_DIGITS = 400  # in one number
 MAX_EXPONENT = 400  # of 1e400
 
@@ -209,15 +208,10 @@ def _repeating(text: str) -> Fraction:
 
 def check_size(text: str) -> None:
   """Abstains from what would be expensive even to parse, from the text alone."""
-  opened = []  # of each open bracket, whether it holds an exponent
-  for token in re.finditer(r'\^?\\?[{(\[]|\\?[})\]]|\^|\d+', text):
-    if len(token[0]) > MAX_DIGITS:
-      raise Abstain(f'more than {MAX_DIGITS} digits')
-    if token[0][-1] in '{([':
-      opened.append(token[0][0] == '^')
-    elif token[0] != '^' and opened:
-      opened.pop()
-    if len(opened) > MAX_DEPTH:
+  if re.search(rf'\d{{{MAX_DIGITS + 1}}}', text):
+    raise Abstain(f'more than {MAX_DIGITS} digits')
+  depth = 0
+  for bracket in re.findall(r'[{(\[})\]]', text):
+    depth = depth + 1 if bracket in '{([' else max(0, depth - 1)
+    if depth > MAX_DEPTH:
       raise Abstain(f'more than {MAX_DEPTH} nested brackets')
-    if sum(opened) + (token[0] == '^') > MAX_TOWER:
-      raise Abstain(f'more than {MAX_TOWER} exponents within exponents')

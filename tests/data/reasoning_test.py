@@ -87,6 +87,15 @@ def test_the_scorer_of_the_task_decides():
 
 
 @slow
+def test_a_word_where_a_number_is_right_is_wrong():
+  found = world('calendar_arithmetic', problems=20, retained='', generalisation='')
+  number = next(p for p in found.train if p.solution[-1].isdigit())
+  assert number.kind == reasoning.SCORER
+  assert verify.verify('Answer: Sunday', number.answer, kind=number.kind,
+                       marker='Answer:').correct is False
+
+
+@slow
 def test_worked_solutions_end_with_the_marker(found):
   p = next(p for p in found.train if p.source == 'gsm_symbolic')
   *steps, last = p.solution.splitlines()
@@ -102,6 +111,7 @@ def test_worked_solutions_end_with_the_marker(found):
     ('chain_sum:max_terms=few', {}, "max_terms is 'few', which is no number"),
     ('chain_sum', dict(retained='nosuch'), "no task 'nosuch'"),
     ('boxnet', {}, 'no reference answers'),
+    ('puzzle24', dict(marker=verify.BOX), 'accepts wrong ones'),
     ('sudoku', dict(retained='', generalisation=''), 'several lines'),
     ('chain_sum', dict(question='x'), 'no place for a'),
 ])
