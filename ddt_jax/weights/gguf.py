@@ -152,6 +152,7 @@ def _config_fields(fields: dict[str, Any], sources: dict[str, Any]) -> dict[str,
       hidden_act='silu',
       attention_bias=False,
       bos_token_id=fields.get('tokenizer.ggml.bos_token_id'),
+      pad_token_id=fields.get('tokenizer.ggml.padding_token_id'),
       eos_token_id=list(dict.fromkeys(ids)),
   )
 

