@@ -85,6 +85,8 @@ def curation():
       hint=dict(
           enabled=True,
           template='short',      # or worked_example, or your TOML file
+          analysis='model',      # written before a rewriting; or none: at once
+          prefill='',            # the analysis begins with it, e.g. '# Analyze'
           max_analysis_tokens=256,
           schedule='linear',     # of lambda: linear | sigmoid | piecewise
           beta=3.0,              # slope of linear and sigmoid; the paper: 0.7 to 3
@@ -193,8 +195,8 @@ def machine():
       checkpoint=dict(
           every=50,              # steps; also at the end of a round
           keep=2,                # newest ones
-          export='last',         # parameters in <workdir>/model; or best: lowest
-                                 # validation NLL of the run
+          export='last',         # parameters in <workdir>/model; or best: highest
+                                 # validation accuracy; of sft without it, lowest NLL
       ),
       log=dict(
           every=5,               # steps

@@ -196,6 +196,15 @@ def splitter_automaton(
   return table
 
 
+def state_after(table: np.ndarray | None, tokens: Sequence[int]) -> int:
+  """State of a splitter's automaton after a text; 0 without an automaton."""
+  state = 0
+  if table is not None:
+    for token in tokens:
+      state = int(table[state, token])
+  return state
+
+
 def found_at(table: np.ndarray | None, tokens: Sequence[int]) -> int | None:
   """Number of tokens up to the one that completes the splitter.
 

@@ -20,6 +20,7 @@ from etils import epath
 import jax
 import tqdm
 
+from ddt_jax import engine
 from ddt_jax import errors
 from ddt_jax import objectives
 from ddt_jax import processes
@@ -40,6 +41,7 @@ from experiments.run import curation
 from experiments.run import exporting
 from experiments.run import inputs
 from experiments.run import lifecycle
+from experiments.run import live
 from experiments.run import measure
 from experiments.run import options
 from experiments.run import preview
@@ -69,16 +71,18 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
   with metrics.Writer(
       folder, start_step=progress.step, tensorboard=c.log.tensorboard,
       wandb=c.log.wandb, config=c.to_dict()) as writer:
+    page = live.LiveReport(files, measurements, writer)
     for r in range(progress.round, c.rounds):
       # Data. The model answers, rewrites what it failed, and is scored.
       resumed = progress.round_step > 0  # params are of the middle of the round
       if not resumed:
-        measurements.measure_model(r, params)
+        measurements.measure_model(r, params, writer, progress.step)
       corpus = curation.corpus_of_round(
           c, s, r, params, folder / 'rounds' / str(r), progress.steps_before,
           complete=resumed)
       measurements.keep_summary(r, corpus.summary)
       stream, total = make_stream(c, corpus.examples, r)
+      page.update(progress, params, total)
 
       # State and step.
       if resumed:
@@ -89,13 +93,12 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
 
       # Loop.
       pending, since = [], time.monotonic()
-      bar = tqdm.tqdm(
-          range(progress.round_step + 1, total + 1), f'round {r + 1}, train',
-          initial=progress.round_step, total=total)
-      for done in bar:
+      bar = engine.progress_bar(total, f'round {r + 1}, train', progress.round_step)
+      for done in range(progress.round_step + 1, total + 1):
         state, sums = step(state, batches.place(next(stream), s.mesh))
         pending.append(sums)  # on the device: reading them waits for the step
         progress = progress.next_step()
+        bar.update()
         due = functools.partial(is_due, done, total)
         saving = (
             lifecycle.stop_requested() or done == total or due(c.checkpoint.every))
@@ -106,42 +109,43 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
               pending, progress, since=since, lr=rate(done - 1),
               patience=c.train.max_skipped_in_a_row)
           writer.write(progress.step, 'train', scalars)
-          bar.set_postfix_str(text)
+          show(bar, text, progress, scalars, c.log.every)
           pending = []
         if validating:
           scalars = measurements.validation(
               state.params, accuracy=due(c.validation.accuracy_every))
           writer.write(progress.step, 'validation', scalars)
-          progress = run_state.keep_best(state, progress, scalars['nll'])
+          progress = run_state.keep_best(state, progress, scalars)
+          page.update(progress, state.params, total)
         if saving:
           writer.flush()  # first, so that a checkpoint's steps have their lines
-          progress = progress.replace(stream=stream.get_state())
-          progress = progress.round_finished() if done == total else progress
+          progress = progress.saved_with(stream.get_state(), finished=done == total)
           run_state.save(state, progress)
           lifecycle.check_stop()
         if not pending:
           since = time.monotonic()  # validation and saving are not training time
+      bar.close()
       params = state.params
+    params, chosen = run_state.params_to_export(params)
+    measurements.measure_model(c.rounds, params, writer, progress.step)
 
   # Export.
-  params, chosen = run_state.params_to_export(params)
-  measurements.measure_model(c.rounds, params)
-  found = measurements.results(progress, params)
-  write_model(folder, s, params, found, chosen)
-  files.publish('results', found.to_json())  # last: it marks a finished run
-  return found
+  return finish(files, s, params, measurements.results(progress, params), chosen)
 
 
-def write_model(
-    folder: epath.Path, s: inputs.Inputs, params: Any, found: results.RunResults,
-    chosen: str,
-) -> None:
-  """Writes the Hugging Face folder `model` of a finished run."""
+def finish(
+    files: workdir.Workdir, s: inputs.Inputs, params: Any,
+    found: results.RunResults, chosen: str,
+) -> results.RunResults:
+  """Writes the Hugging Face folder `model` of a run, and its results."""
   training = found.training
   exporting.write(
-      folder / 'model', folder, params, config=s.config, tokenizer=s.tokenizer,
-      end=s.end, source=s.source, found=found, chosen=chosen,
+      files.path / 'model', files.path, params, config=s.config,
+      tokenizer=s.tokenizer, end=s.end, source=s.source, found=found, chosen=chosen,
       step=training.best_step if chosen == 'best' else training.steps)
+  files.publish('results', found.to_json())  # last: it marks a finished run
+  files.remove('so_far')
+  return found
 
 
 def is_due(done: int, total: int, every: int) -> bool:
@@ -175,6 +179,17 @@ def make_stream(
         f'round {r + 1}: {total} steps, {padding:.0%} of their rows is padding'
         f'{advice}', file=sys.stderr)
   return stream, total
+
+
+def show(
+    bar: tqdm.tqdm, text: str, progress: Progress, scalars: dict[str, float],
+    every: int
+) -> None:
+  """Shows a line of metrics; the first of a round may say that little is trained."""
+  bar.set_postfix_str(text, refresh=False)
+  said = log.little_trained(scalars['weight'], scalars['ess'])
+  if said and progress.round_step <= max(every, 1) and processes.is_first():
+    tqdm.tqdm.write(f'warning: round {progress.round + 1}: {said}')
 
 
 def make_step(
@@ -218,6 +233,7 @@ class RunState:
 
   def __init__(self, c, folder: epath.Path, s: inputs.Inputs):
     self._export, self._params = c.checkpoint.export, s.params
+    self._nll_counts = c.loss.name == 'sft'
     _, tx = optimizer.make(total_steps=1, **c.optim)
     # Total steps are unknown before the first corpus; they do not change the
     # state's shapes.
@@ -244,16 +260,14 @@ class RunState:
     self._latest.save(progress.step, state, progress.to_json())
 
   def keep_best(
-      self, state: train_step.TrainState, progress: Progress, nll: float
+      self, state: train_step.TrainState, progress: Progress,
+      scalars: dict[str, float]
   ) -> Progress:
-    """Notes the lowest validation NLL; saves the parameters for export='best'."""
-    if progress.best_nll is not None and nll >= progress.best_nll:
-      return progress
-    progress = progress.replace(best_step=progress.step, best_nll=nll)
-    if self._export == 'best':
-      self._best.save(
-          progress.step, {'params': state.params}, progress.to_json())
-    return progress
+    """Notes the best validation; saves its parameters for export='best'."""
+    found = progress.with_validation(scalars, nll_counts=self._nll_counts)
+    if found is not progress and self._export == 'best':
+      self._best.save(found.step, {'params': state.params}, found.to_json())
+    return found
 
   def params_to_export(self, params: Any) -> tuple[Any, str]:
     """(parameters, 'best'), or the last ones where there is no best checkpoint."""

@@ -12,6 +12,7 @@ import pytest
 import transformers
 
 from ddt_jax import embedded
+from ddt_jax import engine
 from ddt_jax import errors
 from ddt_jax import hinted_decode
 from ddt_jax import model
@@ -214,6 +215,23 @@ def test_what_has_no_analysis_is_skipped_and_says_why(options, reason):
   assert re.search(reason, found.reason)
 
 
+def test_without_an_analysis_the_streams_begin_behind_the_marker():
+  found, = rewrite_all([request()], analysis='none', greedy=True, beta=0.0)
+  words, _, _ = embedded_student()
+  assert words.decode(found.analysis) == TEMPLATE.marker
+  assert found.reason == '' and found.finish == 'eos'
+  assert '3+4=7' in words.decode(found.tokens)
+
+
+def test_an_analysis_begins_with_the_prefill():
+  words, _, _ = embedded_student()
+  whole, = rewrite_all([request()])
+  begun = words.decode(whole.analysis[:5])
+  assert rewrite_all([request()], prefill=begun) == [whole]
+  other, = rewrite_all([request()], prefill='# Analyze\nFirst')
+  assert words.decode(other.analysis).startswith('# Analyze\nFirst')
+
+
 def test_what_is_too_long_is_skipped_and_changes_nothing_else():
   student, hinted = request()
   _, config, _ = embedded_student()
@@ -253,7 +271,7 @@ def test_what_cannot_be_rewritten_is_refused_before_any_decoding(
     options, message, monkeypatch
 ):
   for function in ('generate', 'run'):
-    monkeypatch.setattr(hinted_decode.engine, function, None)
+    monkeypatch.setattr(engine, function, None)
   with pytest.raises(errors.InputError, match=message):
     rewrite_all(options.pop('requests', [request()]), **options)
 

@@ -63,6 +63,8 @@ class Response:
     extracted: the answer that the verifier read from the text.
     reason: the verdict in words.
     phi: mean over the tokens, in nats; None if it was not scored.
+    analysis: of the reference, which the model wrote before it rewrote it, or
+      before it was skipped.
   """
   problem_id: str
   tokens: tuple[int, ...]
@@ -73,6 +75,7 @@ class Response:
   extracted: str | None = None
   reason: str = ''
   phi: float | None = None
+  analysis: str = ''
 
 
 Record = TypeVar('Record', Problem, Response)

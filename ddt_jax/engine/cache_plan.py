@@ -84,7 +84,7 @@ def plan(
   """
   # As long as the longest response: the ring then never overwrites a live token.
   ring = max(r.limit for r in requests)
-  streams = zip(*(r.prompts for r in requests), strict=True)
+  streams = zip(*(r.contexts for r in requests), strict=True)
   # The last token of a prompt is not prefilled: the first decode step reads it.
   widths = tuple(bucket(max(map(len, s)) - 1) for s in streams)
   row_devices = mesh.shape['data'] * mesh.shape['fsdp']  # they share the slots

@@ -1,6 +1,7 @@
 """Options of a decoding run in one record, with their checks."""
 
 import dataclasses
+import hashlib
 from typing import Any
 
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ class DecodeOptions:
     mesh: slots are sharded over its `data` and `fsdp` axes, heads over `tensor`.
       The parameters are resharded to it, in the compute dtype. None: the one
       device that holds the parameters, in the dtype that they have.
-    progress: print the cache's size and show a progress bar.
+    journal: keeps and shows what is drawn, see `journaling.Journal`; None: nothing.
   """
 
   eos_ids: tuple[int, ...]
@@ -52,7 +53,7 @@ class DecodeOptions:
   slots: int | None = None
   cache_dtype: Any = None
   mesh: Mesh | None = None
-  progress: bool = False
+  journal: Any = None
 
   def rule(self) -> loop_state.SamplingRule:
     """Returns the options that the compiled loop takes to choose a token."""
@@ -60,6 +61,16 @@ class DecodeOptions:
         self.temperature, self.top_p, self.order, self.greedy, self.combine,
         self.first_may_end,
     )
+
+  def identity(self) -> list[Any]:
+    """Returns, JSON-able, the options that decide what is drawn."""
+    automaton = None
+    if self.automaton is not None:
+      automaton = hashlib.sha256(self.automaton.tobytes()).hexdigest()
+    return [
+        self.temperature, self.top_p, self.greedy, self.order, repr(self.combine),
+        self.first_may_end, list(map(int, self.eos_ids)), self.repetition,
+        self.official_window, automaton]
 
   def stop_tables(self, vocab_size: int) -> loop_state.StopTables:
     """Returns the tables of the EOS tokens and the splitter, in NumPy."""

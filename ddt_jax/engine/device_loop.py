@@ -90,6 +90,7 @@ def decode(
     key: jax.Array,
     rule: loop_state.SamplingRule,
     steps: int,
+    most: jax.Array,
     tables: loop_state.StopTables,
     host_has_more: jax.Array,
     mesh: Mesh,
@@ -102,7 +103,8 @@ def decode(
     key: random key. A draw's randomness comes from it, the request id and the
       token's place in the response alone.
     rule: see `loop_state.SamplingRule`.
-    steps: most steps.
+    steps: most steps of any call: the size of the buffers for tokens.
+    most: scalar, most steps of this call.
     tables: see `loop_state.StopTables`.
     host_has_more: scalar bool, whether the host has further requests. If so, the
       loop ends as soon as a slot is idle and the queue is empty.
@@ -118,7 +120,7 @@ def decode(
     idle, waiting = slots.requests.ticket == IDLE, queue.head < queue.size
     # Otherwise the slot would stay idle up to the last of `steps`.
     needs_host = host_has_more & ~waiting & jnp.any(idle)
-    return (step < steps) & (waiting | ~jnp.all(idle)) & ~needs_host
+    return (step < most) & (waiting | ~jnp.all(idle)) & ~needs_host
 
   def may_admit(carry):
     slots, queue = carry
@@ -259,9 +261,9 @@ def _admit(slots: Slots, queue: Queue) -> tuple[Slots, Queue]:
 
   return slots.replace(
       requests=jax.tree.map(take, slots.requests, queue.requests),
-      count=slots.count.at[slot].set(0),
+      count=take(slots.count, queue.requests.begun),
       token=take(slots.token, queue.requests.last),
-      splitter=slots.splitter.at[slot].set(0),
+      splitter=take(slots.splitter, queue.requests.splitter),
       caches=tuple(map(take_cache, slots.caches, queue.caches)),
   ), queue.replace(head=place + 1)
 

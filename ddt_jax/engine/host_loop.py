@@ -11,23 +11,23 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 import numpy as np
-import tqdm
 
 from ddt_jax import errors
 from ddt_jax import model
 from ddt_jax import sharding
+from ddt_jax import stopping
 from ddt_jax.engine import cache_plan
 from ddt_jax.engine import decode_options
 from ddt_jax.engine import device_loop
+from ddt_jax.engine import journaling
 from ddt_jax.engine import ledger
 from ddt_jax.engine import loop_state
+from ddt_jax.engine import refill
 from ddt_jax.engine import request
 
 # Most decode steps between two host syncs. More would find repetitions and report
 # results later; fewer would stall the device more often.
 STEPS_PER_SYNC = 128
-# Tokens per prefill. Each prefill reads all weights, so few tokens would waste it.
-_PREFILL_TOKENS = 2048
 
 
 class HostSync(NamedTuple):
@@ -68,7 +68,7 @@ def generate(
     on_result: Callable[[int, ledger.Generated], None] | None = None,
     cache_dtype: Any = None,
     mesh: Mesh | None = None,
-    progress: bool = False,
+    journal: journaling.Journal | None = None,
 ) -> list[ledger.Generated]:
   """Samples a continuation of each prompt.
 
@@ -89,7 +89,7 @@ def generate(
       different; default 0, 1, ...
     on_result: called with (index in `prompts`, result) when a request finishes.
     temperature, top_p, greedy, order, eos_ids, slots, repetition,
-      official_window, cache_dtype, mesh, progress: see `DecodeOptions`.
+      official_window, cache_dtype, mesh, journal: see `DecodeOptions`.
 
   Returns:
     Generated, in the order of `prompts`.
@@ -101,7 +101,7 @@ def generate(
       eos_ids=tuple(eos_ids), temperature=temperature, top_p=top_p,
       greedy=greedy, order=order, repetition=repetition,
       official_window=official_window, slots=slots, cache_dtype=cache_dtype,
-      mesh=mesh, progress=progress,
+      mesh=mesh, journal=journal,
   )
   requests = request.make_requests(
       [(p,) for p in prompts], max_new_tokens, max_tokens, request_ids
@@ -152,57 +152,84 @@ def run(
       options.mesh is None.
   """
   check(config, requests, options)
-  book = ledger.Ledger(requests, options, on_result)
+  requests, book = _opened(requests, options, key, on_result)
   if not book.unfinished:
     return book.results
   params, mesh = _placed(params, config, options.mesh)
-  dtype = options.resolved_cache_dtype(config)
+  dtype, journal = options.resolved_cache_dtype(config), options.journal
   # Free memory is known only now that the parameters are in place.
   sizes = cache_plan.plan(
       config, requests, slots=options.slots, dtype=dtype, mesh=mesh)
-  if options.progress:
-    print(sizes, flush=True)
-  make_empty = _compiled_empty(config, sizes, dtype, mesh)
-  slots, queue = make_empty()
+  if journal is not None:
+    journal.planned(sizes)
+  slots, queue = _compiled_empty(config, sizes, dtype, mesh)()
   tables = jax.device_put(
       options.stop_tables(config.vocab_size), sharding.replicated(mesh))
   rule = options.rule()
-  queued = 0
-  with tqdm.tqdm(
-      total=book.unfinished, desc='decode', disable=not options.progress
-  ) as bar:
-    while book.unfinished:
-      began, prompt_tokens = time.perf_counter(), 0
+  queued, left = 0, 0
+  while book.unfinished:
+    began, prompt_tokens = time.perf_counter(), 0
+    if not left:  # a host sync
+      left = STEPS_PER_SYNC
       # Only an empty queue is refilled: many prompts share a prefill then.
       if not queued and (taken := book.take_next(sizes.queue)):
-        queue = _refill(params, config, queue, requests, taken)
+        queue = refill.refill(params, config, queue, requests, taken, options, book)
         prompt_tokens = sum(
-            len(p) - 1 for i in taken for p in requests[i].prompts)
+            len(c) - 1 for i in taken for c in requests[i].contexts)
         # Else the device would prefill within the time that is booked on decoding.
         if on_sync is not None:
           jax.block_until_ready(queue)
-      filled = time.perf_counter()
-      slots, queue, tokens, tickets, steps = device_loop.decode(
-          params, config, slots, queue, key=key, rule=rule,
-          steps=STEPS_PER_SYNC, tables=tables,
-          host_has_more=bool(book.waiting), mesh=mesh,
-      )
-      # One transfer for all: each would wait for the device on its own.
-      tokens, tickets, steps, queued, in_slots = jax.device_get((
-          tokens, tickets, steps, queue.size - queue.head, slots.requests.ticket,
-      ))
-      # Rows beyond `steps` are zeros, which would read as tokens of ticket 0.
-      new = ledger.by_ticket(tokens[:steps], tickets[:steps])
-      if on_sync is not None:
-        on_sync(HostSync(
-            int(steps), sum(map(len, new.values())),
-            time.perf_counter() - filled, prompt_tokens, filled - began,
-        ))
-      finished, to_free = book.record(new, running=set(in_slots.tolist()))
-      bar.update(finished)
-      if to_free:  # the device cannot see that a text repeats itself
-        slots = _freed(slots, in_slots, to_free)
+    filled = time.perf_counter()
+    # A look at the device between two syncs changes nothing there, so the texts do
+    # not depend on when it comes.
+    most = left if journal is None else journal.steps(left)
+    slots, queue, tokens, tickets, steps = device_loop.decode(
+        params, config, slots, queue, key=key, rule=rule, steps=STEPS_PER_SYNC,
+        most=most, tables=tables, host_has_more=bool(book.waiting), mesh=mesh,
+    )
+    # One transfer for all: each would wait for the device on its own.
+    tokens, tickets, steps, queued, in_slots = jax.device_get((
+        tokens, tickets, steps, queue.size - queue.head, slots.requests.ticket,
+    ))
+    # Fewer steps than allowed: the device needs the host.
+    left = left - int(steps) if steps == most else 0
+    # Rows beyond `steps` are zeros, which would read as tokens of ticket 0.
+    new = ledger.by_ticket(tokens[:steps], tickets[:steps])
+    drawn, seconds = sum(map(len, new.values())), time.perf_counter() - filled
+    if on_sync is not None:
+      on_sync(HostSync(
+          int(steps), drawn, seconds, prompt_tokens, filled - began))
+    finished, to_free = book.record(new, running=set(in_slots.tolist()))
+    if journal is not None:
+      journal.look(
+          book, steps=int(steps), seconds=seconds, finished=finished, tokens=drawn)
+    if to_free and not left:  # the device cannot see that a text repeats itself
+      slots = _freed(slots, in_slots, to_free)
+  if journal is not None:
+    journal.ended(book)
   return book.results
+
+
+def _opened(
+    requests: Sequence[request.Request],
+    options: decode_options.DecodeOptions,
+    key: jax.Array,
+    on_result: Callable[[int, ledger.Generated], None] | None,
+) -> tuple[list[request.Request], ledger.Ledger]:
+  """The requests with what the journal has of their texts, and their record."""
+  if options.journal is None:
+    return list(requests), ledger.Ledger(requests, options, on_result)
+  kept = options.journal.restore(requests, options, key)
+  requests, finished = list(requests), {}
+  for i, (tokens, finish) in kept.items():
+    if finish is None:
+      requests[i] = requests[i]._replace(begun=tokens)
+    else:
+      finished[i] = ledger.Generated(
+          tokens, finish, stopping.found_at(options.automaton, tokens))
+  book = ledger.Ledger(requests, options, on_result, finished)
+  options.journal.look(book, finished=len(finished))
+  return requests, book
 
 
 def _placed(
@@ -234,85 +261,10 @@ def _compiled_empty(
   return jax.jit(make, out_shardings=where)
 
 
-# The host's updates of the device's state ------------------------------------------
-
-
-def _refill(
-    params: Any,
-    config: model.ModelConfig,
-    queue: loop_state.Queue,
-    requests: Sequence[request.Request],
-    tickets: list[int],
-) -> loop_state.Queue:
-  """Prefills the requests of these tickets into an empty queue."""
-  batch = [requests[i] for i in tickets]
-  # Arrays of all Q places, filled or not: another shape would compile again.
-  places = queue.requests.ticket.shape[0]
-  length = np.zeros((places, len(batch[0].prompts)), np.int32)  # [Q, streams]
-  last = np.zeros_like(length)
-  ticket, request_id, limit = np.zeros((3, places), np.int32)
-  for i, (t, r) in enumerate(zip(tickets, batch, strict=True)):
-    ticket[i], request_id[i], limit[i] = t, r.request_id, r.limit
-    length[i] = [len(p) for p in r.prompts]
-    last[i] = [p[-1] for p in r.prompts]
-  streams = zip(*(r.prompts for r in batch), strict=True)
-  caches = tuple(
-      _prefill_stream(params, config, cache, prompts)
-      for cache, prompts in zip(queue.caches, streams, strict=True)
-  )
-  arrays, head, size = jax.tree.map(
-      put_like,
-      (loop_state.RequestArrays(ticket, request_id, limit, length, last), 0,
-       len(batch)),
-      (queue.requests, queue.head, queue.size),
-  )
-  return loop_state.Queue(arrays, caches, head, size)
-
-
-def _prefill_stream(
-    params: Any,
-    config: model.ModelConfig,
-    cache: model.Cache,
-    prompts: Sequence[Sequence[int]],
-) -> model.Cache:
-  """Prefills prompts into places 0, 1, ... of one stream's queue.
-
-  Prompts are grouped by the bucket of their length. All batches of a bucket have
-  the same number of rows, so `prefill` is compiled once for each bucket.
-  """
-  places = cache.positions.shape[0]
-  groups: dict[int, list[int]] = {}
-  for i, prompt in enumerate(prompts):
-    groups.setdefault(cache_plan.bucket(len(prompt) - 1), []).append(i)
-  for width, members in groups.items():
-    # From the width alone, not from the number of members: one shape per bucket.
-    rows = min(places, max(1, _PREFILL_TOKENS // width))
-    for first in range(0, len(members), rows):
-      tokens = np.zeros((rows, width), np.int32)
-      positions = np.full((rows, width), model.PADDING, np.int32)
-      place = np.full(rows, places, np.int32)  # beyond the queue, thus dropped
-      for row, i in enumerate(members[first: first + rows]):
-        prompt = prompts[i][:-1]  # the first decode step reads the last token
-        tokens[row, :len(prompt)] = prompt
-        positions[row, :len(prompt)] = np.arange(len(prompt))
-        place[row] = i
-      cache = device_loop.prefill(
-          params, config, cache, tokens, positions, place)
-  return cache
-
-
 def _freed(
     slots: loop_state.Slots, tickets: np.ndarray, to_free: list[int]
 ) -> loop_state.Slots:
   """Marks the slots of these requests as idle."""
   kept = np.where(np.isin(tickets, to_free), loop_state.IDLE, tickets)
-  kept = put_like(kept, slots.requests.ticket)
+  kept = refill.put_like(kept, slots.requests.ticket)
   return slots.replace(requests=slots.requests.replace(ticket=kept))
-
-
-def put_like(new: Any, old: jax.Array) -> jax.Array:
-  """Puts a host array on the devices, with an old array's sharding and dtype.
-
-  The loop would be compiled again for another sharding.
-  """
-  return jax.device_put(np.asarray(new, old.dtype), old.sharding)

@@ -1,6 +1,6 @@
 """The host's record of the requests: their texts so far and their results."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +31,7 @@ class Ledger:
 
   Attributes:
     results: Generated of each request, None until it has finished.
+    texts: tokens so far of each request that has some and has not finished.
     waiting: indices of the requests that the device does not have yet, in order.
     unfinished: number of requests without a result.
   """
@@ -40,14 +41,26 @@ class Ledger:
       requests: Sequence[request.Request],
       options: decode_options.DecodeOptions,
       on_result: Callable[[int, Generated], None] | None = None,
+      finished: Mapping[int, Generated] | None = None,
   ):
+    """Opens the record.
+
+    Args:
+      requests, options: of the run.
+      on_result: called with (index, result) when a request finishes.
+      finished: results of an earlier, interrupted call.
+    """
     self._options, self._on_result = options, on_result
-    self._texts: dict[int, list[int]] = {}
+    self.texts: dict[int, list[int]] = {
+        i: list(r.begun) for i, r in enumerate(requests) if r.begun}
     self.results: list[Any] = [None] * len(requests)
     self.unfinished = len(requests)
     self.waiting = []
+    finished = finished or {}
     for i, r in enumerate(requests):
-      if r.limit:
+      if i in finished:
+        self._finish(i, finished[i])
+      elif r.limit:
         self.waiting.append(i)
       else:  # no token may be drawn: the empty response is the result
         self._finish(i, Generated([], 'length'))
@@ -67,22 +80,24 @@ class Ledger:
       running: requests that still occupy a slot.
 
     Returns:
-      (number of requests that finished now, those of them that still occupy a
+      (number of requests that finished now, finished ones that still occupy a
       slot). The host must free these slots.
     """
-    before, to_free = self.unfinished, []
+    before = self.unfinished
     for i, tokens in new.items():
-      text = self._texts.setdefault(i, [])
+      if self.results[i] is not None:  # cut already; its slot is not free yet
+        continue
+      text = self.texts.setdefault(i, [])
       seen = len(text)
       text += tokens
       still_running = i in running
       cut = self._repetition(text, seen, still_running)
       if still_running and cut is None:
         continue
-      if still_running:
-        to_free.append(i)
-      del self._texts[i]
+      del self.texts[i]
       self._finish(i, self._result(text, cut))
+    to_free = [
+        i for i in running if i != loop_state.IDLE and self.results[i] is not None]
     return before - self.unfinished, to_free
 
   def _finish(self, i: int, result: Generated) -> None:

@@ -82,7 +82,9 @@ class RequestArrays:
     request_id: [n], see `engine.Request`.
     limit: [n], most tokens of the response.
     length: [n, streams], tokens of the prompts.
-    last: [n, streams], last token of each prompt.
+    last: [n, streams], last token of each prompt, or of the text begun.
+    begun: [n], tokens of the text that are in the prompts' columns already.
+    splitter: [n], state of the splitter's automaton after them.
   """
 
   ticket: Any
@@ -90,6 +92,8 @@ class RequestArrays:
   limit: Any
   length: Any
   last: Any
+  begun: Any
+  splitter: Any
 
 
 @struct.dataclass
@@ -98,7 +102,7 @@ class Slots:
 
   Attributes:
     requests: of S slots.
-    count: [S], tokens drawn so far.
+    count: [S], tokens of the response so far.
     token: [S, streams], input of the next step. Streams differ in it only at a
       request's first step, which reads the last token of each prompt.
     splitter: [S], state of the splitter's automaton.
@@ -157,7 +161,8 @@ def empty(
     per_request = jnp.zeros(n, jnp.int32)
     per_stream = jnp.zeros((n, len(widths)), jnp.int32)
     return RequestArrays(
-        per_request + IDLE, per_request, per_request, per_stream, per_stream)
+        per_request + IDLE, per_request, per_request, per_stream, per_stream,
+        per_request, per_request)
 
   def caches(n, columns):
     return tuple(

@@ -18,11 +18,19 @@ class Request(NamedTuple):
     prompts: token ids of each stream, non-empty.
     limit: most tokens of the response.
     request_id: seeds its draws; a non-negative int32.
+    begun: tokens of the response that are written already. They count towards
+      the limit and are part of the result.
   """
 
   prompts: tuple[Sequence[int], ...]
   limit: int
   request_id: int
+  begun: Sequence[int] = ()
+
+  @property
+  def contexts(self) -> list[list[int]]:
+    """What each stream reads before the first new token."""
+    return [[*prompt, *self.begun] for prompt in self.prompts]
 
 
 def make_requests(
@@ -56,11 +64,15 @@ def make_requests(
 
 def check(config: model.ModelConfig, requests: Sequence[Request]) -> None:
   """Raises InputError, naming a request that the model cannot serve."""
-  for prompts, limit, request_id in requests:
+  for prompts, limit, request_id, begun in requests:
     longest = max(map(len, prompts))
     if not all(map(len, prompts)) or limit < 0:
       raise errors.InputError(
           f'request {request_id}: an empty prompt, or a limit below 0')
+    if len(begun) > max(limit - 1, 0):
+      raise errors.InputError(
+          f'request {request_id}: {len(begun)} tokens are written already, and its'
+          f' limit is {limit}')
     # The longest stream: the same new tokens are appended to all.
     if longest + limit > config.max_positions:
       raise errors.InputError(

@@ -1,7 +1,8 @@
 """Reports: numbers in words, tables, plots and pages.
 
-  results          results.json: the record of a finished run
+  results          results.json: the record of a run
   run              its report; run_words and run_plots have the content
+  comparison       one page of several runs
   scores           the report of scored corpora; scores_words, scores_plots and
                    scores_examples have the content
   card             the README.md of an exported model
@@ -9,6 +10,7 @@
 """
 
 from ddt_jax.report.card import model_card
+from ddt_jax.report.comparison import compare
 from ddt_jax.report.run import terminal
 from ddt_jax.report.run import write
 from ddt_jax.report.table import aligned
@@ -16,4 +18,6 @@ from ddt_jax.report.table import escape
 from ddt_jax.report.table import markdown_table
 
 __all__ = [
-    'aligned', 'escape', 'markdown_table', 'model_card', 'terminal', 'write']
+    'aligned', 'compare', 'escape', 'markdown_table', 'model_card', 'terminal',
+    'write',
+]

@@ -77,7 +77,7 @@ def _facts(config, found, step: int, chosen: str, dtype: str) -> table.Table:
       f', {label} {section[k]}' for section, k, label in (
           (optim, 'lr', 'learning rate'), (train, 'batch', 'batch'),
           (train, 'epochs', 'epochs')) if k in section)
-  best = ' (lowest validation NLL)' if chosen == 'best' else ''
+  best = ' (best validation)' if chosen == 'best' else ''
   rows = [
       ['base', config['model']['path']],
       ['data', data.get('path') or data.get('name', '')],

@@ -51,25 +51,47 @@ def run(
     *,
     title: str,
     verdict: str,
+    warnings: Sequence[str],
     tables: Sequence[tuple[str, table.Table]],
     notes: str,
     about_phi: str,
     plots: Sequence[Plot],
     examples: Sequence[results.ShownText],
     facts: table.Table,
+    running: bool = False,
 ) -> str:
   """The report of a run.
 
   Args:
-    title, verdict, notes, about_phi: texts.
+    title, verdict, warnings, notes, about_phi: texts.
     tables: with their headings.
     plots: pictures.
     examples: shown as heat maps before and after training, on one scale.
     facts: table at the end.
+    running: the browser loads the page again every minute.
   """
   return _environment().get_template('run.html.j2').render(
-      title=title, verdict=verdict, tables=tables, notes=notes,
-      about_phi=about_phi, plots=plots, facts=facts, **before_and_after(examples))
+      title=title, verdict=verdict, warnings=warnings, running=running,
+      tables=tables, notes=notes, about_phi=about_phi, plots=plots, facts=facts,
+      **before_and_after(examples))
+
+
+def comparison(
+    *,
+    title: str,
+    tables: Sequence[tuple[str, table.Table]],
+    plots: Sequence[Plot],
+    notes: str,
+) -> str:
+  """The page of several runs.
+
+  Args:
+    title, notes: texts.
+    tables: with their headings.
+    plots: pictures.
+  """
+  return _environment().get_template('comparison.html.j2').render(
+      title=title, tables=tables, plots=plots, notes=notes)
 
 
 def scores(
@@ -125,8 +147,11 @@ def before_and_after(examples: Sequence[results.ShownText]) -> dict[str, Any]:
   """Heat maps before and after training, and the scale that all share."""
   return dict(
       limit=scale_limit([
-          phi for e in examples for phi in (*e.phi_before, *e.phi_after)]),
-      examples=[(e, _heat_maps(e)) for e in examples])
+          phi for e in examples for turn in e.turns
+          for phi in (*turn.phi_before, *turn.phi_after)]),
+      examples=[
+          (e.title, [(turn.context, _heat_maps(turn)) for turn in e.turns])
+          for e in examples])
 
 
 def with_breaks(token: str) -> str:
@@ -134,15 +159,13 @@ def with_breaks(token: str) -> str:
   return table.visible(token).replace(table.LINE_END, f'{table.LINE_END}\n')
 
 
-def _heat_maps(example: results.ShownText) -> list[HeatMap]:
+def _heat_maps(turn: results.ShownTurn) -> list[HeatMap]:
   maps = []
-  for when, phis in (('before', example.phi_before),
-                     ('after', example.phi_after)):
+  for when, phis in (('before', turn.phi_before), ('after', turn.phi_after)):
     mean = f', mean phi {np.mean(phis):+.2f}' if phis else ''
     tokens = []
     for token, before, after, phi in zip(
-        example.tokens, example.phi_before, example.phi_after, phis,
-        strict=True):
+        turn.tokens, turn.phi_before, turn.phi_after, phis, strict=True):
       tooltip = (f'"{table.visible(token)}": phi {before:+.2f} before,'
                  f' {after:+.2f} after training')
       tokens.append((with_breaks(token), tooltip, phi))

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 from ddt_jax import errors
 from ddt_jax.data import chat
 from ddt_jax.rounds import counts
@@ -51,9 +53,12 @@ class Training:
     tokens: supervised tokens, repeated ones counted again.
     seconds: time of the steps alone.
     skipped: updates left out because a gradient was not finite.
-    best_step, best_nll: step of the best checkpoint and its validation NLL
-      (nats per token); None without validation data.
+    best_step, best_by, best_value: step of the best validation, 'accuracy' or
+      'nll', and its accuracy in [0, 1] or NLL in nats per token; None where
+      nothing tells, see `Progress.with_validation`.
     parameters: numbers in the model.
+    weight, ess: mean token weight and effective sample size as a share of the
+      tokens, over the logged steps; None before the first.
   """
 
   steps: int
@@ -61,22 +66,25 @@ class Training:
   seconds: float
   skipped: int
   best_step: int | None
-  best_nll: float | None
+  best_by: str | None
+  best_value: float | None
   parameters: int
+  weight: float | None
+  ess: float | None
 
 
 @dataclasses.dataclass(frozen=True)
-class ShownText:
-  """One text with the phi of its supervised tokens, for a heat map.
+class ShownTurn:
+  """A stretch of trained tokens and the text before it.
 
   Attributes:
-    title, prompt: heading, and the text before the supervised tokens.
-    tokens: text of each supervised token.
+    context: text that is not trained: a question, or what stands between two
+      answers.
+    tokens: text of each trained token.
     phi_before, phi_after: nats, before and after training.
   """
 
-  title: str
-  prompt: str
+  context: str
   tokens: tuple[str, ...]
   phi_before: tuple[float, ...]
   phi_after: tuple[float, ...]
@@ -84,8 +92,21 @@ class ShownText:
   def __post_init__(self):
     if not len(self.tokens) == len(self.phi_before) == len(self.phi_after):
       raise errors.InputError(
-          f'example {self.title!r} needs one phi before and one after training'
-          ' for each of its tokens')
+          f'the example {self.context[:30]!r} needs one phi before and one after'
+          ' training for each of its tokens')
+
+
+@dataclasses.dataclass(frozen=True)
+class ShownText:
+  """One text with the phi of its trained tokens, for a heat map.
+
+  Attributes:
+    title: heading.
+    turns: in the order of the text.
+  """
+
+  title: str
+  turns: tuple[ShownTurn, ...]
 
   @classmethod
   def of(
@@ -93,31 +114,60 @@ class ShownText:
       phi_after: Sequence[float],
   ) -> 'ShownText':
     """A reference solution; phi of its supervised tokens, in nats."""
-    prompt, response = (
-        example.tokens[example.supervised == flag] for flag in (False, True)
-    )
-    return cls(
-        title='A reference solution from the training data',
-        prompt=tokenizer.decode(prompt, skip_special_tokens=True),
-        # One by one: the heat map needs a text for each token.
-        tokens=tuple(tokenizer.decode([t]) for t in response),
-        phi_before=tuple(phi_before), phi_after=tuple(phi_after),
-    )
+    supervised = np.asarray(example.supervised)
+    # Where a context begins, behind the first one.
+    edges = np.flatnonzero(supervised[:-1] & ~supervised[1:]) + 1
+    turns, first = [], 0
+    for part in np.split(np.arange(len(supervised)), edges):
+      trained = supervised[part]
+      n = int(trained.sum())
+      turns.append(ShownTurn(
+          context=tokenizer.decode(
+              example.tokens[part][~trained], skip_special_tokens=True).strip(),
+          # One by one: the heat map needs a text for each token.
+          tokens=tuple(
+              tokenizer.decode([t]) for t in example.tokens[part][trained]),
+          phi_before=tuple(phi_before[first: first + n]),
+          phi_after=tuple(phi_after[first: first + n])))
+      first += n
+    return cls('A reference solution from the training data', tuple(
+        # A chat template may write a line end behind the last answer.
+        turn for turn in turns if turn.context or turn.tokens))
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+  """Position of a run that is not finished.
+
+  Attributes:
+    round, rounds: index of the current round, and their number.
+    step, steps: steps of the round that are done, and all of them.
+    written: seconds since 1970 when this was written.
+    remaining: seconds that the rest should take; None before the first steps.
+  """
+
+  round: int
+  rounds: int
+  step: int
+  steps: int
+  written: float
+  remaining: float | None
 
 
 @dataclasses.dataclass(frozen=True)
 class RunResults:
-  """A finished run.
+  """A run, finished or not.
 
   Attributes:
     name, seed: of the run.
     evaluation: accuracy by split, before training and after each round; None
       without held-out problems.
-    rounds: one summary a round.
+    rounds: one summary for each round that has a corpus.
     corpus: the reference solutions.
     data, training: sizes and counts.
     timings: stage -> seconds, over all rounds.
     examples: texts to show.
+    status: None for a finished run.
   """
 
   name: str
@@ -129,13 +179,17 @@ class RunResults:
   training: Training
   timings: dict[str, float]
   examples: tuple[ShownText, ...]
+  status: Status | None
 
   def __post_init__(self):
     if self.evaluation is None:
       return
     # Checked when read, too: a report of mismatched rounds would be wrong, not
     # broken.
-    if len(self.evaluation) != len(self.rounds) + 1:
+    # A round that is being trained has a corpus and no evaluation yet.
+    running = self.status is not None and (
+        len(self.evaluation) == len(self.rounds))
+    if not running and len(self.evaluation) != len(self.rounds) + 1:
       raise errors.InputError(
           'needs one evaluation before training and one after each round')
     if len({frozenset(splits) for splits in self.evaluation}) > 1:

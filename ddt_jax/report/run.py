@@ -1,4 +1,4 @@
-"""A finished run -> report.md, report.html, plots/*.png and a text to print."""
+"""A run -> report.md, report.html, plots/*.png and a text to print."""
 
 from collections.abc import Mapping, Sequence
 import json
@@ -29,17 +29,18 @@ _CAPTIONS = {  # file: (heading, caption)
                       'Tokens of the reference solutions by phi, under the model '
                       'before and after training.'),
     'loss': ('Learning curves',
-             'Above: negative log-likelihood, comparable between objectives. '
-             'Below: the training loss of this objective. Thin: each logged step; '
-             'thick: running mean.'),
+             'Above: negative log-likelihood, comparable between objectives. With '
+             'other objectives than sft it may rise while the model learns: they '
+             'give unnatural tokens little weight. Below: the training loss of '
+             'this objective. Thin: each logged step; thick: running mean.'),
 }
 
 
 def write(workdir: str | os.PathLike[str]) -> str:
-  """Writes the report of a finished run.
+  """Writes the report of a run, finished or not.
 
-  Reads config.json, metrics.jsonl and results.json. A run without evaluation,
-  validation or examples gets a report without these sections.
+  Reads config.json, metrics.jsonl, and results.json or so_far.json. A run without
+  evaluation, validation or examples gets a report without these sections.
 
   Args:
     workdir: the run's folder, local or gs://.
@@ -49,8 +50,8 @@ def write(workdir: str | os.PathLike[str]) -> str:
 
   Raises:
     FileNotFoundError: a file of the run is missing.
-    errors.InputError: results.json has other fields than `RunResults`, or
-      metrics.jsonl has no training step.
+    errors.InputError: the results have other fields than `RunResults`, or a
+      finished run has no training step.
   """
   folder = storage.path(workdir)
   config, found, lines = read(folder)
@@ -61,9 +62,10 @@ def write(workdir: str | os.PathLike[str]) -> str:
     storage.publish(folder / 'plots' / f'{name}.png', plot.picture.light)
   storage.publish(folder / 'report.html', page.run(
       title=f'Report of the run {found.name}', verdict=run_words.verdict(found),
-      tables=run_words.tables(found), notes=run_words.NOTES,
-      about_phi=run_words.ABOUT_PHI, plots=list(pictures.values()),
-      examples=found.examples, facts=run_words.facts_table(config, found)))
+      warnings=run_words.warnings(found), tables=run_words.tables(found),
+      notes=run_words.NOTES, about_phi=run_words.ABOUT_PHI,
+      plots=list(pictures.values()), examples=found.examples,
+      facts=run_words.facts_table(config, found), running=found.status is not None))
   storage.publish(folder / 'report.md', _markdown(config, found, pictures))
   return terminal(config, found) + f'\nReport: {folder / "report.html"}\n'
 
@@ -71,17 +73,19 @@ def write(workdir: str | os.PathLike[str]) -> str:
 def read(
     workdir: str | os.PathLike[str]
 ) -> tuple[dict[str, Any], results.RunResults, list[dict[str, Any]]]:
-  """config.json, results.json and the lines of metrics.jsonl of a finished run.
+  """config.json, the results and the lines of metrics.jsonl of a run.
 
   Raises:
     FileNotFoundError, errors.InputError: see `write`.
   """
   folder = storage.path(workdir)
   config = json.loads(_read(folder / 'config.json'))
-  found = results.RunResults.from_json(
-      _read(folder / 'results.json'), folder / 'results.json')
-  lines = metrics.read(folder)
-  if not any(line['kind'] == 'train' for line in lines):
+  file = folder / 'results.json'
+  if not file.exists() and (folder / 'so_far.json').exists():
+    file = folder / 'so_far.json'
+  found = results.RunResults.from_json(_read(file), file)
+  lines = metrics.read(folder, missing_ok=found.status is not None)
+  if found.status is None and not any(line['kind'] == 'train' for line in lines):
     raise errors.InputError(
         f'{folder / metrics.FILE} has no line of training: the report needs the'
         ' folder of a finished run')
@@ -95,7 +99,8 @@ def terminal(config: Mapping[str, Any], found: results.RunResults) -> str:
       f'Run {found.name} on {config["model"]["path"]}, seed {found.seed}:'
       f' {training.steps:,} steps on {training.tokens:,} tokens in'
       f' {table.duration(training.seconds)}',
-      run_words.verdict(found)]
+      run_words.verdict(found),
+      *(f'Warning: {text}' for text in run_words.warnings(found))]
   blocks = [textwrap.fill(block, _WIDTH) for block in blocks]
   blocks += [
       table.aligned(content)
@@ -109,12 +114,12 @@ def plots(
 ) -> dict[str, page.Plot]:
   """The plots that the run has data for, by name of file."""
   pictures = {}
-  if found.evaluation:
+  if run_words.comparisons(found):
     pictures['accuracy'] = style.draw(run_plots.accuracy, found)
   pictures['phi_histogram'] = style.draw(run_plots.phi_histogram, found.corpus)
-  pictures['loss'] = style.draw(
-      run_plots.loss, lines, found.training.best_step)
-  if found.evaluation and len(found.rounds) > 1:
+  if any(line['kind'] == 'train' for line in lines):
+    pictures['loss'] = style.draw(run_plots.loss, lines, found.training)
+  if found.evaluation and len(found.evaluation) > 2:
     pictures['rounds'] = style.draw(run_plots.rounds, found)
   return {
       name: page.Plot(*_CAPTIONS[name], picture)
@@ -126,7 +131,8 @@ def _markdown(
     pictures: Mapping[str, page.Plot],
 ) -> str:
   parts = [f'# Report of the run {table.escape(found.name)}',
-           f'**{table.escape(run_words.verdict(found))}**']
+           f'**{table.escape(run_words.verdict(found))}**',
+           *(f'Warning: {table.escape(text)}' for text in run_words.warnings(found))]
   for heading, content in run_words.tables(found):
     parts += [f'## {heading}', table.markdown_table(content)]
   parts += [run_words.NOTES, '## What phi is', run_words.ABOUT_PHI]
@@ -138,18 +144,21 @@ def _markdown(
               'The tokens whose phi changed most. report.html shows the whole '
               'texts, coloured by phi.']
   for example in found.examples:
-    parts += [f'### {table.escape(example.title)}',
-              f'> {table.escape(example.prompt)}',
-              table.markdown_table(_most_changed(example))]
+    parts.append(f'### {table.escape(example.title)}')
+    for turn in example.turns:
+      if turn.context:
+        parts.append(f'> {table.escape(turn.context)}')
+      if turn.tokens:
+        parts.append(table.markdown_table(_most_changed(turn)))
   parts += [
       '## The run', table.markdown_table(run_words.facts_table(config, found))]
   return '\n\n'.join(parts) + '\n'
 
 
-def _most_changed(example: results.ShownText) -> table.Table:
+def _most_changed(turn: results.ShownTurn) -> table.Table:
   """The tokens whose phi training changed most, in the order of the text."""
   rows = list(zip(
-      example.tokens, example.phi_before, example.phi_after, strict=True))
+      turn.tokens, turn.phi_before, turn.phi_after, strict=True))
   # Markdown has no colours, so it shows a few tokens: chosen by change, then put in
   # the order of the text again.
   changed = sorted(range(len(rows)), key=lambda i: -abs(rows[i][2] - rows[i][1]))

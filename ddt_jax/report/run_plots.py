@@ -12,56 +12,58 @@ import numpy as np
 from ddt_jax.report import results
 from ddt_jax.report import run_words
 from ddt_jax.report import style
+from ddt_jax.scoring import text_stats
 
 
 def loss(
-    lines: Sequence[Mapping[str, Any]], best_step: int | None
+    lines: Sequence[Mapping[str, Any]], training: results.Training
 ) -> figure.Figure:
-  """NLL in training and validation, and the training loss, by step.
+  """NLL in training and validation, the training loss, and accuracy, by step.
 
   Args:
-    lines: of metrics.jsonl, of every kind.
-    best_step: step of the best checkpoint; None without validation.
+    lines: of metrics.jsonl, of every kind; at least one of training.
+    training: names the best checkpoint, if there is one.
   """
   train = [line for line in lines if line['kind'] == 'train']
   validation = [line for line in lines if line['kind'] == 'validation']
-  steps, nll, objective = (_column(train, k) for k in ('step', 'nll', 'loss'))
-  if validation:
-    title = _change('Validation NLL', *_column(validation, 'nll')[[0, -1]])
-  else:
-    title = _change('Training NLL', *_smooth(nll)[[0, -1]])
-  fig = style.make_figure(title, height=5.2)
-  top, bottom = fig.subplots(2, 1, sharex=True, height_ratios=[3, 2])
-  for axes, values, label in (
-      (top, nll, 'NLL\n(nats per token)'),
-      (bottom, objective, 'training loss\n(weighted nats)')):
+  solved = [line for line in validation if line.get('accuracy') is not None]
+  name, nll = 'Validation NLL', column(validation, 'nll')
+  if len(validation) < 2:
+    name, nll = 'Training NLL', smooth(column(train, 'nll'))
+  fig = style.make_figure(
+      _change(name, nll[0], nll[-1], len(nll)), height=5.2 + 1.4 * bool(solved))
+  top, bottom, *more = fig.subplots(
+      2 + bool(solved), 1, sharex=True, height_ratios=[3, 2, 2][:2 + bool(solved)])
+  for axes, scalar, label in (
+      (top, 'nll', 'NLL\n(nats per token)'),
+      (bottom, 'loss', 'training loss\n(weighted nats)')):
     axes.set_ylabel(label)
-    axes.plot(steps, values, color=style.BEFORE, lw=0.8, alpha=0.35)
-    axes.plot(steps, _smooth(values), color=style.BEFORE, lw=1.8)
+    _draw_curve(axes, train, scalar)
   if validation:
-    _draw_validation(top, validation, best_step)
+    _draw_validation(top, validation, 'nll', training)
+  for axes in more:
+    axes.set_ylabel('validation\naccuracy (%)')
+    _draw_validation(axes, solved, 'accuracy', training)
   # The labels stand above the curves, whose ends may meet.
   low, high = top.get_ylim()
   top.set_ylim(low, high + 0.15 * (high - low))
   labels = [(0.98, 'training', style.BEFORE), (0.83, 'validation', style.AFTER)]
   for x, name, color in labels[:1 + bool(validation)]:
     top.text(x, 0.91, name, color=color, transform=top.transAxes, ha='right')
-  bottom.set_xlabel('training step')
+  last = [bottom, *more][-1]
+  last.set_xlabel('training step')
+  last.xaxis.get_major_locator().set_params(integer=True)
   return fig
 
 
 def phi_histogram(corpus: results.Reference) -> figure.Figure:
   """Share of the reference solutions' tokens by phi, before and after."""
-  first, last = corpus.before.phi, corpus.after.phi
-  direction = 'towards' if abs(last) < abs(first) else 'away from'
-  fig = style.make_figure(
-      f'Mean phi of the reference solutions moved {direction} 0, the mean of the'
-      f' model\'s own text: {first:+.2f} to {last:+.2f} nats', height=3.8)
+  fig = style.make_figure(_phi_moved(corpus), height=3.8)
   axes = fig.subplots()
   axes.set_ylabel('tokens per bin (%, log scale)')
   axes.set_yscale('log')
   edges = np.asarray(corpus.before.histogram.edges)
-  filled = np.zeros(len(edges) - 1)
+  filled, highest = np.zeros(len(edges) - 1), 0.0
   # The outlines cross, so their labels stand apart, in the lines' colours.
   for name, stats, color, y in (
       ('before', corpus.before, style.BEFORE, 0.93),
@@ -74,11 +76,19 @@ def phi_histogram(corpus: results.Reference) -> figure.Figure:
     axes.axvline(stats.phi, color=color, lw=1.2, ls='--')
     axes.text(0.02, y, f'{name} training (dashed: mean {stats.phi:+.2f})',
               color=color, fontsize=9, transform=axes.transAxes)
+    highest = max(highest, share.max())
   # The histogram is wider than most corpora: empty bins at the ends are cut off.
   used = np.flatnonzero(filled)
   if used.size:
     axes.set_xlim(edges[used[0]], edges[used[-1] + 1])
+  # The labels stand above the outlines, in the upper 20 % of a log scale.
+  low = min(100 / max(filled.sum(), 1), highest / 10)
+  axes.set_ylim(0.7 * low, highest * (1.5 * highest / low) ** 0.3)
+  # Powers of ten alone, up to 100 %: between them Matplotlib writes labels like
+  # 3x10^1.
+  axes.set_yticks([t for t in 10.0 ** np.arange(-6, 3) if t >= 0.7 * low])
   axes.yaxis.set_major_formatter('{x:g}')
+  axes.yaxis.set_minor_formatter('')
   axes.axvline(0, color=style.ink(), lw=0.8)
   axes.set_xlabel('phi (nats); left: surprises the model')
   return fig
@@ -143,29 +153,67 @@ def rounds(found: results.RunResults) -> figure.Figure:
   return fig
 
 
-def _draw_validation(axes, lines, best_step) -> None:
-  steps, nll = _column(lines, 'step'), _column(lines, 'nll')
-  axes.plot(steps, nll, color=style.AFTER, marker='o', ms=4, lw=1.8)
-  if best_step in steps:
-    best = nll[list(steps).index(best_step)]
-    axes.plot(best_step, best, 'o', ms=11, mfc='none', mec=style.ink())
-    axes.annotate('best checkpoint', (best_step, best), (0, 10), fontsize=9,
+def _draw_curve(axes, lines, name) -> None:
+  """A curve and its running mean; one point alone is drawn as a point."""
+  steps, values = column(lines, 'step'), column(lines, name)
+  few = dict(marker='o', ms=4) if len(steps) < 10 else {}
+  axes.plot(steps, values, color=style.BEFORE, lw=0.8, alpha=0.35)
+  axes.plot(steps, smooth(values), color=style.BEFORE, lw=1.8, **few)
+  if len(steps) == 1:
+    # Around one point Matplotlib would show a range far below a step.
+    axes.set_xlim(steps[0] - 1, steps[0] + 1)
+
+
+def _draw_validation(axes, lines, name, training) -> None:
+  """Values of the validations; the best one has a ring, if it is best by them."""
+  steps = column(lines, 'step')
+  values = column(lines, name) * (100 if name == 'accuracy' else 1)
+  axes.plot(steps, values, color=style.AFTER, marker='o', ms=4, lw=1.8)
+  if training.best_by == name and training.best_step in steps and len(steps) > 1:
+    best = values[list(steps).index(training.best_step)]
+    axes.plot(training.best_step, best, 'o', ms=11, mfc='none', mec=style.ink())
+    axes.annotate('best', (training.best_step, best), (0, 10), fontsize=9,
                   textcoords='offset points', ha='center',
                   bbox=dict(fc=style.paper(), ec='none', alpha=0.8, pad=1))
+    axes.margins(y=0.3)  # room for the word
 
 
-def _change(name: str, first: float, last: float) -> str:
+def _phi_moved(corpus: results.Reference) -> str:
+  """How mean phi changed; claims nothing within two standard errors."""
+  first, last = corpus.before.phi, corpus.after.phi
+  error = _standard_error(corpus.before.histogram)
+  between = f'{first:+.2f} to {last:+.2f} nats'
+  if abs(last - first) < max(2 * error, 0.005):
+    return f'Mean phi of the reference solutions hardly changed: {between}'
+  direction = 'towards' if abs(last) < abs(first) else 'away from'
+  return (f'Mean phi of the reference solutions moved {direction} 0, the mean of'
+          f' the model\'s own text: {between}')
+
+
+def _standard_error(histogram: text_stats.Histogram) -> float:
+  """Of the mean of phi, from its bins."""
+  edges, counts = np.asarray(histogram.edges), np.asarray(histogram.counts)
+  n = max(counts.sum(), 1.0)
+  middle = (edges[1:] + edges[:-1]) / 2
+  mean = (counts * middle).sum() / n
+  return float(np.sqrt((counts * (middle - mean) ** 2).sum() / n / n))
+
+
+def _change(name: str, first: float, last: float, points: int) -> str:
+  if points == 1:
+    return f'{name} was {last:.3f} nats per token at the one step logged'
   if not np.isfinite(first + last):
     return f'{name} is not finite: training diverged'
   verb = 'fell' if last < first else 'rose' if last > first else 'stayed'
   return f'{name} {verb} from {first:.3f} to {last:.3f} nats per token'
 
 
-def _column(lines: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+def column(lines: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+  """A scalar of each line; NaN where it is missing or was not finite."""
   return np.array([line.get(name) for line in lines], float)  # None becomes NaN
 
 
-def _smooth(values: np.ndarray) -> np.ndarray:
+def smooth(values: np.ndarray) -> np.ndarray:
   """Running mean over 1/30 of the curve; NaN and infinity are left out."""
   # On each side; together about 1/30 of the curve.
   half = len(values) // 60

@@ -7,11 +7,13 @@ better than the two intervals suggest: too little is claimed rather than too muc
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import time
 from typing import Any
 
 from ddt_jax import significance
 from ddt_jax.report import results
 from ddt_jax.report import table
+from ddt_jax.training import log
 
 ABOUT_PHI = (
     'phi measures how natural a token is to the model: log p of the token plus'
@@ -72,7 +74,8 @@ class Comparison:
 
 def comparisons(found: results.RunResults) -> list[Comparison]:
   """pass@1 and avg@k of every split, in order; empty without an evaluation."""
-  if not found.evaluation:
+  # Before the first round ends there is nothing to compare with.
+  if not found.evaluation or len(found.evaluation) < 2:
     return []
   compared, last = [], found.evaluation[-1]
   for split, before in found.evaluation[0].items():
@@ -94,6 +97,37 @@ def headline(found: results.RunResults) -> str:
 
 def verdict(found: results.RunResults) -> str:
   """The effect of training in a sentence or two; claims nothing within noise."""
+  if found.status is not None:
+    return f'{_position(found.status)} {_so_far(found)}'
+  return _outcome(found)
+
+
+def _so_far(found: results.RunResults) -> str:
+  if comparisons(found):
+    return f'So far: {_outcome(found)}'
+  if not found.evaluation:
+    return 'Accuracy is not evaluated.'
+  splits = ', '.join(
+      f'{split} {100 * measured.pass_at_1.value:.1f} %'
+      for split, measured in found.evaluation[0].items())
+  return f'Before training (pass@1): {splits}.'
+
+
+def _position(status: results.Status) -> str:
+  """Says how far a run is and when it should end."""
+  when = time.strftime('%Y-%m-%d %H:%M %Z', time.localtime(status.written))
+  text = (
+      f'Not finished. On {when}: round {status.round + 1} of {status.rounds}, step'
+      f' {status.step:,} of {status.steps:,}.')
+  if status.remaining is None:
+    return text
+  end = time.strftime(
+      '%Y-%m-%d %H:%M', time.localtime(status.written + status.remaining))
+  return (f'{text} It should end about {end}, after another'
+          f' {table.duration(status.remaining)}.')
+
+
+def _outcome(found: results.RunResults) -> str:
   compared = comparisons(found)
   if not compared:
     return f'Accuracy was not evaluated. {_corpus_sentence(found)}'
@@ -107,10 +141,27 @@ def verdict(found: results.RunResults) -> str:
           f'{_outcomes(differing)}.')
 
 
+def warnings(found: results.RunResults) -> list[str]:
+  """What makes the results of a run worth little, in a sentence or two each."""
+  said, training = [], found.training
+  if training.weight is not None and (
+      advice := log.little_trained(training.weight, training.ess)):
+    said.append(advice)
+  for i, r in enumerate(found.rounds, 1):
+    attempted = r.hinted.responses
+    if attempted and 2 * r.hinted.skipped > attempted:
+      reason = next(iter(r.skipped_for), 'not recorded')
+      said.append(
+          f'Round {i}: {r.hinted.skipped:,} of {attempted:,} references were not'
+          f' rewritten; the commonest reason: {reason}. Try another hint.template,'
+          ' hint.prefill, or hint.analysis=none.')
+  return said
+
+
 def accuracy_table(found: results.RunResults) -> table.Table | None:
   """pass@1 and avg@k with intervals, in %; None without an evaluation."""
-  rows = [[c.split, f'{c.problems:,}', c.metric, _interval(c.before),
-           _interval(c.after), f'{c.points:+.1f}', c.outcome]
+  rows = [[c.split, f'{c.problems:,}', c.metric, interval(c.before),
+           interval(c.after), f'{c.points:+.1f}', c.outcome]
           for c in comparisons(found)]
   header = ['split', 'problems', 'measure', 'before', 'after', 'change', '']
   return table.Table(header, rows, words=(0, 6)) if rows else None
@@ -177,7 +228,7 @@ def progress_table(found: results.RunResults) -> table.Table | None:
   if not found.evaluation:
     return None
   rows = [
-      [split, *(_interval(splits[split].pass_at_1)
+      [split, *(interval(splits[split].pass_at_1)
                 for splits in found.evaluation)]
       for split in found.evaluation[0]
   ]
@@ -196,7 +247,7 @@ def tables(
   """
   every = [('Accuracy', accuracy_table(found))]
   if details:
-    if len(found.rounds) > 1:
+    if found.evaluation and len(found.evaluation) > 2:
       every.append(('Accuracy by round', progress_table(found)))
     every.append(('Answers', answers_table(found)))
   every += [
@@ -223,10 +274,13 @@ def facts_table(
                    f' {table.duration(training.seconds)}'],
       ['skipped updates', f'{training.skipped:,}'],
   ]
-  if training.best_step is not None:  # None: the run had no validation data
-    rows.append(['best checkpoint',
-                 f'step {training.best_step:,}, validation NLL '
-                 f'{training.best_nll:.3f} nats per token'])
+  if training.best_step is not None:  # None: nothing tells which is best
+    value = (
+        f'accuracy {100 * training.best_value:.1f} %'
+        if training.best_by == 'accuracy' else
+        f'NLL {training.best_value:.3f} nats per token')
+    rows.append(
+        ['best validation', f'step {training.best_step:,}, {value}'])
   rows += [
       ['data', f'{data.train:,} training and {data.validation:,} '
                f'validation examples; {data.bad_rows:,} bad rows, '
@@ -258,6 +312,7 @@ def _corpus_sentence(found: results.RunResults) -> str:
           f'{before.phi:+.3f} to {after.phi:+.3f} nats per token.')
 
 
-def _interval(share: significance.Interval) -> str:
+def interval(share: significance.Interval) -> str:
+  """A share and its interval in %, as '51.0 [45.4, 56.6]'."""
   value, low, high = (100 * x for x in share)
   return f'{value:.1f} [{low:.1f}, {high:.1f}]'

@@ -1,6 +1,8 @@
 """One round: the model answers, and what is right becomes its training data.
 
   answers   responses to problems, sampled or rewritten, with verdicts
+  stages    work in blocks: bars, files, stops
+  leaks     texts that show that a hint was read
   select    which responses are trained on
   pairs     right against wrong responses, for preference losses
   counts    a round in numbers

@@ -16,6 +16,8 @@ from ddt_jax.data import chat
 from ddt_jax.data import prompts
 from ddt_jax.data import records
 
+ANALYSES = ('model', 'none')  # who writes the analysis of a reference
+
 
 def check_sampling(section: str, temperature: float, top_p: float) -> None:
   """Raises InputError where responses cannot be drawn with these options.
@@ -46,13 +48,19 @@ class Rewriting:
   Attributes:
     enabled: whether problems without a verified answer are rewritten at all.
     template: a name or a TOML file, see `prompts.load`.
-    max_analysis_tokens: limit of the analysis that precedes the rewriting.
+    analysis: 'model', it analyses the reference before it rewrites it; 'none', it
+      begins at once, having read problem and reference.
+    prefill: text that the analysis begins with, for models that do not keep to
+      the template's form, e.g. '# Analyze'.
+    max_analysis_tokens: limit of the analysis.
     schedule, beta, center, bounds: of the mixture, see `hinting.hint_weight`.
     temperature, top_p, order: of the draw, see `sampling.distribution`.
   """
 
   enabled: bool = True
   template: str = 'worked_example'
+  analysis: str = 'model'
+  prefill: str = ''
   max_analysis_tokens: int = 2048
   schedule: str = 'linear'
   beta: float = 3.0
@@ -65,11 +73,23 @@ class Rewriting:
   def __post_init__(self):
     check_sampling('hint', self.temperature, self.top_p)
     sampling.check_order(self.order)
+    if self.analysis not in ANALYSES:
+      raise errors.InputError(
+          f'hint.analysis={self.analysis!r}: choose from {", ".join(ANALYSES)}')
+    if self.prefill and self.analysis == 'none':
+      raise errors.InputError(
+          f'hint.prefill={self.prefill!r} begins the analysis, and'
+          ' hint.analysis=none writes none')
     # Any vocabulary will do: the model is not loaded yet.
     hinted_decode.check_mixture(
         hinted_decode.Mixture(
             self.beta, self.center, self.schedule, tuple(self.bounds)),
         vocab_size=2)
+
+  @property
+  def runs(self) -> int:
+    """Decoding runs that a rewriting takes: the analysis, and the text."""
+    return 2 if self.analysis == 'model' else 1
 
   def prompt_template(self) -> prompts.Template:
     """The template's content; InputError where there is no such template."""
@@ -208,7 +228,8 @@ def rewrite(
     rewriting: how.
     key: random key.
     max_new_tokens: limit of a rewritten solution.
-    decoding: options of `engine.generate`: eos_ids, slots, cache_dtype, mesh.
+    decoding: options of `engine.generate`: eos_ids, slots, cache_dtype, mesh,
+      journal.
     verifier: options of `verify.verify_all`: workers, timeout_s.
   """
   markers = {p.marker for p in problems}
@@ -226,8 +247,10 @@ def rewrite(
       max_new_tokens=max_new_tokens, **rewriting.decoding(), **decoding,
   )
   responses = verified(tokenizer, problems, drawn, 'hinted', verifier)
-  # A skipped request has no text: it is wrong, for the reason it was skipped.
   return [
-      dataclasses.replace(r, correct=False, reason=d.reason) if d.reason else r
+      dataclasses.replace(
+          r, analysis=tokenizer.decode(d.analysis, skip_special_tokens=True),
+          # A skipped request has no text: it is wrong, for the reason it was skipped.
+          **dict(correct=False, reason=d.reason) if d.reason else {})
       for r, d in zip(responses, drawn, strict=True)
   ]

@@ -9,12 +9,13 @@ class StageCounts:
 
   Attributes:
     responses: all of them.
-    accepted: right, complete, and without a word about a given solution.
+    accepted: right, complete, and without a leak of the hint.
     correct: right by the verifier.
     abstained: not judged by the verifier.
     skipped: problems without a response, for want of room in the model's
       context or of an analysis to rewrite from.
-    mentions: texts that speak of a given solution, see `curate.MENTION`.
+    mentions: texts that speak of a given solution or repeat the template's
+      example, see `leaks.Finder`.
     tokens: total length, in tokens.
   """
 
@@ -55,6 +56,8 @@ class RoundSummary:
     solved: source -> problems that got a training example from it.
     dropped: reason -> examples that were left out.
     sources: source -> what was trained on.
+    skipped_for: reason -> problems that were not rewritten for it, the
+      commonest first.
     timings: stage -> seconds.
   """
 
@@ -65,4 +68,5 @@ class RoundSummary:
   solved: dict[str, int]
   dropped: dict[str, int]
   sources: dict[str, SourceStats]
+  skipped_for: dict[str, int]
   timings: dict[str, float]

@@ -7,7 +7,7 @@
   filter    responses with a low phi are dropped, if asked for
 
 Each stage keeps its responses, wrong ones too, in files of its own, so that a
-call that was killed resumes where it was.
+call that was killed resumes where it was, in the middle of a block of texts too.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,10 +24,11 @@ from ddt_jax import storage
 from ddt_jax.data import chat
 from ddt_jax.data import lengths
 from ddt_jax.data import records
-from ddt_jax.data import stage_cache
 from ddt_jax.rounds import answers
 from ddt_jax.rounds import counts
+from ddt_jax.rounds import leaks
 from ddt_jax.rounds import select
+from ddt_jax.rounds import stages
 from ddt_jax.scoring import forward
 
 
@@ -108,7 +109,8 @@ def curate(
     key: random key of the round.
     complete: nothing may be made, only read: `context.params` are not those
       that the round began with.
-    check_stop: called between blocks of problems; may raise to end the call.
+    check_stop: called every few seconds while texts are drawn, and between blocks
+      of problems; may raise to end the call.
     title: precedes the names of stages in the progress bars.
 
   Returns:
@@ -119,27 +121,33 @@ def curate(
       missing although the corpus must be complete.
   """
   folder = storage.path(folder)
-  stages = _Stages(
-      folder, {'problems': len(problems), **made_from}, size=options.shard,
-      complete=complete, check_stop=check_stop, title=title)
-  good = functools.partial(select.is_accepted, end=context.end)
+  work = stages.Stages(
+      folder, {'problems': len(problems), **made_from}, complete=complete,
+      check_stop=check_stop, title=title)
+  leaking = leaks.Finder(
+      problems, rewriting.prompt_template() if rewriting.enabled else None)
+  good = functools.partial(
+      select.is_accepted, end=context.end, leaking=leaking)
   prompt = dict(zip(
       [p.id for p in problems],
       answers.prompt_ids(context.tokenizer, problems), strict=True))
   answerable = [p for p in problems if p.answer]
 
   # The model's own answers: on-policy by construction, so they come first.
-  own = stages.run(
+  own = work.run(
       'sample', _sample_stage(context, options, key),
-      answerable if options.samples else [])
+      answerable if options.samples else [], size=options.shard,
+      each=options.samples)
   chosen = select.first_distinct(own, good, options.keep)
 
   # Hinted Decoding, for the problems without an accepted answer.
   hinted = []
   if rewriting.enabled:
     unsolved = [p for p in answerable if not chosen.get(p.id)]
-    hinted = stages.run(
-        'rewrite', _rewrite_stage(context, options, rewriting, key), unsolved)
+    hinted = work.run(
+        'rewrite', _rewrite_stage(context, options, rewriting, key), unsolved,
+        size=options.shard, runs=rewriting.runs)
+    _say_skipped(hinted, title)
   for response in hinted:
     if good(response):
       chosen[response.problem_id] = [response]
@@ -149,8 +157,9 @@ def curate(
       context, problems, prompt, chosen, references, options.fallback)
   fitting = [(r, e) for r, e in candidates if e is not None]
   examples = [e for _, e in fitting]
-  scored = stages.run(
-      'score', _score_stage(context, examples), [r for r, _ in fitting])
+  scored = work.run(
+      'score', _score_stage(context, examples), [r for r, _ in fitting],
+      size=options.shard)
   kept, dropped = select.by_phi(scored, options)
   dropped['too long'] = len(candidates) - len(fitting)
   responses = [scored[i] for i in kept]
@@ -160,64 +169,25 @@ def curate(
       [by_id[r.problem_id] for r in responses], responses,
       [examples[i] for i in kept], counts.RoundSummary(
           problems=len(problems), unanswerable=len(problems) - len(answerable),
-          own=select.count(own, good), hinted=select.count(hinted, good),
-          solved={
-              source: len({r.problem_id for r in scored if r.source == source})
-              for source in select.SOURCES
-          },
-          dropped=dropped,
-          sources={
-              source: select.describe(responses, source)
-              for source in select.SOURCES
-          },
-          timings=stages.seconds,
-      ))
+          own=select.count(own, good, leaking),
+          hinted=select.count(hinted, good, leaking),
+          solved=select.solved_by(scored), dropped=dropped,
+          sources={s: select.describe(responses, s) for s in select.SOURCES},
+          skipped_for=select.skipped_for(hinted), timings=work.seconds))
 
 
-class _Stages:
-  """Runs the stages of a round, each with a cache folder of its own."""
-
-  def __init__(
-      self, folder: Any, made_from: dict[str, Any], *, size: int,
-      complete: bool, check_stop: Callable[[], None], title: str
-  ):
-    self._folder, self._made_from = folder, made_from
-    self._size, self._complete = size, complete
-    self._check_stop, self._title = check_stop, title
-    self.seconds: dict[str, float] = {}
-
-  def run(self, name, make, items) -> list[records.Response]:
-    """Applies make(index of the first, block of items) where not cached."""
-    responses, self.seconds[name] = [], 0.0
-    cache = stage_cache.StageCache(
-        self._folder / name, {'stage': name, **self._made_from},
-        complete=self._complete)
-    with tqdm.tqdm(
-        total=len(items), desc=f'{self._title}{name}', disable=not items,
-    ) as bar:
-      for block, spent in cache.map(
-          make, items, records.Response, size=self._size
-      ):
-        responses += block
-        self.seconds[name] += spent
-        bar.update(min(self._size, len(items) - bar.n))
-        # After the block's file was published: a stop here costs nothing.
-        self._check_stop()
-    return responses
-
-
-# Stages: functions (index of the first, some items) -> responses ------------------
+# Stages, see `stages.Make` ---------------------------------------------------------
 
 
 def _sample_stage(context: Context, options: select.Options, key: jax.Array):
-  def sample(first, problems):
+  def sample(first, problems, journal):
     # Each block has its own key: 2 first here, 2 first + 1 in the rewriting.
     rows = answers.answer(
         *context.model_arguments, problems, samples=options.samples,
         key=jax.random.fold_in(key, 2 * first),
         max_new_tokens=options.max_new_tokens, verifier=context.verifier,
         **answers.sampling_options(options.temperature, options.top_p),
-        **context.decoding)
+        journal=journal, **context.decoding)
     return [response for row in rows for response in row]
 
   return sample
@@ -227,11 +197,12 @@ def _rewrite_stage(
     context: Context, options: select.Options, rewriting: answers.Rewriting,
     key: jax.Array,
 ):
-  def rewrite(first, problems):
+  def rewrite(first, problems, journal):
     return answers.rewrite(
         *context.model_arguments, problems, rewriting=rewriting,
         key=jax.random.fold_in(key, 2 * first + 1),
-        max_new_tokens=options.max_new_tokens, decoding=context.decoding,
+        max_new_tokens=options.max_new_tokens,
+        decoding={**context.decoding, 'journal': journal},
         verifier=context.verifier)
 
   return rewrite
@@ -241,12 +212,12 @@ def _score_stage(context: Context, examples: Sequence[chat.Example]):
   # One row length for all blocks: the forward is compiled once.
   time = lengths.row_length(examples) if examples else 0
 
-  def score(first, responses):
+  def score(first, responses, journal):
     # responses[i] is what examples[first + i] trains on.
     stats = forward.token_stats(
         context.params, context.config,
         examples[first: first + len(responses)], batch=context.rows,
-        mesh=context.mesh, time=time)
+        mesh=context.mesh, time=time, after=journal.beat)
     return [
         dataclasses.replace(r, phi=float(s.phi.mean()))
         for r, s in zip(responses, stats, strict=True)
@@ -256,6 +227,13 @@ def _score_stage(context: Context, examples: Sequence[chat.Example]):
 
 
 # Between the stages -------------------------------------------------------------
+
+
+def _say_skipped(hinted: Sequence[records.Response], title: str) -> None:
+  said = select.advice_on_skipped(hinted)
+  if said and processes.is_first():
+    # Not print(), which would break a bar.
+    tqdm.tqdm.write(f'{title}rewrite: {said}')
 
 
 def _candidates(

@@ -1,17 +1,23 @@
 """Accuracy on held-out problems: pass@1 (greedy) and avg@k (sampled)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
+import json
+import re
 from typing import Any
 
 import jax
 import numpy as np
 import tqdm
 
+from ddt_jax import engine
 from ddt_jax import model
+from ddt_jax import processes
 from ddt_jax import significance
+from ddt_jax import storage
 from ddt_jax.data import records
 from ddt_jax.rounds import answers
+from ddt_jax.rounds import stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +56,8 @@ def accuracy(
     samples: int = 4,
     temperature: float = 1.0,
     top_p: float = 1.0,
+    work: stages.Stages | None = None,
+    bar: tqdm.tqdm | None = None,
     **options: Any,
 ) -> SplitAccuracy:
   """pass@1 of greedy answers, avg@k of sampled ones, with 95 % intervals.
@@ -61,23 +69,40 @@ def accuracy(
     key: of the samples.
     samples: k; 0 leaves avg@k out.
     temperature, top_p: of the samples; temperature 0 is greedy.
+    work: keeps the answers as its stages `greedy` and `sampled`, and writes them
+      as JSON lines to `<its folder>.jsonl`; None keeps nothing.
+    bar: to move; None: none is shown.
     **options: of `answers.answer`, max_new_tokens and verifier among them.
   """
-  def solve(**sampling):
-    return answers.answer(
-        params, config, tokenizer, problems, key=key, **sampling, **options)
+  work = work or stages.Stages()
+  if bar is None:
+    bar = engine.progress_bar(0, '')  # one that is not shown
+
+  def solve(name, samples=1, **sampling):
+    def make(first, block, journal):
+      del first  # all problems are one block
+      rows = answers.answer(
+          params, config, tokenizer, block, key=key, samples=samples,
+          journal=journal, **sampling, **options)
+      return [response for row in rows for response in row]
+
+    flat = work.run(name, make, problems, each=samples, bar=bar)
+    return [flat[i: i + samples] for i in range(0, len(flat), samples)]
 
   # The key is not used by greedy decoding, so both calls may have the same.
-  greedy = [row[0] for row in solve(greedy=True)]
-  n = len(greedy)
-  averaged = None
+  greedy = [row[0] for row in solve('greedy', greedy=True)]
+  n, averaged, rows = len(greedy), None, []
   if samples:
     rows = solve(
-        samples=samples, **answers.sampling_options(temperature, top_p))
+        'sampled', samples, **answers.sampling_options(temperature, top_p))
     # Samples of one problem depend on each other: the interval is over problems.
     averaged = significance.clustered_mean(np.array(
         [np.mean([r.correct is True for r in row]) for row in rows]
     ))
+  if work.folder is not None:
+    text = ''.join(_lines(problems, greedy, rows))
+    processes.from_first(
+        storage.publish, work.folder.with_suffix('.jsonl'), text)
   return SplitAccuracy(
       problems=n,
       samples=samples,
@@ -91,6 +116,23 @@ def accuracy(
   )
 
 
+def _lines(
+    problems: Sequence[records.Problem],
+    greedy: Sequence[records.Response],
+    sampled: Sequence[Sequence[records.Response]],
+) -> Iterator[str]:
+  """Every answer with its problem and its verdict, as lines of JSON."""
+  for i, p in enumerate(problems):
+    of_problem = [('greedy', greedy[i])]
+    of_problem += [('sampled', r) for r in (sampled[i] if sampled else ())]
+    for decoding, r in of_problem:
+      yield json.dumps({
+          'id': p.id, 'decoding': decoding, 'problem': p.problem,
+          'answer': p.answer, 'response': r.text, 'correct': r.correct,
+          'extracted': r.extracted, 'reason': r.reason, 'finish': r.finish,
+          'tokens': len(r.tokens)}) + '\n'
+
+
 def by_split(
     params: Any,
     config: model.ModelConfig,
@@ -98,7 +140,10 @@ def by_split(
     splits: Mapping[str, Sequence[records.Problem]],
     *,
     problems: int,
+    samples: int = 4,
     title: str = '',
+    folder: Any = None,
+    made_from: dict[str, Any] | None = None,
     check_stop: Callable[[], None] = lambda: None,
     **options: Any,
 ) -> dict[str, SplitAccuracy]:
@@ -108,16 +153,30 @@ def by_split(
     params, config, tokenizer: the model.
     splits: problems with answers, by the split's name.
     problems: at most so many of each split; 0 measures nothing.
+    samples: see `accuracy`.
     title: precedes "evaluate" in the progress bar.
-    check_stop: called after each split; may raise to end the call, which then
-      begins again with the first split.
+    folder: keeps the answers, from which an interrupted call resumes; those of a
+      split are also in `<folder>/<split>.jsonl`. None keeps nothing.
+    made_from: see `stage_cache.StageCache`.
+    check_stop: called while answers are drawn and after each split; may raise to
+      end the call.
     **options: of `accuracy`.
   """
+  some = {split: its[:problems] for split, its in splits.items() if problems}
+  total = sum(map(len, some.values())) * (1 + samples)
   found = {}
-  for split, its_problems in tqdm.tqdm(
-      splits.items() if problems else (), f'{title}evaluate'
-  ):
-    found[split] = accuracy(
-        params, config, tokenizer, its_problems[:problems], **options)
-    check_stop()
+  with engine.progress_bar(total, f'{title}evaluate') as bar:
+    for split, its_problems in some.items():
+      work = stages.Stages(
+          None if folder is None else storage.path(folder) / _file_name(split),
+          {'split': split, **(made_from or {})}, check_stop=check_stop,
+          title=f'{title}evaluate {split}, ')
+      found[split] = accuracy(
+          params, config, tokenizer, its_problems, samples=samples, work=work,
+          bar=bar, **options)
   return found
+
+
+def _file_name(split: str) -> str:
+  """The split's name without characters that a path or a store takes amiss."""
+  return re.sub(r'[^\w-]+', '_', split)

@@ -1,9 +1,10 @@
 """Which responses a round trains on: the rules, and counts of what they do.
 
 A response is *accepted* if the verifier calls it right, it ends with the token
-that ends a turn, and it does not mention a given solution.
+that ends a turn, and it shows nothing of a hint, see `leaks`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 import re
@@ -15,16 +16,11 @@ from ddt_jax.data import chat
 from ddt_jax.data import records
 from ddt_jax.rounds import answers
 from ddt_jax.rounds import counts
+from ddt_jax.rounds import leaks
 
 FALLBACKS = ('drop', 'reference', 'reference_if_phi_above')
 PROBLEMS = ('fresh', 'epochs')
 SOURCES = ('own', 'hinted', 'reference')
-# A response that speaks of a given solution would teach the model to expect one.
-# English only; own answers are held to it as well.
-MENTION = re.compile(
-    r'\b(given|provided|reference) (solution|answer)|\baccording to the (given|'
-    r'solution)', re.IGNORECASE,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,11 +88,14 @@ class Options:
     return list(problems[r % slices::slices][:self.per_round or None])
 
 
-def is_accepted(response: records.Response, end: chat.TurnEnd) -> bool:
+def is_accepted(
+    response: records.Response, end: chat.TurnEnd,
+    leaking: Callable[[records.Response], bool] = leaks.mentions,
+) -> bool:
   """Tells whether a response of the model may be trained on; see the module."""
   return (
       response.correct is True and response.tokens[-1:] == (end.id,)
-      and not MENTION.search(response.text)
+      and not leaking(response)
   )
 
 
@@ -146,6 +145,7 @@ def by_phi(
 def count(
     responses: Sequence[records.Response],
     accepted: Callable[[records.Response], bool],
+    leaking: Callable[[records.Response], bool],
 ) -> counts.StageCounts:
   """How many responses a stage made, and how they were judged."""
   return counts.StageCounts(
@@ -154,9 +154,47 @@ def count(
       correct=sum(r.correct is True for r in responses),
       abstained=sum(r.correct is None for r in responses),
       skipped=len({r.problem_id for r in responses if r.finish == 'skipped'}),
-      mentions=sum(bool(MENTION.search(r.text)) for r in responses),
+      mentions=sum(map(leaking, responses)),
       tokens=sum(len(r.tokens) for r in responses),
   )
+
+
+def solved_by(scored: Iterable[records.Response]) -> dict[str, int]:
+  """source -> problems that have a response from it."""
+  solved = {(r.source, r.problem_id) for r in scored}
+  return {source: sum(s == source for s, _ in solved) for source in SOURCES}
+
+
+def skipped_for(responses: Iterable[records.Response]) -> dict[str, int]:
+  """Why problems were skipped, the commonest reason first: reason -> problems."""
+  reasons = Counter(
+      # Without the numbers of tokens, which differ from problem to problem.
+      re.sub(r'\d+', 'N', r.reason) for r in responses if r.finish == 'skipped')
+  return dict(reasons.most_common())
+
+
+def advice_on_skipped(rewritten: Sequence[records.Response]) -> str:
+  """Says how many problems were not rewritten, and what to try where it is most.
+
+  Returns:
+    One line, or several with the advice; '' where none was skipped.
+  """
+  reasons = skipped_for(rewritten)
+  if not reasons:
+    return ''
+  n, (reason, most) = sum(reasons.values()), next(iter(reasons.items()))
+  said = (
+      f'{n} of {len(rewritten)} were not rewritten; the commonest reason, {most}'
+      f' times: {reason}')
+  if 2 * n <= len(rewritten):
+    return said
+  return (
+      f'warning: {said}.\nTheir references are trained on instead, or nothing, see'
+      ' curate.fallback. Try\n'
+      '  another --config.hint.template (short, worked_example, or your own file),\n'
+      '  --config.hint.prefill=\'# Analyze\' (each analysis begins with it), or\n'
+      '  --config.hint.analysis=none (no analysis: the model has read problem and'
+      ' solution).')
 
 
 def describe(

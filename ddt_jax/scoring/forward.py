@@ -1,6 +1,6 @@
 """Token statistics of texts, by the forward pass that training uses."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import functools
 import itertools
 from typing import Any, NamedTuple, TypeVar
@@ -49,8 +49,13 @@ class Pending(NamedTuple):
   batches: list[tuple[list[int], np.ndarray, ddt.TokenStats]]
   examples: int
 
-  def collect(self) -> tuple[np.ndarray, ddt.TokenStats]:
+  def collect(
+      self, after: Callable[[], None] = lambda: None
+  ) -> tuple[np.ndarray, ddt.TokenStats]:
     """Waits for the device and puts the examples in order again.
+
+    Args:
+      after: called after each batch; may raise to end the call.
 
     Returns:
       lengths: [examples], supervised tokens of each.
@@ -63,6 +68,7 @@ class Pending(NamedTuple):
       parts.append(stats.map(lambda x, mask=mask: x[mask > 0]))
       indices += rows
       counts += (mask > 0).sum(1)[:len(rows)].tolist()
+      after()
     lengths = np.zeros(self.examples, np.int64)
     lengths[indices] = counts
     # Position of each token in the batches' order, in the examples' order.
@@ -147,6 +153,7 @@ def token_stats(
     batch: int,
     mesh: jax.sharding.Mesh,
     ahead: int = 16,
+    after: Callable[[], None] = lambda: None,
     **options: Any,
 ) -> Iterator[ddt.TokenStats]:
   """Statistics of the supervised tokens of each example, in order.
@@ -160,6 +167,7 @@ def token_stats(
     batch: rows scored together, at least.
     mesh: the rows are sharded over it.
     ahead: batches that are sorted by length together.
+    after: called after each batch; may raise to end the call.
     **options: time, tokens, temperature, tail, top_k of `dispatch`.
 
   Yields:
@@ -174,7 +182,7 @@ def token_stats(
       dispatch(params, config, window, batch=batch, mesh=mesh, **options)
       for window in windows
   ):
-    lengths, stats = pending.collect()
+    lengths, stats = pending.collect(after)
     for n, example in zip(lengths, split(lengths, stats), strict=True):
       if n:
         yield example

@@ -7,6 +7,29 @@ from ddt_jax import objectives
 from ddt_jax.training import train_step
 from ddt_jax.training.progress import Progress
 
+NEARLY_NOTHING = 0.05  # mean weight, or effective sample size by the tokens
+
+
+def little_trained(weight: float, ess: float) -> str:
+  """Says so where the objective trains on nearly nothing; '' otherwise.
+
+  Args:
+    weight: mean weight of a token.
+    ess: effective sample size as a share of the tokens, see
+      `objectives.summarise`.
+
+  Example:
+    >>> little_trained(0.9, 0.8)
+    ''
+  """
+  if min(weight, ess) >= NEARLY_NOTHING:
+    return ''
+  return (
+      f'Nearly nothing is trained: a token weighs {weight:.3f} on average, and the'
+      f' effective sample size is {100 * ess:.1f} % of the tokens. The texts are'
+      ' foreign to the model: let it rewrite them (hint.enabled, and'
+      ' curate.fallback=drop), or train with loss.name=sft.')
+
 
 def summarise(
     pending: Sequence[train_step.Metrics],

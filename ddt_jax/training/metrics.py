@@ -157,12 +157,15 @@ class Writer:
     return {_identity(row['step'], row['kind'], row) for _, row in kept}
 
 
-def read(workdir, kind: str | None = None) -> list[dict]:
+def read(
+    workdir, kind: str | None = None, *, missing_ok: bool = False
+) -> list[dict]:
   """Returns the lines of a run's metrics.jsonl, in the order of writing.
 
   Args:
     workdir: the run's folder.
     kind: the only kind to return, or None for all.
+    missing_ok: a folder without metrics.jsonl has no lines.
 
   Returns:
     One dict a line; a value that was not finite is None.
@@ -172,6 +175,8 @@ def read(workdir, kind: str | None = None) -> list[dict]:
       read.
   """
   file = storage.path(workdir) / FILE
+  if not file.exists() and missing_ok:
+    return []
   if not file.exists():
     raise errors.InputError(f'no {FILE} in {workdir}: is it the folder of a run?')
   rows = _parse(file, storage.read_lines(file))

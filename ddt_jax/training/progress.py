@@ -1,5 +1,6 @@
 """A run's progress: the counters that a checkpoint keeps beside the state."""
 
+from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
@@ -20,8 +21,9 @@ class Progress:
     skipped_in_a_row: skipped steps since the last applied update.
     tokens: supervised tokens trained on, up to the last line of metrics.
     seconds: seconds spent on training steps, up to the last line of metrics.
-    best_step: step of the lowest validation NLL, or None before a validation.
-    best_nll: that NLL in nats per token, or None before a validation.
+    best_step: step of the best validation so far, or None before one.
+    best_by: what it was best by, 'accuracy' or 'nll', or None.
+    best_value: its accuracy in [0, 1] or NLL in nats per token, or None.
     stream: state of the round's data iterator, or None before its first step.
 
   Example:
@@ -41,7 +43,8 @@ class Progress:
   tokens: int = 0
   seconds: float = 0.0
   best_step: int | None = None
-  best_nll: float | None = None
+  best_by: str | None = None
+  best_value: float | None = None
   stream: dict[str, Any] | None = None
 
   @property
@@ -53,12 +56,51 @@ class Progress:
     """Returns the progress after one more step of the round."""
     return self.replace(round_step=self.round_step + 1, step=self.step + 1)
 
+  def saved_with(
+      self, stream: dict[str, Any], *, finished: bool
+  ) -> 'Progress':
+    """Returns the progress that is saved after a step.
+
+    Args:
+      stream: state of the round's data iterator.
+      finished: whether the step was the last one of its round.
+    """
+    progress = self.replace(stream=stream)
+    return progress.round_finished() if finished else progress
+
   def round_finished(self) -> 'Progress':
     """Returns the progress at the start of the next round."""
     return self.replace(
         round=self.round + 1, round_step=0,
         # A skipped step is no update: optax's count did not move.
         updates_before=self.step - self.skipped)
+
+  def with_validation(
+      self, scalars: Mapping[str, float], *, nll_counts: bool
+  ) -> 'Progress':
+    """Returns the progress with this validation as the best one, if it is.
+
+    The best has the highest accuracy. Where accuracy is not measured it has the
+    lowest NLL, if the objective minimises it. Other objectives raise the NLL of
+    references while they learn: without accuracy no validation is their best.
+
+    Args:
+      scalars: of the validation after `step` steps: nll, and perhaps accuracy.
+      nll_counts: whether the objective is NLL itself.
+
+    Example:
+      >>> first = Progress(step=5).with_validation({'nll': 2.0}, nll_counts=True)
+      >>> first.with_validation({'nll': 3.0}, nll_counts=True).best_step
+      5
+    """
+    by = 'accuracy' if 'accuracy' in scalars else 'nll' if nll_counts else None
+    # One accuracy outweighs all NLLs: they cannot be compared.
+    if by is None or by == 'nll' and self.best_by == 'accuracy':
+      return self
+    new, old = scalars[by], self.best_value
+    if by == self.best_by and (new <= old if by == 'accuracy' else new >= old):
+      return self
+    return self.replace(best_step=self.step, best_by=by, best_value=new)
 
   def replace(self, **changes: Any) -> 'Progress':
     """Returns a copy with these fields changed."""

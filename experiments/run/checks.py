@@ -26,6 +26,7 @@ CHOICES = {
     'model.dtype': tuple(DTYPES),
     'data.bad_rows': ('error', 'skip'),
     'data.overlong': lengths.OVERLONG,
+    'hint.analysis': answers.ANALYSES,
     'decoding.cache_dtype': ('', *DTYPES, 'int8'),
     'train.mask_mode': batches.MASK_MODES,
     'train.across_rounds': ('restart', 'continue'),
@@ -88,6 +89,12 @@ def check_options(c, mesh: jax.sharding.Mesh) -> None:
       'evaluation', c.evaluation.temperature, c.evaluation.top_p)
   if (rewriting := answers.Rewriting(**c.hint)).enabled:
     rewriting.prompt_template()
+  if c.checkpoint.export == 'best' and c.loss.name != 'sft' and not (
+      c.validation.accuracy_every and c.validation.problems):
+    raise errors.InputError(
+        f'checkpoint.export=best: with loss.name={c.loss.name} only accuracy says'
+        ' which parameters are best, and validation.accuracy_every or'
+        ' validation.problems is 0')
   sharding.decoding_mesh(mesh, c.decoding.tensor)
   # Each micro-batch is sharded by rows, so each device needs a whole number of
   # them.

@@ -7,11 +7,13 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import transformers
 
 from ddt_jax import embedded
 from ddt_jax import errors
 from ddt_jax import model
+from ddt_jax import processes
 from ddt_jax import sharding
 from ddt_jax import stopping
 from ddt_jax import weights
@@ -20,6 +22,7 @@ from ddt_jax.data import corpus
 from ddt_jax.data import lengths
 from ddt_jax.data import reasoning
 from ddt_jax.data import records
+from ddt_jax.data import stage_cache
 from ddt_jax.data import turns
 from ddt_jax.embedded import word_problems
 from ddt_jax.rounds import answers
@@ -94,6 +97,19 @@ def make(c) -> Inputs:
       mesh, source, tokenizer, config, params, end, problems, train, validation,
       decoding_options(mesh, config, end, **c.decoding),
       scoring_rows(mesh, c.data.max_tokens, **c.scoring))
+
+
+def fingerprint(params: Any) -> str:
+  """Digest of the parameters' bits, whatever devices hold them."""
+  def folded(x):
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint16 if x.dtype.itemsize == 2
+                                        else jnp.uint32)
+    # Whole numbers modulo 2^32: the sum depends on no order of the devices.
+    return jnp.sum(bits, dtype=jnp.uint32)
+
+  sums = processes.to_host(jax.jit(lambda tree: jnp.stack([
+      folded(x) for x in jax.tree.leaves(tree)]))(params))
+  return stage_cache.digest(json.dumps(sums.tolist()).encode())[:16]
 
 
 def check_positions(max_tokens: int, config: model.ModelConfig) -> None:

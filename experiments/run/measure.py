@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 import dataclasses
+import time
 from typing import Any
 
 import jax
 
 from ddt_jax import objectives
+from ddt_jax import processes
 from ddt_jax import sharding
 from ddt_jax.data import batches
 from ddt_jax.data import packing
@@ -16,6 +18,7 @@ from ddt_jax.rounds import evaluate
 from ddt_jax.scoring import forward
 from ddt_jax.scoring import text_stats
 from ddt_jax.storage import typed_json
+from ddt_jax.training import metrics
 from ddt_jax.training import train_step
 from ddt_jax.training.progress import Progress
 from experiments.run import inputs
@@ -53,8 +56,16 @@ class Measurements:
         out_shardings=sharding.replicated(s.mesh),
     )
 
-  def measure_model(self, r: int, params: Any) -> None:
-    """Measures accuracy and the references' token statistics after r rounds."""
+  def measure_model(
+      self, r: int, params: Any, writer: metrics.Writer, step: int
+  ) -> None:
+    """Measures accuracy and the references' token statistics after r rounds.
+
+    Args:
+      r, params: the model after r rounds.
+      writer: gets the accuracies.
+      step: of the run.
+    """
     c, s = self._c, self._s
     title = f'round {r}, ' if r else 'before, '
     loss = objectives.pick(**c.loss)
@@ -64,6 +75,9 @@ class Measurements:
           params, s.config, s.tokenizer, s.corpus.evaluation,
           # One key for all rounds: accuracies differ by the model, not by the draw.
           key=jax.random.key(c.seed), title=title, verifier=c.verifier,
+          folder=self._files.path / 'measured' / str(r),
+          made_from={
+              'rounds': r, 'seed': c.seed, 'config': workdir.config_hash(c)},
           check_stop=lifecycle.check_stop, **s.decoding, **c.evaluation)
       stats = list(forward.token_stats(
           params, s.config, s.train.examples[:c.report.examples],
@@ -76,7 +90,15 @@ class Measurements:
           'phi': [x.phi.tolist() for x in stats[:c.report.shown]],
       })
 
-    self._files.once(f'measured/{r}', make)
+    found = typed_json.parse(self._files.once(f'measured/{r}', make), Measured)
+    scalars = {
+        f'{split}_{name}': share.value
+        for split, measured in found.evaluation.items()
+        for name, share in (
+            ('pass_at_1', measured.pass_at_1), ('avg_at_k', measured.avg_at_k))
+        if share}
+    if scalars:
+      writer.write(step, 'evaluation', scalars)
 
   def keep_summary(self, r: int, summary: counts.RoundSummary) -> None:
     """Writes the summary of round r beside its corpus."""
@@ -117,23 +139,26 @@ class Measurements:
           examples, rows=c.train.batch, time=c.data.max_tokens - 1)
     return batches.in_order(examples, batch=c.train.batch)
 
-  def results(self, progress: Progress, params: Any) -> results.RunResults:
-    """Puts together what the report shows, for results.json.
+  def results(
+      self, progress: Progress, params: Any, *, round_steps: int | None = None
+  ) -> results.RunResults:
+    """Puts together what the report shows.
 
     Args:
-      progress: of the finished run.
-      params: the parameters after it; `measure_model` was called for each round.
+      progress: of the run.
+      params: of the model; their number is reported.
+      round_steps: of the current round; None: the run is finished, and
+        `measure_model` was called for each round.
     """
     c, s = self._c, self._s
-    measured = [
-        typed_json.parse(self._files.read(f'measured/{r}'), Measured)
-        for r in range(c.rounds + 1)]
-    rounds = tuple(self._summary(r) for r in range(c.rounds))
+    measured, rounds = self._measured(), self._rounds()
     before, after = measured[0], measured[-1]
     timings = {'evaluate': sum(m.seconds for m in measured)}
     # All rounds have the same stages, also where one had nothing to do.
-    for stage in rounds[0].timings:
+    for stage in rounds[0].timings if rounds else ():
       timings[stage] = sum(r.timings[stage] for r in rounds)
+    lines = processes.from_first(
+        metrics.read, self._files.path, 'train', missing_ok=True)
     return results.RunResults(
         name=c.name, seed=c.seed, rounds=rounds,
         evaluation=tuple(m.evaluation for m in measured)
@@ -148,8 +173,10 @@ class Measurements:
         training=results.Training(
             steps=progress.step, tokens=progress.tokens,
             seconds=progress.seconds, skipped=progress.skipped,
-            best_step=progress.best_step, best_nll=progress.best_nll,
+            best_step=progress.best_step, best_by=progress.best_by,
+            best_value=progress.best_value,
             parameters=sum(x.size for x in jax.tree.leaves(params)),
+            weight=_mean(lines, 'weight'), ess=_mean(lines, 'ess'),
         ),
         timings=timings | {'train': progress.seconds},
         examples=tuple(
@@ -158,4 +185,47 @@ class Measurements:
                 s.train.examples, before.phi, after.phi, strict=False
             )
         ),
+        status=None if round_steps is None else results.Status(
+            round=progress.round, rounds=c.rounds, step=progress.round_step,
+            steps=round_steps, written=time.time(),
+            remaining=_remaining(c, progress, round_steps, measured, rounds)),
     )
+
+  def _measured(self) -> list[Measured]:
+    """The model before the first round and after each, as far as it was measured."""
+    found = []
+    for r in range(self._c.rounds + 1):
+      if r and not self._files.has(f'measured/{r}'):
+        break
+      found.append(typed_json.parse(self._files.read(f'measured/{r}'), Measured))
+    return found
+
+  def _rounds(self) -> tuple[counts.RoundSummary, ...]:
+    """Summaries of the rounds whose corpus is made."""
+    found = []
+    for r in range(self._c.rounds):
+      if not self._files.has(f'rounds/{r}/summary'):
+        break
+      found.append(self._summary(r))
+    return tuple(found)
+
+
+def _remaining(
+    c, progress: Progress, round_steps: int, measured: list[Measured],
+    rounds: tuple[counts.RoundSummary, ...]
+) -> float | None:
+  """Seconds that the rest of the run should take, by what its parts took."""
+  if not progress.step:
+    return None
+  per_step = progress.seconds / progress.step
+  evaluation = measured[-1].seconds
+  this_round = per_step * (round_steps - progress.round_step) + evaluation
+  # Later rounds are taken to be like the last one whose corpus is made.
+  curation = sum(rounds[-1].timings.values()) if rounds else 0.0
+  later = c.rounds - progress.round - 1
+  return this_round + later * (curation + per_step * round_steps + evaluation)
+
+
+def _mean(lines: list[dict[str, Any]], name: str) -> float | None:
+  found = [line[name] for line in lines if line.get(name) is not None]
+  return sum(found) / len(found) if found else None

@@ -39,13 +39,17 @@ class Workdir:
   def _file(self, name: str):
     return self.path / f'{name}.json'
 
+  def has(self, name: str) -> bool:
+    """Whether there is a <name>.json."""
+    return processes.from_first(self._file(name).exists)
+
   def read(self, name: str) -> Any:
     """Returns the content of <name>.json.
 
     Raises:
       errors.InputError: there is no such file.
     """
-    if not processes.from_first(self._file(name).exists):
+    if not self.has(name):
       raise errors.InputError(
           f'{self._file(name)} is missing: restore it, or choose another'
           ' --workdir')
@@ -56,6 +60,10 @@ class Workdir:
     """Writes <name>.json, whole or not at all."""
     processes.from_first(storage.publish, self._file(name), text)
 
+  def remove(self, name: str) -> None:
+    """Removes <name>.json, if it is there."""
+    processes.from_first(self._file(name).unlink, missing_ok=True)
+
   def once(self, name: str, make: Callable[[], dict[str, Any]]) -> Any:
     """The content of <name>.json, which is made first if it is not there.
 
@@ -63,7 +71,7 @@ class Workdir:
       name: without the suffix; may contain folders.
       make: returns a JSON-able dict; the time it takes is added as `seconds`.
     """
-    if not processes.from_first(self._file(name).exists):
+    if not self.has(name):
       began = time.monotonic()
       content = make()
       content |= {'seconds': time.monotonic() - began}
@@ -106,6 +114,11 @@ def config_hash(c: Any) -> str:
   flat = json.dumps(_fixed_fields(json.loads(c.to_json())), sort_keys=True)
   # 16 hexadecimal digits are 64 bits: enough to tell configs apart.
   return hashlib.sha256(flat.encode()).hexdigest()[:16]
+
+
+def default_folder(command: str, c: Any) -> str:
+  """Folder of a command's work where none is given, another for each config."""
+  return f'runs/{command}/{c.name}-{config_hash(c)[:8]}'
 
 
 def keep_config(folder: Any, c: Any) -> None:

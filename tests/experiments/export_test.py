@@ -121,7 +121,7 @@ def test_best_or_last_parameters(tmp_path):
   assert 'best parameters, after step 5' in export.run(run, tmp_path / 'best')
   assert_equal(weights.load(tmp_path / 'best')[1], best)
   card = (tmp_path / 'best' / 'README.md').read_text()
-  assert 'after step 5 (lowest validation NLL), float32' in card
+  assert 'after step 5 (best validation), float32' in card
   said = export.run(run, tmp_path / 'last', chosen='last')
   assert 'last parameters, after step 7' in said
   assert_equal(weights.load(tmp_path / 'last')[1], student())

@@ -108,6 +108,7 @@ def test_check_shows_counts_and_one_example_and_trains_nothing(tmp_path):
 def test_the_best_parameters_are_exported_where_asked_for(tmp_path):
   options = {
       'checkpoint.export': 'best', 'validation.every': 1, 'optim.lr': 0.03,
+      'loss.name': 'sft', 'validation.accuracy_every': 0,
       'optim.warmup_ratio': 0.0, 'curate.per_round': 24, 'curate.samples': 0,
       'hint.enabled': False, 'rounds': 1, 'evaluation.problems': 0,
   }
@@ -147,7 +148,8 @@ def test_periods_of_0_and_no_samples_are_off(tmp_path):
   assert done.returncode == 0, done.stderr[-2000:]
   assert 'avg@' not in done.stdout.partition('pass@1: share')[0]
   lines = metrics.read(tmp_path / 'run')
-  assert [line['kind'] for line in lines] == ['train']  # at the end
+  # At the end; accuracy before and after the round.
+  assert [line['kind'] for line in lines] == ['evaluation', 'train', 'evaluation']
 
 
 @pytest.mark.parametrize('rows, options, said', [

@@ -1,4 +1,4 @@
-"""The rewriting command: what counts as a leak, and its table."""
+"""The rewriting command: copies of a reference, and its table."""
 
 
 import pytest
@@ -7,23 +7,20 @@ from experiments import rewrite
 from tests.support import commands
 
 
-@pytest.mark.parametrize('text, tokens, leaked', [
-    ('12+3=15.', range(100, 120), False),
-    ('12+3=15.', [7, *range(3, 11), 7], True),  # eight of the reference's
-    ('12+3=15.', [7, *range(3, 10), 7], False),  # seven
-    ('As in the given solution, 12+3=15.', [], True),
-    ('According to the solution it is 15.', [], True),
-    ('Ann has given 3 away.', [], False),
+@pytest.mark.parametrize('tokens, copied', [
+    (range(100, 120), False),
+    ([7, *range(3, 11), 7], True),  # eight of the reference's
+    ([7, *range(3, 10), 7], False),  # seven
 ])
-def test_leaks(text, tokens, leaked):
-  assert rewrite.leaks(text, list(tokens), list(range(20))) == leaked
+def test_copies_of_the_reference(tokens, copied):
+  assert rewrite.copies(list(tokens), list(range(20))) == copied
 
 
 @pytest.mark.slow
-def test_the_command_prints_a_row_for_every_beta():
+def test_the_command_prints_a_row_for_every_beta(tmp_path):
   done = commands.run(
       'experiments.rewrite', '--config', 'configs/idft.py', '--problems=5',
-      '--betas=0,3')
+      '--betas=0,3', f'--workdir={tmp_path}')
   rows = [line.split('|')[1].strip() for line in done.stdout.splitlines()
           if line.startswith('|')]
   assert rows[2:] == ['reference solutions', 'own samples',

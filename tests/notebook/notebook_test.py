@@ -180,7 +180,7 @@ def test_a_curated_corpus_counts_its_authors(problem):
       [problem] * 3, [response('own', 0.1), response('hinted', -0.7),
                       response('hinted', 0.1)], [], counts.RoundSummary(
           problems=4, unanswerable=0, own=stages, hinted=stages, dropped={},
-          solved={'own': 1, 'hinted': 2, 'reference': 0}, timings={},
+          solved={'own': 1, 'hinted': 2, 'reference': 0}, skipped_for={}, timings={},
           sources={'own': counts.SourceStats(1, 0.1, 2.0),
                    'hinted': counts.SourceStats(2, -0.3, 2.0),
                    'reference': counts.SourceStats(0, None, None)}))

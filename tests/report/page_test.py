@@ -45,9 +45,10 @@ class Page(html.parser.HTMLParser):
 
 
 def run_page(text='', facts=CELLS):
-  example = results.ShownText(text, text, (text, 'b'), (-3.0, 0.1), (0.5, 0.2))
+  example = results.ShownText(text, (
+      results.ShownTurn(text, (text, 'b'), (-3.0, 0.1), (0.5, 0.2)),))
   return page.run(
-      title=text, verdict=text, tables=[(text, table.Table(
+      title=text, verdict=text, warnings=[text], running=True, tables=[(text, table.Table(
           [text, text], [[text, text]]))], notes=text, about_phi=text,
       plots=[PLOT._replace(heading=text, caption=text)], examples=[example],
       facts=facts)
@@ -74,8 +75,9 @@ def test_a_hostile_text_adds_no_tag_and_no_attribute(make, text):
 @pytest.mark.parametrize('text', HOSTILE)
 def test_a_text_is_shown_as_it_is(text):
   found = Page(run_page(text))
-  # Title twice, verdict, heading, four cells, notes, phi, plot twice, example.
-  assert found.text.count(text) >= 13
+  # Title twice, verdict, warning, heading, four cells, notes, phi, plot twice, and
+  # the example.
+  assert found.text.count(text) >= 14
   image, = (attrs for tag, attrs in found.tags if tag == 'img')
   assert image['alt'] == text
   tooltips = [a['title'] for tag, a in found.tags if 'title' in a]
@@ -101,7 +103,8 @@ def test_half_a_surrogate_pair_does_not_end_the_report():
 def test_only_the_page_s_own_script_may_run():
   policies = [
       attrs['content'] for text in (run_page(), scores_page())
-      for tag, attrs in Page(text).tags if 'http-equiv' in attrs]
+      for tag, attrs in Page(text).tags
+      if attrs.get('http-equiv') == 'Content-Security-Policy']
   assert all(p.startswith("default-src 'none'") for p in policies)
   assert 'script-src' not in policies[0]
   assert "script-src 'sha256-" in policies[1]

@@ -17,7 +17,8 @@ def test_a_shown_text_is_the_response_after_its_prompt():
   example = chat.encode(tokenizer, turns, end)
   phi = np.arange(example.supervised.sum()) / 8
   shown = results.ShownText.of(tokenizer, example, phi.tolist(), (-phi).tolist())
-  assert ''.join(shown.tokens) == r'3*1=3. \boxed{3}' + end.text
-  assert shown.phi_before[-1] == phi[-1] == -shown.phi_after[-1]
-  assert 'Ann has 3 pears. How many?' in shown.prompt
-  assert 'boxed' not in shown.prompt
+  turn, = shown.turns
+  assert ''.join(turn.tokens) == r'3*1=3. \boxed{3}' + end.text
+  assert turn.phi_before[-1] == phi[-1] == -turn.phi_after[-1]
+  assert 'Ann has 3 pears. How many?' in turn.context
+  assert 'boxed' not in turn.context

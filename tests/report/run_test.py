@@ -10,10 +10,14 @@ import pytest
 from ddt_jax import errors
 from ddt_jax import report
 from ddt_jax import significance
+from ddt_jax.data import chat
 from ddt_jax.report import results
+from ddt_jax.report import run_plots
 from ddt_jax.report import run_words
+from ddt_jax.scoring import text_stats
 from ddt_jax.training import metrics
 from tests.support import run_folders
+from tests.support import student
 
 
 @pytest.fixture(scope='module')
@@ -140,13 +144,14 @@ def test_own_file_without_evaluation_validation_or_examples(tmp_path):
   found = run_folders.run_results(evaluation=None, examples=())
   folder = run_folders.workdir(tmp_path, dataclasses.replace(
       found, training=dataclasses.replace(
-          found.training, best_step=None, best_nll=None)), validation=False)
+          found.training, best_step=None, best_by=None, best_value=None)),
+      validation=False)
   table = report.write(folder)
   assert 'not evaluated' in table and 'pass@1 before' not in table
   assert not (folder / 'plots' / 'accuracy.png').exists()
   for name in ('report.html', 'report.md'):
     text = (folder / name).read_text()
-    assert 'Examples' not in text and 'best checkpoint' not in text
+    assert 'Examples' not in text and 'best validation' not in text
     assert 'plots/accuracy' not in text
 
 
@@ -201,7 +206,7 @@ def test_diverged_loss_is_drawn(tmp_path):
     (lambda r: r['evaluation'][2].pop('target'), 'same splits'),
     (lambda r: r['evaluation'].pop(), 'one after each round'),
     (lambda r: r['corpus']['after']['histogram']['counts'].pop(), 'one count'),
-    (lambda r: r['examples'][0]['phi_after'].pop(), 'one phi')])
+    (lambda r: r['examples'][0]['turns'][0]['phi_after'].pop(), 'one phi')])
 def test_incomplete_results_are_named(tmp_path, damage, message):
   folder = run_folders.workdir(tmp_path, run_folders.run_results())
   data = json.loads((folder / 'results.json').read_text())
@@ -221,3 +226,136 @@ def test_run_without_training_lines_is_refused(tmp_path):
   (folder / metrics.FILE).write_text('')
   with pytest.raises(ValueError, match='no line of training'):
     report.write(folder)
+
+
+def test_several_turns_are_shown_in_their_order(tmp_path):
+  words = student.tokenizer()
+  turns = [
+      {'role': 'user', 'content': 'What is 48 + 47?'},
+      {'role': 'assistant', 'content': '48+47=95.'},
+      {'role': 'user', 'content': 'And twice that?'},
+      {'role': 'assistant', 'content': '2*95=190.'}]
+  example = chat.encode(words, turns, student.turn_end())
+  n = int(example.supervised.sum())
+  shown = results.ShownText.of(words, example, [-0.1] * n, [0.1] * n)
+  first, second = shown.turns
+  assert '48 + 47?' in first.context and 'And twice' not in first.context
+  assert ''.join(first.tokens).startswith('48+47=95.')
+  assert 'And twice that?' in second.context
+  assert ''.join(second.tokens).startswith('2*95=190.')
+  assert len(first.phi_before) + len(second.phi_before) == n
+  report.write(run_folders.workdir(tmp_path, run_folders.run_results(examples=(shown,))))
+  page = _Page((tmp_path / 'report.html').read_text()).text
+  places = [page.index(text) for text in (
+      'What is 48 + 47?', 'And twice that?')]
+  assert places == sorted(places)
+  assert page.count('mean phi -0.10') == 2  # each answer before training
+
+
+def _lines(folder, lines):
+  (folder / metrics.FILE).unlink()
+  with metrics.Writer(folder, tensorboard=False) as writer:
+    for step, kind, scalars in lines:
+      writer.write(step, kind, scalars)
+
+
+def test_one_logged_point_is_drawn_and_nothing_is_claimed(tmp_path):
+  folder = run_folders.workdir(tmp_path, run_folders.run_results())
+  line = {'kind': 'train', 'step': 3, 'nll': 6.484, 'loss': 0.001}
+  _lines(folder, [(3, 'train', {'nll': 6.484, 'loss': 0.001})])
+  report.write(folder)
+  fig = run_plots.loss([line], run_folders.run_results().training)
+  assert 'was 6.484 nats per token at the one step' in fig.get_suptitle()
+  for axes in fig.axes:
+    assert axes.get_xlim()[0] < 3 < axes.get_xlim()[1]
+    assert any(drawn.get_marker() == 'o' for drawn in axes.lines)
+
+
+@pytest.mark.parametrize('after, said', [
+    (-0.30, 'moved towards 0'), (-0.60, 'moved away from 0'),
+    (-0.4005, 'hardly changed')])
+def test_a_change_of_phi_within_its_error_is_no_change(after, said):
+  edges = tuple(i / 4 for i in range(-40, 17))
+  histogram = text_stats.Histogram(edges, tuple(range(56)))
+  fig = run_plots.phi_histogram(results.Reference(
+      run_folders.texts(0.8, -0.4, 0.6, dataclasses.replace(
+          histogram, counts=tuple(1000.0 * n for n in range(56)))),
+      run_folders.texts(0.7, after, 0.6, histogram)))
+  assert said in ' '.join(fig.get_suptitle().split())
+
+
+def test_the_best_is_called_by_what_it_is_best_by():
+  found = run_folders.run_results()
+  by_accuracy = dataclasses.replace(found.training, best_by='accuracy', best_value=0.881)
+  facts = run_words.facts_table(
+      {'model': {'path': 'm'}, 'loss': {}},
+      dataclasses.replace(found, training=by_accuracy))
+  assert ['best validation', 'step 250, accuracy 88.1 %'] in facts.rows
+
+
+@pytest.mark.parametrize('weight, ess, warned', [
+    (0.9, 0.8, False), (0.002, 0.3, True), (0.5, 0.002, True)])
+def test_a_run_that_trains_nearly_nothing_says_so(tmp_path, weight, ess, warned):
+  found = run_folders.run_results()
+  found = dataclasses.replace(found, training=dataclasses.replace(
+      found.training, weight=weight, ess=ess))
+  said = report.write(run_folders.workdir(tmp_path, found))
+  for text in (said, (tmp_path / 'report.html').read_text(),
+               (tmp_path / 'report.md').read_text()):
+    assert ('Nearly nothing is trained' in ' '.join(text.split())) == warned
+
+
+def test_a_run_that_skipped_most_rewritings_says_what_to_try():
+  found = run_folders.run_results()
+  first = found.rounds[0]
+  hinted = dataclasses.replace(first.hinted, responses=100, skipped=51)
+  few = dataclasses.replace(first.hinted, responses=100, skipped=50)
+  for counted, warned in ((hinted, True), (few, False)):
+    said = run_words.warnings(dataclasses.replace(
+        found, evaluation=None, rounds=(
+            dataclasses.replace(first, hinted=counted),)))
+    assert bool(said) == warned
+  assert 'no marker' in run_words.warnings(dataclasses.replace(
+      found, evaluation=None,
+      rounds=(dataclasses.replace(first, hinted=hinted),)))[0]
+
+
+def _unfinished(*, evaluations, remaining=3600.0):
+  found = run_folders.run_results()
+  return dataclasses.replace(
+      found, evaluation=found.evaluation[:evaluations],
+      rounds=found.rounds[:evaluations], status=results.Status(
+          round=evaluations - 1, rounds=2, step=40, steps=126, written=1.7e9,
+          remaining=remaining))
+
+
+@pytest.mark.parametrize('evaluations, said', [
+    (1, 'Before training (pass@1): target 41.0 %'),
+    (2, 'So far: Accuracy (pass@1) stayed within the noise on target')])
+def test_an_unfinished_run_says_how_far_it_is(tmp_path, evaluations, said):
+  found = _unfinished(evaluations=evaluations)
+  folder = run_folders.workdir(tmp_path, found)
+  (folder / 'results.json').rename(folder / 'so_far.json')
+  text = ' '.join(report.write(folder).split())
+  assert f'round {evaluations} of 2, step 40 of 126' in text
+  assert 'It should end about' in text and 'after another 1 h 0 min' in text
+  assert said in text
+  page = (folder / 'report.html').read_text()
+  assert 'http-equiv="refresh"' in page
+  assert results.RunResults.from_json(found.to_json()) == found
+  # Before the first steps nothing is known about the time, and no curve is there.
+  (folder / metrics.FILE).unlink()
+  (folder / 'so_far.json').write_text(
+      _unfinished(evaluations=1, remaining=None).to_json())
+  assert 'should end' not in report.write(folder)
+  # Once it is finished its results win.
+  folder = run_folders.workdir(folder, run_folders.run_results())
+  report.write(folder)
+  assert 'refresh' not in (folder / 'report.html').read_text()
+
+
+def test_a_running_page_without_its_first_round_is_written(tmp_path):
+  found = dataclasses.replace(
+      _unfinished(evaluations=1), rounds=(), evaluation=None)
+  folder = run_folders.workdir(tmp_path, found)
+  assert 'Accuracy is not evaluated' in ' '.join(report.write(folder).split())

@@ -42,10 +42,11 @@ def curated_round(own, hinted):
       sources={'own': counts.SourceStats(own, 0.0034, 57.25),
                'hinted': counts.SourceStats(hinted, -0.0411, 58.5),
                'reference': counts.SourceStats(0, None, None)},
+      skipped_for={'no marker': 13},
       timings={'sample': 20.0, 'rewrite': 35.0, 'score': 5.0})
 
 
-def _texts(nll, phi, weight, histogram):
+def texts(nll, phi, weight, histogram):
   return text_stats.TextStats(
       nll=nll, phi=phi, entropy=0.5, weight=weight, ess=0.9, clipped=0.1,
       tokens=98304.0, examples=2000, histogram=histogram)
@@ -75,21 +76,23 @@ def run_results(**changed):
       name='idft', seed=0, evaluation=(first, first, last),
       rounds=(curated_round(1107, 847), curated_round(1403, 134)),
       corpus=results.Reference(
-          _texts(0.8123, -0.3127, 0.61, histogram(-0.1, 0.9)),
-          _texts(0.5511, -0.0921, 0.72, histogram(0.0, 0.5))),
+          texts(0.8123, -0.3127, 0.61, histogram(-0.1, 0.9)),
+          texts(0.5511, -0.0921, 0.72, histogram(0.0, 0.5))),
       data=results.Data(
           train=2000, validation=100, bad_rows=2, truncated=5, dropped=1,
           turn_end='<|im_end|>'),
       training=results.Training(
           steps=300, tokens=1234567, seconds=252.4, skipped=1, best_step=250,
-          best_nll=0.561, parameters=1180416),
+          best_by='nll', best_value=0.561, parameters=1180416, weight=0.7,
+          ess=0.8),
       timings={'load': 2.1, 'evaluate before': 31.0, 'train': 252.4,
                'evaluate after': 30.2},
       examples=(results.ShownText(
-          title=f'A training example {HOSTILE}',
-          prompt=f'Tom has 12 apples. {HOSTILE} How many?', tokens=tokens,
-          phi_before=tuple(before),
-          phi_after=tuple(0.4 * phi for phi in before)),),
+          f'A training example {HOSTILE}', (results.ShownTurn(
+              context=f'Tom has 12 apples. {HOSTILE} How many?', tokens=tokens,
+              phi_before=tuple(before),
+              phi_after=tuple(0.4 * phi for phi in before)),)),),
+      status=None,
   ), **changed)
 
 

@@ -33,7 +33,8 @@ def summarise(pending, before, patience=3):
 def test_means_and_totals_by_hand(clock):
   before = progress.Progress(
       round=1, round_step=3, step=13, skipped=2, skipped_in_a_row=2, tokens=100,
-      seconds=50.0, best_step=8, best_nll=1.0,
+      seconds=50.0, best_step=8, best_by='nll',
+      best_value=1.0,
   )
   after, scalars, text = summarise([step(), step(False, 2.0)], before)
   assert scalars == {

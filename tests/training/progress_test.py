@@ -10,7 +10,8 @@ from ddt_jax.training import progress
 
 SOME = progress.Progress(
     round=1, round_step=2, step=12, updates_before=9, skipped=1, skipped_in_a_row=1,
-    tokens=3456, seconds=0.1 + 0.2, best_step=8, best_nll=1 / 3,
+    tokens=3456, seconds=0.1 + 0.2, best_step=8, best_by='nll',
+    best_value=1 / 3,
     stream={'next_index': 7, 'nested': [1, None]},
 )
 
@@ -57,3 +58,27 @@ def test_a_step_and_the_end_of_a_round():
   assert (finished.round, finished.round_step) == (SOME.round + 1, 0)
   assert finished.updates_before == after.step - after.skipped
   assert finished.steps_before == after.step
+
+
+def after(*validations, nll_counts):
+  found = progress.Progress()
+  for step, scalars in enumerate(validations, 1):
+    found = found.replace(step=step).with_validation(
+        scalars, nll_counts=nll_counts)
+  return found.best_step, found.best_by, found.best_value
+
+
+@pytest.mark.parametrize('nll_counts', [False, True])
+def test_the_best_validation_has_the_highest_accuracy(nll_counts):
+  # The NLL rises while the model gets better; the first of two equals is kept.
+  found = after(
+      {'nll': 0.4}, {'nll': 0.5, 'accuracy': 0.6}, {'nll': 0.45},
+      {'nll': 0.7, 'accuracy': 0.8}, {'nll': 0.3, 'accuracy': 0.8},
+      nll_counts=nll_counts)
+  assert found == (4, 'accuracy', 0.8)
+
+
+def test_without_accuracy_nll_tells_for_sft_alone():
+  lines = {'nll': 0.5}, {'nll': 0.4}, {'nll': 0.45}
+  assert after(*lines, nll_counts=True) == (2, 'nll', 0.4)
+  assert after(*lines, nll_counts=False) == (None, None, None)

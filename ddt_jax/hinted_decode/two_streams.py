@@ -15,7 +15,7 @@ Source: arXiv:2602.12222, section on Hinted Decoding.
 
 from collections.abc import Callable, Sequence
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 from flax import struct
 import jax
@@ -112,7 +112,7 @@ def generate(
     on_result: Callable[[int, Generated], None] | None = None,
     cache_dtype: Any = None,
     mesh: Mesh | None = None,
-    progress: bool = False,
+    journal: engine.Journal | None = None,
 ) -> list[Generated]:
   """Continues two prompts by one text, drawn from the mixture of both streams.
 
@@ -129,7 +129,7 @@ def generate(
     key, max_new_tokens, max_tokens, request_ids, on_result: see
       `engine.generate`.
     temperature, top_p, greedy, order, eos_ids, slots, repetition,
-      official_window, cache_dtype, mesh, progress: see `engine.DecodeOptions`.
+      official_window, cache_dtype, mesh, journal: see `engine.DecodeOptions`.
 
   Returns:
     Generated, in the order of `pairs`.
@@ -138,21 +138,21 @@ def generate(
     InputError: naming the option or the request that is invalid; or the cache of
       both streams does not fit the free memory.
   """
-  options = _two_stream_options(
+  options = make_options(
       config, beta=beta, schedule=schedule, center=center, bounds=bounds,
       splitter=splitter, tokenizer=tokenizer, first_from_hint=first_from_hint,
       temperature=temperature, top_p=top_p, greedy=greedy, order=order,
       eos_ids=tuple(eos_ids), slots=slots, repetition=repetition,
       official_window=official_window, cache_dtype=cache_dtype, mesh=mesh,
-      progress=progress,
+      journal=journal,
   )
-  requests = _two_stream_requests(
+  requests = make_requests(
       pairs, max_new_tokens, max_tokens, request_ids)
   return engine.run(
       params, config, requests, options, key=key, on_result=on_result)
 
 
-def _two_stream_options(
+def make_options(
     config: model.ModelConfig,
     *,
     beta: float,
@@ -203,7 +203,7 @@ def check_mixture(mixture: Mixture, vocab_size: int) -> None:
   )
 
 
-def _two_stream_requests(
+def make_requests(
     pairs: Sequence[Pair],
     max_new_tokens: int,
     max_tokens: Sequence[int] | None = None,
@@ -213,135 +213,3 @@ def _two_stream_requests(
   # The one place that turns the callers' order into the engine's.
   prompts = [(hinted, student) for student, hinted in pairs]
   return engine.make_requests(prompts, max_new_tokens, max_tokens, request_ids)
-
-
-class Rewritten(NamedTuple):
-  """A reference solution in the model's own words.
-
-  Attributes:
-    tokens, finish, student_only_from: see `engine.Generated`; finish is
-      'skipped' for a request that was not rewritten.
-    analysis: tokens that the model wrote before them, up to and including the
-      marker; all of them if the marker is missing.
-    reason: why the request was skipped, or ''.
-  """
-
-  tokens: list[int]
-  finish: str
-  student_only_from: int | None
-  analysis: list[int]
-  reason: str
-
-
-def rewrite(
-    params: Any,
-    config: model.ModelConfig,
-    requests: Sequence[Pair],
-    *,
-    tokenizer: Any,
-    key: jax.Array,
-    max_new_tokens: int,
-    max_analysis_tokens: int,
-    eos_ids: Sequence[int],
-    marker: str = '# CoT\n',
-    slots: int | None = None,
-    cache_dtype: Any = None,
-    mesh: Mesh | None = None,
-    progress: bool = False,
-    **options: Any,
-) -> list[Rewritten]:
-  """Lets the model analyse each solution greedily, then rewrite it.
-
-  The hinted prompt asks for an analysis of the reference solution, then for the
-  marker, then for a solution in the model's own words. The tokens after the last
-  marker are dropped. From there the two streams decode as in `generate`.
-
-  The second stage prefills prompt and analysis again. That is cheap, and keeping
-  their cache would idle the slot until all analyses are done. A request is
-  skipped, with a reason, if its analysis has no marker or if it is too long for
-  the model's positions.
-
-  Args:
-    params, config: the model.
-    requests: (student ids, hinted ids) of each request, see
-      `chat.encode_prompts`; the hinted chat is that of a `prompts.Template`.
-    tokenizer: of transformers.
-    key: random key.
-    max_new_tokens: most tokens of a rewritten solution.
-    max_analysis_tokens: most tokens of the first stage: the analysis, the marker
-      and the text after it. Fewer where the model's positions would not hold the
-      rewritten solution too.
-    eos_ids: any of them ends a text.
-    marker: the model's own words follow it.
-    slots, cache_dtype, mesh, progress: see `engine.DecodeOptions`.
-    **options: of the second stage, see `generate`. Required: beta, temperature,
-      top_p. Optional: schedule, center, bounds, greedy, order, splitter,
-      first_from_hint, repetition, official_window.
-
-  Returns:
-    Rewritten, in the order of `requests`.
-
-  Raises:
-    InputError: naming the option or the request that is invalid, before any
-      decoding; or the cache of the two streams does not fit the free memory,
-      which is known after the analyses.
-  """
-  if own := {'max_tokens', 'request_ids', 'on_result'} & options.keys():
-    raise errors.InputError(
-        f'{sorted(own)} are options of `generate` that `rewrite` does not take')
-  shared = dict(
-      eos_ids=tuple(eos_ids), slots=slots, cache_dtype=cache_dtype, mesh=mesh,
-      progress=progress,
-  )
-  two_streams = _two_stream_options(
-      config, tokenizer=tokenizer, **shared, **options)
-  analysis_limits, results = {}, {}
-  for i, (student, hinted) in enumerate(requests):
-    limit = config.max_positions - max_new_tokens - len(hinted)
-    if limit < 1 or len(student) + max_new_tokens > config.max_positions:
-      longer = max(len(student), len(hinted))
-      results[i] = _skipped(
-          f'{longer} tokens leave no room for {max_new_tokens}')
-    else:
-      analysis_limits[i] = limit
-  # Also the request ids, so a skipped request does not change the draws of others.
-  indices = list(analysis_limits)
-  # Refuse before the analyses, which take long.
-  engine.check(
-      config, _two_stream_requests(
-          [requests[i] for i in indices], max_new_tokens, request_ids=indices),
-      two_streams)
-  analyses = engine.generate(  # stage 1: the hinted prompt alone
-      params, config, [requests[i][1] for i in indices],
-      key=key, greedy=True,  # greedy: the key is not used
-      max_new_tokens=max_analysis_tokens,
-      max_tokens=list(analysis_limits.values()), request_ids=indices, **shared,
-  )
-  pieces = stopping.token_bytes(tokenizer, config.vocab_size)
-  pairs = {}
-  for i, written in zip(indices, analyses, strict=True):
-    stop = stopping.after_last(pieces, marker, written.tokens)
-    if stop is None:
-      results[i] = _skipped(
-          f'no {marker!r} in the analysis ({written.finish})', written.tokens)
-    else:
-      student, hinted = requests[i]
-      pairs[i] = student, [*hinted, *written.tokens[:stop]]
-  rewritten = engine.run(  # stage 2: both streams, the analysis in the hinted one
-      params, config, _two_stream_requests(
-          list(pairs.values()), max_new_tokens, request_ids=list(pairs)),
-      two_streams, key=key)
-  for (i, (_, context)), text in zip(pairs.items(), rewritten, strict=True):
-    results[i] = Rewritten(
-        tokens=text.tokens, finish=text.finish,
-        student_only_from=text.student_only_from,
-        analysis=context[len(requests[i][1]):], reason='',
-    )
-  return [results[i] for i in range(len(requests))]
-
-
-def _skipped(reason: str, analysis: Sequence[int] = ()) -> Rewritten:
-  return Rewritten(
-      tokens=[], finish='skipped', student_only_from=None,
-      analysis=list(analysis), reason=reason,
-  )

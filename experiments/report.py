@@ -1,0 +1,34 @@
+r"""The page of a run made anew, or one page that compares several runs.
+
+python -m experiments.report --workdir runs/idft
+python -m experiments.report --workdir runs/idft,runs/sft [--out comparison.html]
+
+One folder: report.html, report.md and plots/ in it, also of a run that is not
+finished. Several folders: curves over each other, accuracies with their intervals,
+and the options in which the runs differ.
+"""
+
+from absl import flags
+
+from ddt_jax import errors
+from ddt_jax import report
+from ddt_jax import storage
+from experiments.run import lifecycle
+
+_WORKDIR = flags.DEFINE_list('workdir', [], 'Folder of a run; several by commas.')
+_OUT = flags.DEFINE_string(
+    'out', 'comparison.html', 'The page to write, of several runs.')
+
+
+def main():
+  with lifecycle.explained_errors():
+    if not _WORKDIR.value:
+      raise errors.InputError('no run is named: --workdir=DIR, or --workdir=DIR,DIR')
+    if len(_WORKDIR.value) == 1:
+      print(report.write(_WORKDIR.value[0]))
+    else:
+      print(report.compare(_WORKDIR.value, storage.path(_OUT.value)))
+
+
+if __name__ == '__main__':
+  lifecycle.launch(main)

@@ -1,0 +1,42 @@
+"""The report of a run that is not finished."""
+
+import time
+from typing import Any
+
+from ddt_jax import processes
+from ddt_jax import report
+from ddt_jax.training import metrics
+from ddt_jax.training.progress import Progress
+from experiments.run import measure
+from experiments.run import workdir
+
+_SHARE = 0.02  # of the time, at most, goes into reports
+
+
+class LiveReport:
+  """Writes report.html anew while the run is at work, but not all the time."""
+
+  def __init__(
+      self, files: workdir.Workdir, measurements: measure.Measurements,
+      writer: metrics.Writer):
+    self._files, self._measurements, self._writer = files, measurements, writer
+    self._due = time.monotonic()
+
+  def update(self, progress: Progress, params: Any, steps: int) -> None:
+    """Writes the report, unless the last one is too fresh for its cost.
+
+    Args:
+      progress: of the run.
+      params: of the model; their number is reported.
+      steps: of the current round.
+    """
+    began = time.monotonic()
+    # By the clock of one process: all of them take part.
+    if not processes.from_first(lambda: began >= self._due):
+      return
+    self._writer.flush()
+    found = self._measurements.results(progress, params, round_steps=steps)
+    self._files.publish('so_far', found.to_json())
+    processes.from_first(report.write, self._files.path)
+    now = time.monotonic()
+    self._due = now + (now - began) / _SHARE

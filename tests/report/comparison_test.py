@@ -1,0 +1,61 @@
+"""One page of several runs."""
+
+import dataclasses
+import json
+
+import pytest
+
+from ddt_jax import errors
+from ddt_jax import report
+from ddt_jax import storage
+from ddt_jax.training import metrics
+from tests.support import run_folders
+
+CONFIG = {'name': 'a', 'model': {'path': 'embedded'}, 'seed': 0,
+          'loss': {'name': 'idft', 'beta': 1.0}, 'optim': {'lr': 3e-4}}
+
+
+def workdir(folder, found=None, **config):
+  folder.mkdir()
+  with metrics.Writer(folder, tensorboard=False) as writer:
+    for step in range(1, 31):
+      writer.write(step, 'train', {'nll': 1 / step, 'loss': 0.1})
+    writer.write(30, 'validation', {'nll': 0.4, 'accuracy': 0.7})
+  (folder / 'config.json').write_text(json.dumps(CONFIG | config))
+  found = found or run_folders.run_results()
+  (folder / 'results.json').write_text(found.to_json())
+  return folder
+
+
+def test_runs_stand_side_by_side_with_their_intervals(tmp_path):
+  found = run_folders.run_results()
+  before, _, last = found.evaluation
+  worse = dataclasses.replace(found, evaluation=(before, before, before))
+  folders = [
+      workdir(tmp_path / 'idft'),
+      workdir(tmp_path / 'sft', worse, loss={'name': 'sft'}, optim={'lr': 1e-3})]
+  out = storage.path(tmp_path / 'page.html')
+  said = report.compare(folders, out)
+  page = out.read_text()
+  for text in (said, page):
+    for share in (last['target'].pass_at_1, before['target'].pass_at_1):
+      value, low, high = (100 * x for x in share)
+      assert f'{value:.1f} [{low:.1f}, {high:.1f}]' in text
+    for option in ('loss.name', 'optim.lr', 'loss.beta'):
+      assert option in text
+    assert 'model.path' not in text  # the same in both
+    assert 'before training' in text
+  assert page.count('<img') == 2 and '<script' not in page
+  assert str(out) in said
+
+
+def test_runs_without_evaluation_or_of_the_same_name(tmp_path):
+  (tmp_path / 'x').mkdir()
+  (tmp_path / 'y').mkdir()
+  found = dataclasses.replace(run_folders.run_results(), evaluation=None)
+  folders = [
+      workdir(tmp_path / 'x' / 'run', found), workdir(tmp_path / 'y' / 'run', found)]
+  said = report.compare(folders, storage.path(tmp_path / 'page.html'))
+  assert 'Accuracy' not in said.split('NLL')[0] and str(folders[0]) in said
+  with pytest.raises(errors.InputError, match='named twice'):
+    report.compare([folders[0], folders[0]], storage.path(tmp_path / 'p.html'))
