@@ -65,6 +65,8 @@ def world(
             'generalisation': evaluation_problems, 'retained': evaluation_problems}
   lists = {'target': _names(tasks), 'generalisation': _names(generalisation),
            'retained': _names(retained)}
+  if not lists['target']:
+    raise errors.InputError(f'data.name={NAME}: names no task; write {NAME}:TASK')
   items = _items({
       split: _wanted(names, counts[split], f'{seed}\n{split}')
       for split, names in lists.items() if names and counts[split]})
@@ -87,7 +89,8 @@ def world(
   parts = splits.split(
       made.pop('target'), validation=validation, seed=seed,
       evaluation=evaluation_problems / (problems + evaluation_problems))
-  evaluation = {'target': parts.evaluation} | made if evaluation_problems else {}
+  evaluation = {
+      name: some for name, some in ({'target': parts.evaluation} | made).items() if some}
   sizes = ', '.join(f'{len(p)} {n}' for n, p in evaluation.items()) or 'nothing'
   notes = [f'{NAME}:{tasks}: {len(parts.train)} train, {len(parts.validation)}'
            f' validation; evaluated on {sizes}']

@@ -246,7 +246,8 @@ class Parser(atoms.Parser):
     # Short symbols count only after a number, those of two letters also after a
     # closing brace or pi: x m is a product.
     elif first and 0 < len(self.word) < 3 and not token.upright and (
-        before.kind not in ('number', '}', ')', r'\pi')[:1 if len(self.word) == 1 else 4]):
+        before.kind != 'number'
+        and (len(self.word) == 1 or before.kind not in ('}', ')', r'\pi'))):
       return None
     name = words.lookup(self.next.value) if self.kind in ('currency', 'word') else None
     if name is None:

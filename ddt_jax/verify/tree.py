@@ -69,7 +69,7 @@ def symbols(node: Expr) -> set[str]:
 
 
 def contains(node, *heads: str) -> int:
-  """How many of these operators are in an expression."""
+  """The number of these operators in an expression."""
   return sum(isinstance(x, Op) and x.head in heads for x in walk(node))
 
 

@@ -4,9 +4,8 @@ from fractions import Fraction
 import functools
 import re
 
-# A unit expression: the (name, power) of each factor, such as m/s.
+# The (name, power) of each factor: of a unit such as m/s, or of its dimension.
 Unit = tuple[tuple[str, int], ...]
-Dimension = tuple[tuple[str, int], ...]
 
 # Of each dimension: names of a unit = how many of the first unit it is. Names are in
 # the singular. "5 hours" against "5 hrs" is abstained from: the question may ask for one.
@@ -91,7 +90,7 @@ POWERS = {'square': 2, 'sq': 2, 'squared': 2, 'cubic': 3, 'cu': 3, 'cubed': 3}
 
 
 @functools.cache
-def _table() -> dict[str, tuple[Dimension, Fraction | None]]:
+def _table() -> dict[str, tuple[Unit, Fraction | None]]:
   """From name to (dimension, factor); no factor where it is not exact."""
   # Each counted thing is a dimension of its own. Measures come after and win:
   # "minute" is 60 s.
@@ -121,7 +120,7 @@ def lookup(word: str) -> str | None:
 
 
 @functools.cache
-def measure(unit: Unit) -> tuple[Dimension, Fraction | None]:
+def measure(unit: Unit) -> tuple[Unit, Fraction | None]:
   """(dimension, factor to the dimension's base unit)."""
   powers, factor = {}, Fraction(1)
   for name, power in unit:

@@ -138,8 +138,11 @@ def test_the_missing_package_is_named(monkeypatch):
     inputs.load_data(None, None, evaluation_problems=3, **c.data)
 
 
-def test_an_unknown_data_set_is_refused():
+@pytest.mark.parametrize('name, message', [
+    ('reasoning_gym', r'reasoning_gym:TASK\[,TASK\]'),
+    ('reasoning_gym:', 'names no task'), ('reasoning_gym: ,', 'names no task')])
+def test_an_unknown_data_set_is_refused(name, message):
   c = idft.get_config()
-  c.data.name = 'reasoning_gym'
-  with pytest.raises(errors.InputError, match=r'reasoning_gym:TASK\[,TASK\]'):
+  c.data.name = name
+  with pytest.raises(errors.InputError, match=message):
     inputs.load_data(None, None, evaluation_problems=3, **c.data)
