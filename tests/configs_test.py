@@ -14,7 +14,7 @@ from tests.support import paths
 CONFIGS = sorted(f.stem for f in (paths.ROOT / 'configs').glob('[a-z]*.py'))
 LOSSES = (
     'sft', 'dft', 'power', 'threshold', 'chord', 'eaft', 'deft', 'phi_mask')
-TRAINING = ('idft', 'reference', *LOSSES)
+TRAINING = ('idft', 'real_model', 'reference', *LOSSES)
 # Fields that a config of a loss sets beside its name.
 BESIDE = {'threshold': {'loss.denominator'}}
 
