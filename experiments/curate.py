@@ -54,5 +54,6 @@ def execute(c, out: str) -> curate.Corpus:
 
 if __name__ == '__main__':
   options.define_config('configs/idft.py')
-  flags.DEFINE_string('out', 'corpus.jsonl', 'The file to write: .parquet, or JSON lines.')
+  flags.DEFINE_string(
+      'out', 'corpus.jsonl', 'The file to write: .parquet, or JSON lines.')
   lifecycle.launch(lambda: execute(flags.FLAGS.config, flags.FLAGS.out))

@@ -38,7 +38,7 @@ def test_lm_eval_measures_what_evaluate_measures(tmp_path):
   ours = evaluate.by_split(
       params, config, student.tokenizer(), {'test': held_out},
       key=jax.random.key(0), verifier={'workers': 1, 'timeout_s': 10.0},
-      problems=32, samples=0, temperature=0.0, top_p=1.0, max_new_tokens=128)
+      eos_ids=config.eos_ids, problems=32, samples=0, max_new_tokens=128)
   # Greedy answers of the same weights: the same problems are solved.
   assert measured['exact_match,boxed'] == ours['test'].pass_at_1.value
   assert 0.2 < ours['test'].pass_at_1.value < 0.9
