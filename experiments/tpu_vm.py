@@ -32,6 +32,10 @@ def create(j: job.Job, options: argparse.Namespace) -> int:
     return run(j, options)
   j.create()
   j.connect()
+  if j.run_state()['state'] == 'running':
+    raise errors.InputError(
+        f'{j.plan.name} is busy with a run, whose code stays as it is. To see its log:'
+        f' {j.plan.call("logs")}')
   j.install()
   return 0
 
@@ -100,7 +104,12 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, plan.Plan]:
   """
   argv = list(argv)
   end = argv.index('--') if '--' in argv else len(argv)
-  options, command = _parser().parse_args(argv[:end]), tuple(argv[end + 1:])
+  words = argv[:end]
+  # Joined by =, argparse takes values that begin with a hyphen, too.
+  for i in range(len(words) - 2, -1, -1):
+    if words[i] in ('--name', '--zone'):
+      words[i:i + 2] = [f'{words[i]}={words[i + 1]}']
+  options, command = _parser().parse_args(words), tuple(argv[end + 1:])
   if command and options.verb not in ('create', 'run'):
     raise errors.InputError(f'{options.verb} takes no command after --')
   if not command and options.verb == 'run':

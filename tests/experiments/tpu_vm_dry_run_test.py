@@ -143,6 +143,15 @@ def test_the_shell_reads_what_is_printed(capsys, tmp_path, monkeypatch):
   assert state['created'] == 1 and state['resources'] == {}
 
 
+@pytest.mark.parametrize('name', ['-x', '--zone', '--', ' ', "'"])
+def test_any_name_is_quoted_and_none_refused(name, capsys):
+  words = ['delete', f'--name={name}', '--zone', '-z', '--type=v4-8', '--dry_run']
+  assert tpu_vm.main(words) == 0
+  for line in capsys.readouterr().out.splitlines():
+    found = shlex.split(line, comments=True)
+    assert found[5] == name and found[6] == '--zone=-z'
+
+
 @pytest.mark.parametrize('kind, hosts, runtime', [
     ('v2-8', 1, 'tpu-ubuntu2204-base'), ('v3-32', 4, 'tpu-ubuntu2204-base'),
     ('v4-8', 1, 'tpu-ubuntu2204-base'), ('v4-16', 2, 'tpu-ubuntu2204-base'),

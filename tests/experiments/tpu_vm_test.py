@@ -266,6 +266,7 @@ def test_logs_status_and_stop(launch):
   assert out.startswith('job: ACTIVE\nrun: running: python -c ')
   # A second command has to wait; the same one is followed.
   assert 'runs another command' in launch('run', command=['true'])[2]
+  assert 'is busy with a run' in launch('create')[2]
   assert launch('stop')[0] == 0
   started.communicate(timeout=60)
   assert started.returncode == 75
