@@ -104,11 +104,12 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, plan.Plan]:
   """
   argv = list(argv)
   end = argv.index('--') if '--' in argv else len(argv)
-  words = argv[:end]
-  # Joined by =, argparse takes values that begin with a hyphen, too.
-  for i in range(len(words) - 2, -1, -1):
-    if words[i] in ('--name', '--zone'):
-      words[i:i + 2] = [f'{words[i]}={words[i + 1]}']
+  words, rest = [], iter(argv[:end])
+  for word in rest:
+    if word in ('--name', '--zone') and (value := next(rest, None)) is not None:
+      # Joined by =, argparse takes values that begin with a hyphen, too.
+      word = f'{word}={value}'
+    words.append(word)
   options, command = _parser().parse_args(words), tuple(argv[end + 1:])
   if command and options.verb not in ('create', 'run'):
     raise errors.InputError(f'{options.verb} takes no command after --')
