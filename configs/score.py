@@ -61,9 +61,10 @@ def self_test():
           max_new_tokens=256,   # longest sample, also in the self-test
       ),
       calibration=dict(
-          samples=2000,         # fewer make the bounds fail by chance
+          samples=0,            # own samples; 0: as many as the minutes allow
+          minutes=10.0,         # that they may take; at least 200 are drawn
           lengths=(16, 64, 256),  # tokens: false positives are counted at these
-          controls=False,       # whether to test that wrong models and masks fail
+          controls=False,       # whether to test that wrong models and masks show
           noise=0.05,           # relative noise on the weights of the wrong model
       ),
   )

@@ -11,7 +11,6 @@ tests itself on the model's own samples; it exits with status 1 if they fail.
 
 from collections.abc import Mapping
 import dataclasses
-import functools
 import json
 import os
 import sys
@@ -22,63 +21,35 @@ import jax
 import tqdm
 
 from ddt_jax import errors
-from ddt_jax import model
 from ddt_jax import processes
-from ddt_jax import report
-from ddt_jax import sharding
 from ddt_jax import storage
-from ddt_jax.data import census
 from ddt_jax.data import chat
-from ddt_jax.data import records
-from ddt_jax.embedded import problems
 from ddt_jax.report import scores
 from ddt_jax.report import scores_examples
 from ddt_jax.report import scores_words
+from ddt_jax.report import table
 from ddt_jax.scoring import calibration
+from ddt_jax.scoring import controls
 from ddt_jax.scoring import corpus_summary
 from ddt_jax.scoring import forward
 from ddt_jax.scoring import own_samples
+from ddt_jax.scoring import sample_size
 from ddt_jax.scoring import scored_corpus
 from ddt_jax.scoring import sources
 from ddt_jax.storage import typed_json
-from experiments.run import inputs
 from experiments.run import lifecycle
 from experiments.run import options
+from experiments.run import score_inputs
 from experiments.run import workdir
 
-OWN = 'own'  # stands for the model's own samples among the inputs
 _TOP = 5  # likeliest tokens shown at each place
 _EXAMPLES = 128  # scored at a time for the page
-
-
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-  """Inputs of scoring, checked before any work.
-
-  Attributes:
-    mesh, tokenizer, config, params: the model, and the mesh of scoring.
-    files: name -> rows, in the user's order; None for own samples.
-    problems: the prompts that own samples answer.
-    max_tokens: of prompt and response together.
-    dispatch: (params, examples=...) -> Pending, see `forward.dispatch`.
-    decoding: options of `engine.generate`.
-  """
-
-  mesh: jax.sharding.Mesh
-  tokenizer: Any
-  config: model.ModelConfig
-  params: Any
-  files: dict[str, sources.File | None]
-  problems: list[records.Problem]
-  max_tokens: int
-  dispatch: calibration.Dispatch
-  decoding: dict[str, Any]
 
 
 def execute(c, folder: str) -> tuple[bool, str]:
   """The command, for notebooks too: (self-test passed or not asked for, report)."""
   folder, text = storage.path(folder), ''
-  with workdir.owned(c, folder, make_inputs) as s:
+  with workdir.owned(c, folder, score_inputs.make) as s:
     # Some mistakes show late: a bad row far down in a file, weights with NaN.
     with lifecycle.explained_errors(errors.InputError, processes.FirstFailed):
       # The self-test, before any score is trusted.
@@ -89,13 +60,14 @@ def execute(c, folder: str) -> tuple[bool, str]:
       for i, (name, file) in enumerate(s.files.items()):
         if file is None:
           corpora[name] = scored(
-              c, folder / OWN, s, own(c, folder, s, c.own.samples))
+              c, folder / score_inputs.OWN, s, own(c, folder, s, c.own.samples))
         else:
-          corpora[name] = scored(c, folder / f'{i}-{stem(name)}', s, file)
+          corpora[name] = scored(c, folder / f'{i}-{score_inputs.stem(name)}', s, file)
 
       # Summary and page.
       if corpora:
-        summary = summarise(c, folder, corpora)
+        summary = summarise(
+            c, folder, corpora, sum(x.size for x in jax.tree.leaves(s.params)))
         shown = examples(c, s, corpora)
         text = processes.from_first(scores.write, folder, summary, shown)
   return sound, text
@@ -110,120 +82,14 @@ def main():
 
 def default_workdir(c) -> str:
   """runs/<config.name>/<names of the inputs>."""
-  stems = '+'.join(map(stem, input_names(c)))
+  stems = '+'.join(map(score_inputs.stem, score_inputs.input_names(c)))
   return f'runs/{c.name}/{stems or "calibration"}'
-
-
-def stem(name: str) -> str:
-  """The name of an input as part of a folder's name."""
-  # org/name:config:split of the hub: not every file system takes a colon.
-  return storage.path(name).stem.replace(':', '-')
-
-
-def input_names(c) -> list[str]:
-  """Paths of the inputs, as the user gave them."""
-  names = (c.data.paths or c.data.path).split(',')
-  return [name.strip() for name in names if name.strip()]
-
-
-# Inputs ------------------------------------------------------------------------
-
-
-def make_inputs(c) -> Inputs:
-  """Reads the model and looks through the files.
-
-  Raises:
-    errors.InputError: an option, the model or a file cannot be used.
-  """
-  mesh = sharding.make_mesh(**c.mesh)
-  names = input_names(c)
-  check_options(c, names)
-  tokenizer, config, params = inputs.load_model(mesh, **c.model)
-  end = chat.turn_end(tokenizer, config.eos_ids)
-  max_tokens = c.data.max_tokens or config.max_positions
-  inputs.check_positions(max_tokens, config)
-  paths = [name for name in names if name != OWN]
-  short = [storage.path(path).name for path in paths]
-  # Prompts of own samples are drawn from all files alike.
-  most = max(c.own.samples, c.calibration.samples if c.calibrate else 0)
-  sample = -(-most // max(len(paths), 1))
-  files = {}
-  for name in names:
-    if name == OWN:
-      files[name] = None
-      continue
-    stem = storage.path(name).name
-    files[name if short.count(stem) > 1 else stem] = open_file(
-        c, name, sample, tokenizer=tokenizer, end=end,
-        vocab_size=config.vocab_size, max_tokens=max_tokens)
-  prompts = [p for file in files.values() if file for p in file.found.sample]
-  if OWN in names or c.calibrate:
-    prompts = inputs.renderable(tokenizer, prompts, c.data.bad_rows)
-  if not prompts and c.model.path == 'embedded':
-    prompts = list(problems.problems('validation', 500))
-  if not prompts:
-    raise errors.InputError(
-        'own samples answer the prompts of your files: name a file in'
-        ' --config.data.paths too')
-  # Rows are spread over these axes; devices of the tensor axis share a row.
-  devices = mesh.shape['data'] * mesh.shape['fsdp']
-  dispatch = functools.partial(
-      forward.dispatch, config=config, mesh=mesh, batch=devices,
-      tokens=c.batch.tokens * devices, temperature=c.temperature)
-  return Inputs(
-      mesh, tokenizer, config, params, files, prompts, max_tokens, dispatch,
-      inputs.decoding_options(mesh, config, end, **c.decoding))
-
-
-def check_options(c, names: list[str]) -> None:
-  """Raises errors.InputError naming an option that cannot be used."""
-  if not names and not c.calibrate:
-    raise errors.InputError(
-        'nothing to score: --config.data.path=FILE, or --config.data.paths=A,B,own')
-  if len(set(names)) < len(names):
-    raise errors.InputError(
-        f'data.paths names an input twice: {", ".join(names)}')
-  if c.temperature <= 0:
-    raise errors.InputError(f'temperature must be positive, not {c.temperature}')
-  for name, value in (
-      ('own.samples', c.own.samples), ('shard', c.shard),
-      ('calibration.samples', c.calibration.samples),
-      ('batch.tokens', c.batch.tokens)):
-    if value < 1:
-      raise errors.InputError(f'{name}={value}: at least 1')
-  lengths = c.calibration.lengths
-  if not lengths or not all(isinstance(n, int) and n > 0 for n in lengths):
-    raise errors.InputError(
-        f'calibration.lengths={lengths}: numbers of tokens, e.g. (16,64)')
-
-
-def open_file(
-    c, path: str, sample: int, **model_options: Any
-) -> sources.File:
-  """Counts the rows of a file and keeps a sample of its problems.
-
-  Args:
-    c: the config.
-    path: of the file.
-    sample: problems to keep.
-    **model_options: tokenizer, end, vocab_size and max_tokens of `sources.File`.
-  """
-  # Nothing is verified here, and two rows may have the same id.
-  columns = c.data.columns.to_dict() | {'answer': '', 'id': ''}
-  reading = {'question': c.data.question}
-  found = census.take(
-      path, columns=columns, bad_rows=c.data.bad_rows, sample=sample,
-      seed=c.seed, **reading)
-  print(f'{path}: {found.rows:,} rows, {found.bad:,} of them bad', flush=True)
-  return sources.File(
-      path, columns, reading, found, overlong=c.data.overlong,
-      bad_rows=c.data.bad_rows, split_turns=c.data.split_turns, **model_options)
 
 
 # Scores ------------------------------------------------------------------------
 
 
-def own(c, folder, s: Inputs, samples: int) -> sources.Samples:
+def own(c, folder, s: score_inputs.Inputs, samples: int) -> sources.Samples:
   """So many of the model's own answers to the prompts of the files."""
   return own_samples.draw(
       s.params, s.config, s.tokenizer, s.problems, samples=samples,
@@ -234,11 +100,12 @@ def own(c, folder, s: Inputs, samples: int) -> sources.Samples:
 
 
 def scored(
-    c, folder: os.PathLike, s: Inputs, source: sources.Source
+    c, folder: os.PathLike, s: score_inputs.Inputs, source: sources.Source,
+    size: int = 0
 ) -> scored_corpus.ScoredCorpus:
-  """The scores of all rows, in a folder."""
+  """The scores of all rows, in a folder; `size` rows a file, 0: config.shard."""
   corpus = scored_corpus.ScoredCorpus(
-      folder, source, size=c.shard, made_from=made_from(c),
+      folder, source, size=size or c.shard, made_from=made_from(c),
       prefix=c.write.prefix)
   with tqdm.tqdm(total=source.count, desc=f'score {source.name}') as bar:
     def after(rows):
@@ -247,7 +114,7 @@ def scored(
 
     corpus.score(
         lambda some: s.dispatch(s.params, examples=some, tail=True),
-        seed=c.seed, after=after)
+        seed=c.seed, after=after, after_batch=lifecycle.check_stop)
   return corpus
 
 
@@ -257,19 +124,21 @@ def made_from(c) -> dict[str, Any]:
 
 
 def summarise(
-    c, folder: os.PathLike, corpora: Mapping[str, scored_corpus.ScoredCorpus]
+    c, folder: os.PathLike, corpora: Mapping[str, scored_corpus.ScoredCorpus],
+    parameters: int
 ) -> corpus_summary.ScoresSummary:
   """The numbers of all corpora, also as summary.json."""
   numbers = processes.from_first(
       lambda: typed_json.plain(corpus_summary.summarise(
-          corpora, model=c.model.path, temperature=c.temperature,
-          own=OWN if OWN in corpora else '', source=c.data.source)))
+          corpora, model=c.model.path, parameters=parameters,
+          temperature=c.temperature, source=c.data.source,
+          own=score_inputs.OWN if score_inputs.OWN in corpora else '')))
   workdir.Workdir(folder).publish('summary', json.dumps(numbers, indent=1))
   return typed_json.parse(numbers, corpus_summary.ScoresSummary)
 
 
 def examples(
-    c, s: Inputs, corpora: Mapping[str, scored_corpus.ScoredCorpus]
+    c, s: score_inputs.Inputs, corpora: Mapping[str, scored_corpus.ScoredCorpus]
 ) -> list[scores_examples.ScoredResponse]:
   """Responses for the page, scored again for the likeliest tokens."""
   shown = []
@@ -301,44 +170,65 @@ def examples(
 # The self-test -----------------------------------------------------------------
 
 
-def self_test(c, folder, s: Inputs) -> bool:
+def self_test(c, folder, s: score_inputs.Inputs) -> bool:
   """Prints the self-test; returns whether the scores can be trusted."""
-  samples = own(c, folder, s, c.calibration.samples)
-  corpus = scored(c, folder / 'calibration', s, samples)
-  numbers = typed_json.parse(
-      processes.from_first(
-          lambda: typed_json.plain(corpus_summary.describe(corpus))),
-      corpus_summary.CorpusSummary)
-  stats, pit = calibration.endless_samples(
-      s.params, s.config,
-      [chat.encode_prompt(s.tokenizer, p.conversation[:-1]) for p in s.problems],
-      s.dispatch, samples=samples.count,
-      length=max(c.calibration.lengths),
+  length = max(c.calibration.lengths)
+  samples = own_samples.draw(
+      s.params, s.config, s.tokenizer, s.problems,
+      samples=test_samples(c, folder, s), endless=True,
+      folder=folder / 'calibration-drawn', made_from=made_from(c),
       # Another key than `own`: these must not be the beginnings of the same
       # samples.
-      max_tokens=s.max_tokens, key=jax.random.key(c.seed + 1), seed=c.seed,
-      temperature=c.temperature, decoding=s.decoding, block=c.shard)
-  test = calibration.SelfTest.of(numbers, calibration.stopped_variance(stats))
-  by_length = calibration.false_positives(stats, pit, c.calibration.lengths)
-
+      key=jax.random.key(c.seed + 1), max_new_tokens=length,
+      temperature=c.temperature, max_tokens=s.max_tokens, decoding=s.decoding,
+      check_stop=lifecycle.check_stop)
+  # Few rows a file: the bar moves, and a kill costs little, on a slow machine too.
+  corpus = scored(c, folder / 'calibration', s, samples, size=min(c.shard, 64))
+  texts = calibration.Texts.of(corpus, s.decoding['eos_ids'])
+  test = calibration.self_test(texts)
   print('Self-test on the model\'s own samples:\n')
-  print(report.aligned(scores_words.self_test_table(test)))
+  print(table.aligned(scores_words.self_test_table(test)))
   print('\nFalse positives: own samples rejected at 5 %, by length:\n')
-  print(report.aligned(scores_words.false_positives_table(by_length)))
-  sound = test.passed
-  controls = {}
+  print(table.aligned(scores_words.false_positives_table(
+      calibration.false_positives(
+          texts.stats, texts.pit, c.calibration.lengths))))
+  told = True
   if c.calibration.controls:
-    controls = calibration.controls(
-        s.params, samples, s.dispatch, noise=c.calibration.noise, seed=c.seed,
-        block=c.shard)
-  for name, control in controls.items():
-    print(f'\nControl that must fail: {name}\n')
-    print(report.aligned(scores_words.self_test_table(control)))
-    sound &= not control.passed
-  print('\nThe scores can be trusted.\n' if sound else
-        '\nThe self-test failed: do not trust the scores. Check the tokenizer,'
-        ' the chat template, the dtype and the mask.\n', flush=True)
-  return sound
+    found = {
+        f'weights with {c.calibration.noise:.0%} noise': controls.noisy_weights(
+            s.params, texts, samples.prompts, s.dispatch,
+            noise=c.calibration.noise, seed=c.seed),
+        'a mask shifted by one token': controls.shifted_mask(
+            s.params, texts, samples.prompts, s.dispatch, seed=c.seed)}
+    told = any(control.is_told for control in found.values())
+    print('\nControls, which the self-test has to tell from own samples:\n')
+    print(table.aligned(scores_words.controls_table(found)))
+  print(f'\n{scores_words.conclusion(test, told)}\n', flush=True)
+  return test.passed and told
+
+
+def test_samples(c, folder, s: score_inputs.Inputs) -> int:
+  """Samples of the self-test; says how long they take.
+
+  The measured time decides, so the number is kept for a resumed call.
+  """
+  length = max(c.calibration.lengths)
+
+  def measured():
+    prompts = [
+        chat.encode_prompt(s.tokenizer, p.conversation[:-1])
+        for p in s.problems[:100]]
+    each = sample_size.seconds_per_text(
+        s.params, s.config, prompts, s.dispatch, length=length,
+        scored=2 if c.calibration.controls else 1, decoding=s.decoding)
+    return dataclasses.asdict(sample_size.choose(
+        each, minutes=c.calibration.minutes, samples=c.calibration.samples))
+
+  found = workdir.Workdir(folder).once('self-test-size', measured)
+  print(f'Self-test: {found["samples"]:,} own samples of {length} tokens; expected to'
+        f' take {table.duration(found["expected_s"])}'
+        ' (--config.calibration.samples=N takes N)\n', flush=True)
+  return found['samples']
 
 
 if __name__ == '__main__':

@@ -106,7 +106,7 @@ def plan(
     return Plan(n, queue, widths, ring, columns * bytes_per_column)
 
   wanted = sized(min(slots or DEFAULT_SLOTS, len(requests)))
-  free = _free_bytes()
+  free = free_bytes()
   if mesh.is_multi_process:
     # The minimum over processes: otherwise one raises and the others wait for it.
     # float32: without x64, JAX would cut int64 to int32, which ends at 2 GiB.
@@ -126,7 +126,7 @@ def plan(
   return wanted
 
 
-def _free_bytes() -> int:
+def free_bytes() -> int:
   """Free memory of a local device in bytes; of the host for a CPU device."""
   stats = jax.local_devices()[0].memory_stats()
   if stats is None:  # CPU devices report none

@@ -14,6 +14,7 @@ from ddt_jax.report import page
 from ddt_jax.report import run
 from ddt_jax.report import run_words
 from ddt_jax.report import scores
+from ddt_jax.report import scores_advice
 from ddt_jax.report import scores_words
 from ddt_jax.report import style
 from ddt_jax.report import table
@@ -64,8 +65,7 @@ class Corpora(_Report):
     file = storage.path(folder) / 'summary.json'
     self.summary = typed_json.from_json(
         file.read_text(), corpus_summary.ScoresSummary, source=file)
-    self.verdicts = [
-        scores_words.verdict(name, n) for name, n in self.summary.corpora.items()]
+    self.verdicts = scores_advice.verdicts(self.summary)
     self.tables = scores_words.tables(self.summary)[:3]
     self.plots = list(scores.plots(self.summary).values())
 

@@ -3,8 +3,8 @@
   results          results.json: the record of a run
   run              its report; run_words and run_plots have the content
   comparison       one page of several runs
-  scores           the report of scored corpora; scores_words, scores_plots and
-                   scores_examples have the content
+  scores           the report of scored corpora; scores_advice, scores_words,
+                   scores_plots and scores_examples have the content
   card             the README.md of an exported model
   table style page tables, looks of plots, HTML by the templates in pages/
 """

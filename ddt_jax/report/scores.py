@@ -6,6 +6,7 @@ import textwrap
 
 from ddt_jax import storage
 from ddt_jax.report import page
+from ddt_jax.report import scores_advice
 from ddt_jax.report import scores_examples
 from ddt_jax.report import scores_plots
 from ddt_jax.report import scores_words
@@ -16,10 +17,10 @@ from ddt_jax.scoring import corpus_summary
 _WIDTH = 100  # columns of the terminal
 _CURVES = 5  # corpora in a plot, at most
 _PLOTS = (  # file, heading, caption, function
-    ('token_phi', 'Tokens by phi', 'Share of the tokens in bins of 0.2 nats.',
+    ('token_phi', 'Tokens by phi', 'Share of the tokens; the outer bins also count all beyond them.',
      scores_plots.token_phi),
     ('response_phi', 'Responses by mean phi',
-     'Share of the responses. The outer bins also count all beyond them.',
+     'Share of the responses, over the whole range of the data.',
      scores_plots.response_phi),
     ('qq', 'z against the normal distribution',
      'Below the dashed line: lower than for the model\'s own text.',
@@ -50,8 +51,7 @@ def write(
     storage.publish(folder / 'plots' / f'{name}.png', plot.picture.light)
   storage.publish(folder / 'report.html', page.scores(
       title=f'Is it on-policy? Scores by {summary.model}',
-      verdicts=[
-          scores_words.verdict(name, n) for name, n in summary.corpora.items()],
+      verdicts=scores_advice.verdicts(summary),
       tables=scores_words.tables(summary), notes=scores_words.NOTES,
       plots=list(pictures.values()),
       examples=scores_examples.pack(examples) if examples else None))
@@ -71,8 +71,7 @@ def plots(summary: corpus_summary.ScoresSummary) -> dict[str, page.Plot]:
 def terminal(summary: corpus_summary.ScoresSummary) -> str:
   """The result as plain text."""
   blocks = [
-      textwrap.fill(scores_words.verdict(name, n), _WIDTH)
-      for name, n in summary.corpora.items()
+      textwrap.fill(text, _WIDTH) for text in scores_advice.verdicts(summary)
   ]
   for heading, content in scores_words.tables(summary):
     blocks.append(f'{heading}\n\n{table.aligned(content)}')

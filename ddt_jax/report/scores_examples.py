@@ -20,8 +20,10 @@ class ScoredResponse:
     corpus, kind, source: its corpus, why it is shown ('worst', 'typical' or
       'drawn'), and the row's own source.
     line: of the input file, from 1.
-    prompt: text before the response.
-    tokens: texts of the first tokens.
+    prompt: text before the first scored token.
+    tokens: texts of the first scored tokens.
+    between: (index in `tokens`, text before that token that is not scored); the
+      later user turns of a conversation.
     log_p, entropy: of these tokens, nats.
     top: for each of these tokens the likeliest ones, as (text, probability).
     p: p-value of the PIT test.
@@ -37,6 +39,7 @@ class ScoredResponse:
   line: int
   prompt: str
   tokens: list[str]
+  between: list[tuple[int, str]]
   log_p: list[float]
   entropy: list[float]
   top: list[list[tuple[str, float]]]
@@ -74,12 +77,20 @@ class ScoredResponse:
       most: tokens shown.
       source: name of the column that holds the row's source, or ''.
     """
-    prompt, response = (
-        example.tokens[example.supervised == flag] for flag in (False, True))
+    def text(ids):
+      return tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    places = np.flatnonzero(example.supervised)
+    response = example.tokens[places]
+    # Where the next scored token is not the next token, a prompt stands between.
+    gaps = np.flatnonzero(np.diff(places[:most]) > 1)
     return cls(
         corpus=corpus, kind=kind,
         source=str(row.get(source, '')) if source else '',
-        prompt=tokenizer.decode(prompt, skip_special_tokens=True).strip(),
+        prompt=text(example.tokens[:places[0]]),
+        between=[
+            (int(i) + 1, text(example.tokens[places[i] + 1:places[i + 1]]))
+            for i in gaps],
         tokens=[tokenizer.decode([t]) for t in response[:most]],
         # Rounded, to keep the page small.
         log_p=np.round(stats.log_p[:most], 4).tolist(),

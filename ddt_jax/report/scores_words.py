@@ -1,13 +1,13 @@
-"""Scored corpora in words and tables: verdicts, advice and the self-test."""
+"""Scored corpora and the self-test in tables, and what their heads mean."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from ddt_jax import objectives
 from ddt_jax import significance
+from ddt_jax.report import scores_advice
 from ddt_jax.report import table
 from ddt_jax.scoring import calibration
+from ddt_jax.scoring import controls
 from ddt_jax.scoring import corpus_summary
-from ddt_jax.scoring import diagnosis
 from ddt_jax.scoring import response_scores
 
 NOTES = (
@@ -19,76 +19,10 @@ NOTES = (
     ' holds for texts of any length. by z: the same by the z-test, which holds only'
     ' where the varentropy of a text sums to'
     f' {response_scores.ENOUGH_VARENTROPY:g} nats^2 or more. AUROC: probability that'
-    ' a score ranks an own sample above a response of the corpus; 0.5 is chance.'
+    ' a score ranks an own sample above a response of the corpus; 0.5 is chance, and'
+    ' 0.1 separates as well as 0.9, the other way round.'
     ' lowest 1 %: share of the negative sum of phi that comes from the 1 % of tokens'
     ' with the lowest phi.')
-
-FILTERS = {  # keys of `corpus_summary.filters`
-    'all': 'all',
-    'accepted': 'responses that the PIT test accepts',
-    'phi > -0.1': 'mean phi above -0.1',
-    'phi > -0.5': 'mean phi above -0.5',
-    'no token below -5': 'no token with phi below -5',
-    'without lowest tenth': 'all but the tenth with the lowest phi',
-}
-
-
-def _first_available(*names: str) -> str:
-  """The option that selects the first of these objectives that exists."""
-  name = next(name for name in names if name in objectives.WEIGHTS)
-  return f'--config.loss.name={name}'
-
-
-_FEW_TOKENS = _first_available('phi_mask', 'idft')
-_SOME_TOKENS = _first_available('idft')
-_AS_IT_IS = _first_available('sft')
-
-ADVICE = {  # keys are the values of `diagnosis.Diagnosis`
-    'on_policy': (
-        f'train on it as it is ({_AS_IT_IS}); the model could have written it'),
-    'deterministic': (
-        f'train on it as it is ({_AS_IT_IS}), but with care: it is likelier than'
-        ' the model\'s own samples, as texts sampled at a low temperature are, so'
-        ' training narrows the model'),
-    'few_tokens': (
-        f'train with {_FEW_TOKENS}, or keep only "{FILTERS["no token below -5"]}"'
-        ' (see the filters): a few tokens that the model would not write cause the'
-        ' difference'),
-    'some_tokens': (
-        f'train with {_SOME_TOKENS}: a small share of the tokens causes the'
-        ' difference, and this objective gives them less weight'),
-    'spread': (
-        'rewrite it by Hinted Decoding (python -m experiments.curate): the'
-        ' difference is spread over most tokens, so re-weighting tokens helps less'
-        ' than rewriting the texts'),
-}
-
-
-def verdict(name: str, numbers: corpus_summary.CorpusSummary) -> str:
-  """How far off-policy a corpus is, the evidence, and what to do."""
-  if not numbers.responses:
-    return f'{name}: no response could be scored.'
-  found = diagnosis.diagnose(numbers)
-  if found == 'on_policy':
-    judgement = 'is on-policy for this model'
-  elif found == 'deterministic':
-    judgement = 'is more deterministic than this model'
-  elif diagnosis.is_far(numbers):
-    judgement = 'is off-policy for this model'
-  else:
-    judgement = 'is mildly off-policy for this model'
-  split = ''
-  if numbers.split:
-    added = numbers.responses + numbers.skipped - numbers.rows
-    split = (
-        f' The chat template is not prefix-stable: {numbers.split:,} conversations'
-        f' are split by turns, which adds {added:,} responses'
-        ' (--config.data.split_turns=).')
-  return (
-      f'{name} {judgement}: mean phi {numbers.phi:+.3f} ± {2 * numbers.phi_se:.3f}'
-      f' nats per token; the PIT test rejects {numbers.rejected:.1%} of'
-      f' {numbers.responses:,} responses. Advice: {ADVICE[found]}.{split}')
-
 
 def tables(
     summary: corpus_summary.ScoresSummary
@@ -124,9 +58,15 @@ def auroc_table(summary: corpus_summary.ScoresSummary) -> table.Table:
   scores = list(next(iter(summary.auroc.values()), {}))
   return table.Table(
       ['corpus', *scores, 'best score'],
-      [[name, *(f'{x:.3f}' for x in found.values()), max(found, key=found.get)]
+      [[name, *(f'{x:.3f}' for x in found.values()), _best(found)]
        for name, found in summary.auroc.items()],
       words=(0, len(scores) + 1))
+
+
+def _best(found: Mapping[str, float]) -> str:
+  """The score that separates best, in either direction."""
+  name = max(found, key=lambda k: scores_advice.separation(found[k]))
+  return name if found[name] >= 0.5 else f'{name}, own samples lower'
 
 
 def lowest_table(summary: corpus_summary.ScoresSummary) -> table.Table:
@@ -134,7 +74,7 @@ def lowest_table(summary: corpus_summary.ScoresSummary) -> table.Table:
   rows = []
   for name, n in _with_sources(summary):
     shares = [
-        'phi \u2265 0' if x is None else f'{x:.0%}'
+        'phi not below 0' if x is None else f'{x:.0%}'
         for x in n.lowest.values()
     ]
     fifths = [
@@ -152,7 +92,9 @@ def filters_table(corpus: corpus_summary.CorpusSummary) -> table.Table:
   """Share of a corpus that each filter would keep."""
   return table.Table(
       ['keep', 'responses', 'tokens', 'mean phi'],
-      [[FILTERS[name], f'{f.responses:.1%}', f'{f.tokens:.1%}', f'{f.phi:+.4f}']
+      [[scores_advice.FILTERS[name], f'{f.responses:.1%}', f'{f.tokens:.1%}',
+        # 0 would read as the ideal mean.
+        '' if f.phi is None else f'{f.phi:+.4f}']
        for name, f in corpus.filters.items()])
 
 
@@ -176,14 +118,24 @@ def self_test_table(test: calibration.SelfTest) -> table.Table:
        test.pit_is_uniform],
   ]
   if test.z_variance is not None:
-    low, high = calibration.VARIANCE
+    low, high = test.variance_bounds
     rows.append([
-        f'variance of z in [{low:g}, {high:g}], texts cut at'
+        f'variance of z in [{low:.2f}, {high:.2f}], texts cut at'
         f' {response_scores.ENOUGH_VARENTROPY:g} nats^2',
         f'{test.z_variance:.3f}', test.variance_is_one])
   return table.Table(
       ['requirement', 'measured', 'met'],
       [[name, measured, 'yes' if met else 'NO'] for name, measured, met in rows])
+
+
+def controls_table(found: Mapping[str, controls.Control]) -> table.Table:
+  """Whether the self-test tells each control from own samples."""
+  return table.Table(
+      ['control', 'mean phi', 'PIT p', 'change of the summed phi', 'standard error',
+       'told apart'],
+      [[name, f'{c.test.phi:+.5f}', f'{c.test.pit.p_value:.3g}', f'{c.change:+.4f}',
+        f'{c.change_se:.4f}', 'yes' if c.is_told else 'too weak']
+       for name, c in found.items()], words=(0, 5))
 
 
 def false_positives_table(
@@ -198,6 +150,23 @@ def false_positives_table(
        'PIT test'],
       [[str(f.length), f'{f.varentropy:.2f}', f'{f.z_variance:.3f}',
         percent(f.z), percent(f.pit)] for f in found])
+
+
+def conclusion(test: calibration.SelfTest, told: bool) -> str:
+  """What the self-test says about the scores.
+
+  Args:
+    test: of own samples.
+    told: whether it told a control from own samples, or none was asked for.
+  """
+  if not test.passed:
+    return ('The self-test failed: do not trust the scores. Check the tokenizer, the'
+            ' chat template, the dtype and the mask.')
+  if not told:
+    return ('The self-test passed, but no control could be told from own samples, so'
+            ' it proves nothing: raise --config.calibration.samples or'
+            ' --config.calibration.noise.')
+  return 'The scores can be trusted.'
 
 
 def _with_sources(

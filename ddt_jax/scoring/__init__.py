@@ -11,4 +11,6 @@
   corpus_summary   a scored corpus in numbers
   diagnosis        how far off-policy it is, and in which tokens
   calibration      the self-test on own samples
+  controls         changes that it has to tell from own samples
+  sample_size      how many samples it takes, by the speed of the model
 """

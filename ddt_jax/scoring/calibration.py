@@ -2,36 +2,69 @@
 
 If they do not, something between sampling and scoring is wrong: the tokenizer,
 the chat template, a dtype or the mask. Then no score can be trusted.
+
+The samples are drawn and scored once, each `length` tokens long, without stop
+tokens. Cut at its first stop token, such a text is an ordinary sample.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 import dataclasses
-from typing import Any
 
-import jax
 import numpy as np
 
 from ddt_jax import ddt
-from ddt_jax import engine
-from ddt_jax import errors
-from ddt_jax import model
+from ddt_jax import processes
 from ddt_jax import significance
-from ddt_jax.data import chat
 from ddt_jax.scoring import corpus_summary
-from ddt_jax.scoring import forward
 from ddt_jax.scoring import response_scores
-from ddt_jax.scoring import sources
+from ddt_jax.scoring import scored_corpus
 from ddt_jax.scoring import token_sums
 
 # Bounds that a sound model rarely exceeds by chance: |mean phi| in 0.3 % of the
-# tests, the PIT in 1 %, the variance of z in 0.2 % at 2,000 samples (its standard
-# error is sqrt(2 / samples), so use about that many).
+# tests, the PIT in 1 %, the variance of z in 0.3 %.
 STANDARD_ERRORS = 3.0
 MIN_P = 0.01
-VARIANCE = (0.9, 1.1)
+# z is only nearly normal where a text is cut, so its variance is only nearly 1.
+VARIANCE = 0.1  # largest distance of the variance of z from 1, for many texts
 
-# Scores examples: (params, examples) -> Pending, see `forward.dispatch`.
-Dispatch = Callable[..., forward.Pending]
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+  """Own samples of one length with their statistics.
+
+  Attributes:
+    ids: [texts, T].
+    stats: TokenStats of [texts, T].
+    pit: [texts, T], see `ddt.randomised_pit`.
+    lengths: [texts], tokens up to and including the first stop token; T without.
+  """
+
+  ids: np.ndarray
+  stats: ddt.TokenStats
+  pit: np.ndarray
+  lengths: np.ndarray
+
+  @classmethod
+  def of(
+      cls, corpus: scored_corpus.ScoredCorpus, eos_ids: Collection[int]
+  ) -> 'Texts':
+    """Reads a scored corpus whose texts all have one length."""
+    # Process 0 has the files; all processes score the controls.
+    found = processes.from_first(lambda: {
+        name: [row for part in corpus.tables([f'token_{name}'])
+               for row in part[f'{corpus.prefix}token_{name}'].to_pylist()]
+        for name in ('ids', 'log_p', 'entropy', 'varentropy', 'pit')})
+    ids = np.array(found.pop('ids'), np.int32)
+    log_p, entropy, varentropy, pit = (
+        np.array(x, np.float32) for x in found.values())
+    stop = np.isin(ids, list(eos_ids))
+    lengths = np.where(stop.any(1), stop.argmax(1) + 1, ids.shape[1])
+    return cls(ids, ddt.TokenStats(log_p, entropy, varentropy), pit, lengths)
+
+  @property
+  def mask(self) -> np.ndarray:
+    """Tokens up to the stop token, bool [texts, T]."""
+    return np.arange(self.ids.shape[1]) < self.lengths[:, None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,21 +72,17 @@ class SelfTest:
   """Measurements on own samples, and whether they are as they must be.
 
   Attributes:
+    texts: number of samples.
     phi, phi_se: mean over tokens and its standard error, nats.
     pit: test of the tokens' PIT against the uniform distribution.
     z_variance: see `stopped_variance`; None where it was not measured.
   """
 
+  texts: int
   phi: float
   phi_se: float
   pit: significance.KolmogorovSmirnov
   z_variance: float | None = None
-
-  @classmethod
-  def of(
-      cls, numbers: corpus_summary.Numbers, z_variance: float | None = None
-  ) -> 'SelfTest':
-    return cls(numbers.phi, numbers.phi_se, numbers.pit, z_variance)
 
   @property
   def phi_is_zero(self) -> bool:
@@ -64,11 +93,23 @@ class SelfTest:
     return self.pit.p_value > MIN_P
 
   @property
+  def variance_bounds(self) -> tuple[float, float]:
+    r"""Bounds of the variance of z; wider for few texts.
+
+    .. math:: 1 \pm \max(0.1, 3 \sqrt{2 / n})
+
+    The standard error of the variance of n normal values is sqrt(2 / n).
+    """
+    half = max(VARIANCE, STANDARD_ERRORS * float(np.sqrt(2 / max(self.texts, 1))))
+    return 1 - half, 1 + half
+
+  @property
   def variance_is_one(self) -> bool:
     """Also true where it was not measured."""
     if self.z_variance is None:
       return True
-    return VARIANCE[0] <= self.z_variance <= VARIANCE[1]
+    low, high = self.variance_bounds
+    return low <= self.z_variance <= high
 
   @property
   def passed(self) -> bool:
@@ -93,128 +134,38 @@ class FalsePositives:
   pit: significance.Interval
 
 
-def perturbed(params: Any, key: jax.Array, scale: float) -> Any:
-  """Parameters, each times 1 + scale * a standard normal: another model."""
-  leaves, tree = jax.tree.flatten(params)
-  keys = jax.random.split(key, len(leaves))
-  return jax.tree.unflatten(tree, [
-      x * (1 + scale * jax.random.normal(k, x.shape, x.dtype))
-      for k, x in zip(keys, leaves, strict=True)
-  ])
-
-
-def shifted(example: chat.Example) -> chat.Example:
-  """The example with its mask one token too early, without the stop token."""
-  # The mistake of the paper's trainer, see `batches.collate`.
-  return example._replace(supervised=np.append(example.supervised[1:], False))
-
-
 def randomised_pit(stats: ddt.TokenStats, seed: int) -> np.ndarray:
   """The PIT of each token, randomised by NumPy's generator of this seed."""
   uniform = np.random.default_rng(seed).random(stats.log_p.shape)
   return ddt.randomised_pit(stats, uniform.astype(np.float32))
 
 
-def self_test(pending: forward.Pending, seed: int) -> SelfTest:
-  """The self-test of examples that are being scored, without the variance of z.
+def self_test(texts: Texts) -> SelfTest:
+  """The self-test of own samples."""
+  mask = texts.mask
+  return measured(
+      texts.stats.map(lambda x: x[mask]), texts.pit[mask], texts.lengths,
+      stopped_variance(texts.stats))
+
+
+def measured(
+    stats: ddt.TokenStats, pit: np.ndarray, lengths: Sequence[int],
+    z_variance: float | None = None
+) -> SelfTest:
+  """The self-test of some texts.
 
   Args:
-    pending: the examples.
-    seed: of the randomised PIT.
+    stats: TokenStats of [sum of lengths], one text after the other.
+    pit: [sum of lengths].
+    lengths: [texts], tokens of each.
+    z_variance: see `SelfTest`.
   """
-  lengths, stats = pending.collect()
-  pit = randomised_pit(stats, seed)
   columns = response_scores.per_response(stats, lengths, pit)
   columns['rejected'] = significance.false_discoveries(columns['pit_p_value'])
   sums = token_sums.TokenSums.of(stats.phi, lengths, pit)
-  return SelfTest.of(corpus_summary.numbers(columns, sums))
-
-
-def controls(
-    params: Any, samples: sources.Samples, dispatch: Dispatch, *, noise: float,
-    seed: int, block: int
-) -> dict[str, SelfTest]:
-  """The self-test of own samples under other weights and under a wrong mask.
-
-  Both must fail: they show that the test can.
-
-  Args:
-    params: of the model that wrote the samples.
-    samples: its own.
-    dispatch: scores examples.
-    noise: relative, on every weight.
-    seed: of the noise and of the randomised PIT.
-    block: samples tokenised at a time.
-  """
-  examples = [row.example for rows in samples.blocks(block, 0) for row in rows]
-  # A test that cannot fail proves nothing: it has to notice a slightly different
-  # model and a mask that is off by one.
-  noisy = perturbed(params, jax.random.key(seed), noise)
-  moved = [shifted(example) for example in examples]
-  return {
-      name: self_test(dispatch(weights, examples=texts, tail=True), seed)
-      for name, weights, texts in (
-          (f'weights with {noise:.0%} noise', noisy, examples),
-          ('a mask shifted by one token', params, moved))
-  }
-
-
-def endless_samples(
-    params: Any,
-    config: model.ModelConfig,
-    prompts: Sequence[Sequence[int]],
-    dispatch: Dispatch,
-    *,
-    samples: int,
-    length: int,
-    max_tokens: int,
-    key: jax.Array,
-    seed: int,
-    temperature: float,
-    decoding: Mapping[str, Any],
-    block: int,
-) -> tuple[ddt.TokenStats, np.ndarray]:
-  """Samples of exactly `length` tokens, which no stop token ends.
-
-  Args:
-    params, config: the model.
-    prompts: taken in turn; those that leave no room are left out.
-    dispatch: scores examples.
-    samples: number of texts.
-    length: tokens of each.
-    max_tokens: of prompt and text together.
-    key, seed: of the samples, and of the randomised PIT.
-    temperature: of the samples, above 0.
-    decoding: options of `engine.generate`; its eos_ids are ignored.
-    block: texts scored at a time.
-
-  Returns:
-    TokenStats and the PIT, NumPy arrays [samples, length].
-
-  Raises:
-    errors.InputError: no prompt leaves room.
-  """
-  fitting = [p for p in prompts if len(p) + length <= max_tokens]
-  if not fitting:
-    raise errors.InputError(
-        f'no prompt leaves room for {length} tokens in {max_tokens}; choose'
-        ' shorter --config.calibration.lengths')
-  chosen = [fitting[i % len(fitting)] for i in range(samples)]
-  drawn = engine.generate(
-      params, config, chosen, key=key, max_new_tokens=length,
-      # Without stop tokens all texts have one length, which the count by length
-      # needs. They stay samples of the model: a stop token is then a token like
-      # others.
-      temperature=temperature, **{**decoding, 'eos_ids': ()})
-  examples = [
-      chat.answered(p, g.tokens) for p, g in zip(chosen, drawn, strict=True)]
-  parts = []
-  for first in range(0, samples, block):
-    _, stats = dispatch(
-        params, examples=examples[first: first + block], tail=True).collect()
-    parts.append(stats.map(lambda x: x.reshape(-1, length)))
-  stats = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-  return stats, randomised_pit(stats, seed)
+  found = corpus_summary.numbers(columns, sums)
+  return SelfTest(
+      len(lengths), found.phi, found.phi_se, found.pit, z_variance)
 
 
 def stopped_variance(

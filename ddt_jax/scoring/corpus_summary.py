@@ -17,6 +17,8 @@ COLUMNS = (
     'length', 'phi', 'phi_sum', 'log_p_sum', 'perplexity', 'varentropy_sum',
     'tail_1', 'tail_3', 'tail_5', 'z', 'p_value', 'pit_p_value', 'rejected',
 )
+# Nats, of the bins of responses by phi; each is a multiple of the one before.
+_WIDTHS, _BINS = (0.02, 0.1, 0.2, 1.0, 2.0), 70
 _SOURCES = 20  # that get numbers of their own, the largest
 _REASONS = 10  # for left-out rows that are listed, the most frequent
 
@@ -29,12 +31,12 @@ class Filter:
 
   Attributes:
     responses, tokens: shares kept.
-    phi: mean of the kept tokens, nats.
+    phi: mean of the kept tokens, nats; None without any.
   """
 
   responses: float
   tokens: float
-  phi: float
+  phi: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,12 +113,14 @@ class ScoresSummary:
 
   Attributes:
     model, temperature: that they were scored by and at.
+    parameters: of the model.
     own: name of the corpus of own samples, '' without one.
     corpora: by name.
     auroc: corpus -> score -> AUROC of own samples against it.
   """
 
   model: str
+  parameters: int
   temperature: float
   own: str
   corpora: dict[str, CorpusSummary]
@@ -125,18 +129,17 @@ class ScoresSummary:
 
 def summarise(
     corpora: Mapping[str, scored_corpus.ScoredCorpus], *, model: str,
-    temperature: float, own: str = '', source: str = ''
+    parameters: int, temperature: float, own: str = '', source: str = ''
 ) -> ScoresSummary:
   """Numbers of all corpora.
 
   Args:
     corpora: by name, scored and ranked.
-    model, temperature: that they were scored by and at.
-    own: name of the corpus of own samples, '' without one.
+    model, parameters, temperature, own: see `ScoresSummary`.
     source: column of the rows that names their source, '' for none.
   """
   return ScoresSummary(
-      model=model, temperature=temperature, own=own,
+      model=model, parameters=parameters, temperature=temperature, own=own,
       corpora={
           name: describe(corpus, source) for name, corpus in corpora.items()},
       auroc=compare(corpora, own) if own else {})
@@ -225,8 +228,7 @@ def numbers(columns: Columns, sums: token_sums.TokenSums) -> Numbers:
       },
       tenths=tuple(sums.tenths()),
       token_phi=_coarse(sums),
-      # Bins of 0.02 nats; all beyond the ends count in the outer bins.
-      response_phi=_histogram(columns['phi'], np.linspace(-4, 1, 251)),
+      response_phi=_histogram(columns['phi']),
       z_quantiles=tuple(
           tuple(x.tolist()) for x in significance.normal_quantiles(columns['z'])),
       pit_histogram=tuple(sums.pit.reshape(20, -1).sum(1).tolist()),
@@ -246,14 +248,14 @@ def filters(columns: Columns) -> dict[str, Filter]:
       'without lowest tenth': phi > lowest_tenth,
   }
   tokens = max(columns['length'].sum(), 1)
-  return {
-      name: Filter(
-          responses=float(kept.sum() / max(n, 1)),
-          tokens=float(columns['length'][kept].sum() / tokens),
-          phi=float(columns['phi_sum'][kept].sum()
-                    / max(columns['length'][kept].sum(), 1)),
-      ) for name, kept in rules.items()
-  }
+
+  def part(kept):
+    length = columns['length'][kept].sum()
+    return Filter(
+        responses=float(kept.sum() / max(n, 1)), tokens=float(length / tokens),
+        phi=float(columns['phi_sum'][kept].sum() / length) if length else None)
+
+  return {name: part(kept) for name, kept in rules.items()}
 
 
 def choose(phi: np.ndarray, count: int, seed: int) -> dict[str, list[int]]:
@@ -302,10 +304,18 @@ def _coarse(sums: token_sums.TokenSums, width: int = 10) -> text_stats.Histogram
       tuple(sums.counts.reshape(-1, width).sum(1).tolist()))
 
 
-def _histogram(x: np.ndarray, edges: np.ndarray) -> text_stats.Histogram:
-  # np.histogram leaves out values beyond the edges; clipped, they count in the
-  # outer bins.
-  counts, _ = np.histogram(np.clip(x, edges[0], edges[-1]), edges)
+def _histogram(x: np.ndarray) -> text_stats.Histogram:
+  """Histogram over the whole range of x, in the finest of `_WIDTHS` that fits."""
+  low, high = (float(np.min(x)), float(np.max(x))) if len(x) else (0.0, 0.0)
+  width = next(
+      (w for w in _WIDTHS if high - low <= (_BINS - 2) * w), _WIDTHS[-1])
+  # Edges are multiples of the width, so that histograms of several corpora can be
+  # drawn in the same bins.
+  first, last = int(np.floor(low / width)), int(np.floor(high / width)) + 1
+  bins = np.floor(np.asarray(x) / width).astype(np.int64) - first
+  # Rounding may put the largest value one bin too far.
+  counts = np.bincount(np.clip(bins, 0, last - first - 1), minlength=last - first)
+  edges = np.round(width * np.arange(first, last + 1), 2)
   return text_stats.Histogram(tuple(edges.tolist()), tuple(counts.tolist()))
 
 

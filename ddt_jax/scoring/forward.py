@@ -11,6 +11,7 @@ import numpy as np
 from ddt_jax import ddt
 from ddt_jax import model
 from ddt_jax import processes
+from ddt_jax import sharding
 from ddt_jax import vocab_head
 from ddt_jax.data import batches
 from ddt_jax.data import buckets
@@ -36,6 +37,29 @@ def batch_stats(
   return vocab_head.supervised_stats(
       hidden, model.head(params), batch.targets, batch.mask, mesh=mesh,
       **options)
+
+
+def memory(
+    params: Any, config: model.ModelConfig, mesh: jax.sharding.Mesh, *, rows: int,
+    time: int, **options: Any
+) -> int:
+  """Bytes that `batch_stats` takes on each device beside the parameters.
+
+  The compiler says so; no batch is computed.
+
+  Args:
+    params, config, mesh, **options: see `batch_stats`.
+    rows, time: shape of the batch.
+  """
+  where = sharding.batch_sharding(mesh)
+
+  def shaped(x):
+    return jax.ShapeDtypeStruct((rows, time), x.dtype, sharding=where)
+
+  batch = jax.tree.map(shaped, batches.collate([], 1, 1))
+  found = batch_stats.lower(
+      params, config, mesh, batch, **options).compile().memory_analysis()
+  return found.temp_size_in_bytes + found.output_size_in_bytes
 
 
 class Pending(NamedTuple):

@@ -30,6 +30,7 @@ def draw(
     temperature: float,
     decoding: Mapping[str, Any],
     max_tokens: int,
+    endless: bool = False,
     block: int = 500,
     check_stop: Callable[[], None] = lambda: None,
 ) -> sources.Samples:
@@ -47,6 +48,8 @@ def draw(
     max_new_tokens, temperature: of the answers; temperature above 0.
     decoding: options of `engine.generate`: eos_ids, slots, mesh.
     max_tokens: of prompt and answer together.
+    endless: no stop token ends an answer: each has max_new_tokens tokens. Prompts
+      without room for them are left out.
     block: answers in one file; a kill costs at most so many.
     check_stop: called after each block; may raise to end the call.
 
@@ -57,16 +60,21 @@ def draw(
   prompts = [
       chat.encode_prompt(tokenizer, p.conversation[:-1]) for p in problems]
   room = [min(max_new_tokens, max_tokens - len(prompt)) for prompt in prompts]
-  usable = [i for i, n in enumerate(room) if n > 0]
+  least = max_new_tokens if endless else 1
+  usable = [i for i, n in enumerate(room) if n >= least]
   if not usable:
     raise errors.InputError(
-        f'no prompt leaves room for an answer in {max_tokens} tokens; raise'
-        ' --config.data.max_tokens')
+        f'no prompt leaves room for {least} tokens in {max_tokens}; raise'
+        ' --config.data.max_tokens' + (
+            ', or lower --config.calibration.lengths' if endless else ''))
   chosen = [usable[i % len(usable)] for i in range(samples)]
   made_from = {
       **made_from, 'samples': samples, 'max_new_tokens': max_new_tokens,
-      'temperature': temperature,
+      'temperature': temperature, 'endless': endless,
   }
+  # Without stop tokens all texts have one length. They stay samples of the model:
+  # a stop token is then a token like others.
+  decoding = {**decoding, 'eos_ids': ()} if endless else decoding
 
   def make(first, indices):
     generated = engine.generate(

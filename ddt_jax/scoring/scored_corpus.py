@@ -103,6 +103,7 @@ class ScoredCorpus:
   def score(
       self, dispatch: Callable[[list[chat.Example]], forward.Pending], *,
       seed: int, after: Callable[[int], None] = lambda rows: None,
+      after_batch: Callable[[], None] = lambda: None,
   ) -> None:
     """Scores the missing parts, in all processes together, and ranks all.
 
@@ -110,6 +111,8 @@ class ScoredCorpus:
       dispatch: starts scoring examples, with `tail`; see `forward.dispatch`.
       seed: of the randomised PIT.
       after: called with the number of lines after each part; may raise to end.
+      after_batch: called after each batch of a part; may raise to end, which
+        costs the part.
     """
     complete = processes.from_first(
         lambda: [self._is_complete(k) for k in range(len(self))])
@@ -131,7 +134,7 @@ class ScoredCorpus:
 
     for k, rows, pending in forward.one_late(started()):
       if not complete[k]:
-        scored = pending and pending.collect()
+        scored = pending and pending.collect(after_batch)
         processes.from_first(self._write, k, rows, scored, seed)
       after(len({row.line for row in rows}))
     if not processes.from_first(self._is_ranked):

@@ -67,13 +67,13 @@ def test_devices_share_the_slots():
 
 def test_what_does_not_fit_is_refused_with_what_would(monkeypatch):
   sizes = [planned(make_requests(50), slots=n).bytes for n in range(1, 9)]
-  monkeypatch.setattr(cache_plan, '_free_bytes', lambda: sizes[4])
+  monkeypatch.setattr(cache_plan, 'free_bytes', lambda: sizes[4])
   assert planned(make_requests(50), slots=5).slots == 5
   with pytest.raises(
       errors.InputError, match='8 slots .* for 5 slots; set decoding.slots=5'
   ):
     planned(make_requests(50), slots=8)
-  monkeypatch.setattr(cache_plan, '_free_bytes', lambda: sizes[0] - 1)
+  monkeypatch.setattr(cache_plan, 'free_bytes', lambda: sizes[0] - 1)
   with pytest.raises(errors.InputError, match='not enough for one slot'):
     planned(make_requests(50), slots=8)
 

@@ -13,6 +13,7 @@ from ddt_jax import embedded
 from ddt_jax.data import chat
 from ddt_jax.report import scores
 from ddt_jax.report import scores_examples
+from ddt_jax.report import scores_plots
 from ddt_jax.scoring import corpus_summary
 from tests.support import chromium
 from tests.support import corpora
@@ -52,7 +53,7 @@ def write(folder, count=1000):
   examples = [example(i) for i in range(count - 1)]
   examples.append(example(count - 1, corpus=STRANGE, text=STRANGE))
   summary = corpus_summary.ScoresSummary(
-      model=STRANGE, own='', temperature=1.0, auroc={}, corpora={
+      model=STRANGE, parameters=1, own='', temperature=1.0, auroc={}, corpora={
           'mine.jsonl': corpora.summary(), STRANGE: corpora.summary(
               seed=1, reasons={f'{STRANGE} is empty': 2})})
   said = scores.write(folder, summary, examples)
@@ -66,6 +67,29 @@ def test_strange_text_is_data_and_nothing_else(tmp_path):
   assert '<img src=x' not in html
   assert not re.search(r'(src|href)\s*=\s*"?(https?:)?//', html)
   assert "default-src 'none'" in html and "script-src 'sha256-" in html
+
+
+@pytest.mark.parametrize('phi', [-6.0, -1.0, 0.0])
+@pytest.mark.parametrize('plot', [
+    scores_plots.response_phi, scores_plots.qq, scores_plots.token_phi])
+def test_every_plot_holds_its_data(phi, plot):
+  """Nothing is out of sight, at any mean phi, alone or beside own samples."""
+  far = corpora.summary(shift=phi + 0.5)  # without a shift the mean is -0.5
+  for shown in ({'mine': far}, {'mine': far, 'own': corpora.summary(seed=1)}):
+    (axes,) = plot(shown).axes
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    for line in axes.lines:
+      x, y = line.get_data()
+      if len(x) > 2:  # not the rules
+        assert left <= min(x) and max(x) <= right
+        assert bottom <= min(y) and max(y) <= top
+    for steps in axes.patches:
+      heights, edges, _ = steps.get_data()
+      filled = np.flatnonzero(heights)
+      assert left <= edges[filled[0]] and edges[filled[-1] + 1] <= right
+      assert max(heights) <= top
+      # A bar is no wider than a tenth of the picture, unless all are alike.
+      assert len(filled) == 1 or edges[1] - edges[0] <= (right - left) / 10
 
 
 @pytest.fixture
@@ -129,6 +153,33 @@ def test_a_thousand_examples_are_searched_sorted_and_read(page):
   assert STRANGE in page.run('document.querySelector("#rows .row").textContent')
   assert page.run('document.querySelectorAll("#detail script, #detail img").length'
                   ) == 0
+
+
+def test_turns_are_shown_in_their_order(tmp_path):
+  tokenizer = student_tokenizer()
+  ids, supervised = [], []
+  for text, flag in (('2 + 5?', False), ('7', True), ('And 3 more?', False),
+                     ('10', True)):
+    part = tokenizer.encode(text)
+    ids, supervised = ids + part, supervised + [flag] * len(part)
+  e = chat.Example(np.array(ids, np.int32), np.array(supervised))
+  n = int(e.supervised.sum())
+  stats = ddt.TokenStats(
+      np.zeros(n), np.zeros(n), top_ids=np.zeros((n, 1), int),
+      top_log_p=np.zeros((n, 1)))
+  row = dict.fromkeys((
+      'ddt_line', 'ddt_rank', 'ddt_phi', 'ddt_z', 'ddt_perplexity', 'ddt_length',
+      'ddt_rejected', 'ddt_pit_p_value'), 0)
+  shown = scores_examples.ScoredResponse.of(
+      tokenizer, 'mine', 'worst', row, 'ddt_', e, stats, most=400)
+  first = len(tokenizer.encode('7'))
+  assert shown.prompt == '2 + 5?' and shown.between == [(first, 'And 3 more?')]
+  assert ''.join(shown.tokens[:first]) == '7'
+  assert ''.join(shown.tokens[first:]) == '10'
+  # What is cut off has no turns before it.
+  cut = scores_examples.ScoredResponse.of(
+      tokenizer, 'mine', 'worst', row, 'ddt_', e, stats, most=first)
+  assert cut.between == []
 
 
 def test_pointer_and_keys_tell_of_tokens(page):

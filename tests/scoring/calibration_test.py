@@ -8,9 +8,7 @@ import pytest
 
 from ddt_jax import ddt
 from ddt_jax import significance
-from ddt_jax.data import chat
 from ddt_jax.scoring import calibration
-from ddt_jax.scoring import forward
 
 
 def drawn(texts=3000, length=60, scale=3.0, temperature=1.0):
@@ -70,7 +68,7 @@ def test_texts_are_cut_where_their_varentropy_is_enough():
 
 def test_each_requirement_can_fail_alone():
   good = calibration.SelfTest(
-      0.001, 0.001, significance.KolmogorovSmirnov(0.01, 0.3), 1.02)
+      2000, 0.001, 0.001, significance.KolmogorovSmirnov(0.01, 0.3), 1.02)
   assert good.passed
   bad = {
       'phi_is_zero': dict(phi=-0.01),
@@ -84,18 +82,37 @@ def test_each_requirement_can_fail_alone():
   assert dataclasses.replace(good, z_variance=None).passed
 
 
+@pytest.mark.parametrize('texts, low, high', [
+    (200, 0.7, 1.3), (800, 0.85, 1.15), (2000, 0.9, 1.1), (50_000, 0.9, 1.1)])
+def test_the_bounds_of_the_variance_widen_with_few_texts(texts, low, high):
+  test = calibration.SelfTest(
+      texts, 0.0, 1.0, significance.KolmogorovSmirnov(0.01, 0.3), 1.0)
+  assert test.variance_bounds == (pytest.approx(low), pytest.approx(high))
+  for z_variance, fine in ((low + 0.01, True), (high + 0.01, False)):
+    test = dataclasses.replace(test, z_variance=z_variance)
+    assert test.variance_is_one == fine
+
+
 @pytest.mark.parametrize('temperature, sound', [(1.0, True), (1.5, False)])
-def test_a_control_fails_unless_it_is_the_model_s_own(temperature, sound):
-  stats, _ = drawn(texts=300, temperature=temperature)
-  mask = np.ones(stats.log_p.shape)
-  pending = forward.Pending([(list(range(300)), mask, stats)], 300)
-  assert calibration.self_test(pending, seed=0).passed == sound
+def test_only_own_samples_pass(temperature, sound):
+  texts = drawn_texts(temperature)
+  assert calibration.self_test(texts).passed == sound
+  # Tokens after the stop token do not count.
+  mask = texts.mask
+  found = calibration.measured(
+      texts.stats.map(lambda x: x[mask]), texts.pit[mask], texts.lengths)
+  assert found.phi == pytest.approx(
+      np.sum(texts.stats.phi * mask) / texts.lengths.sum(), abs=1e-6)
 
 
-def test_controls_differ_from_the_original():
-  example = chat.answered([5, 6], [7, 8, 2])
-  moved = calibration.shifted(example)
-  assert moved.supervised.tolist() == [False, True, True, True, False]
-  params = {'a': np.ones(1000, np.float32)}
-  other = calibration.perturbed(params, jax.random.key(0), 0.05)
-  assert np.std(other['a']) == pytest.approx(0.05, rel=0.1)
+def drawn_texts(temperature=1.0, texts=600):
+  """Own samples of a table, cut at token 3."""
+  length = 60
+  logits = 3 * jax.random.normal(jax.random.key(0), [length, 12])
+  ids = np.asarray(jax.random.categorical(
+      jax.random.key(1), logits / temperature, shape=(texts, length)))
+  stats, pit = drawn(texts, length, temperature=temperature)
+  stop = ids == 3
+  lengths = np.where(stop.any(1), stop.argmax(1) + 1, length)
+  assert 5 < np.median(lengths) < length
+  return calibration.Texts(ids, stats, pit, lengths)

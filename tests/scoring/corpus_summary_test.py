@@ -49,7 +49,7 @@ def test_an_empty_corpus_has_numbers():
 
 def test_a_summary_survives_its_file():
   found = corpus_summary.ScoresSummary(
-      'm', 1.0, 'own', {'own': corpora.summary(), 'b': corpora.summary(
+      'm', 9, 1.0, 'own', {'own': corpora.summary(), 'b': corpora.summary(
           sources={'s': corpora_numbers()})}, {'b': {'phi': 0.75}})
   assert typed_json.from_json(
       typed_json.to_json(found), corpus_summary.ScoresSummary, source='x') == found
@@ -74,6 +74,30 @@ def test_filters_keep_what_they_say():
       0.5, 0.7, pytest.approx(4 / 70))
   assert found['phi > -0.5'].tokens == 0.9
   assert found['no token below -5'].responses == 0.75
+  # 0 would read as the ideal mean.
+  columns['tail_5'] = np.full(4, 0.1)
+  assert corpus_summary.filters(columns)['no token below -5'] == (
+      corpus_summary.Filter(0.0, 0.0, None))
+
+
+@pytest.mark.parametrize('phi', [
+    [-6.2, -5.9, -5.95], [-1.3, -0.2, 0.1], [0.0], [-0.06, 0.06, 0.0], [],
+    np.linspace(-0.3, 0.3, 99), [-35.0, 11.0], [0.3, -0.1, 0.7, 0.9],
+], ids=str)
+def test_the_histogram_of_responses_covers_the_data(phi):
+  found = corpus_summary._histogram(np.array(phi))
+  assert sum(found.counts) == len(phi)
+  width = found.edges[1] - found.edges[0]
+  for x in phi:
+    place = int(np.searchsorted(found.edges, x + 1e-9, 'right')) - 1
+    assert found.counts[min(place, len(found.counts) - 1)] > 0
+  if len(phi):
+    assert found.edges[0] <= min(phi) + 1e-9
+    assert max(phi) <= found.edges[-1] + 1e-9
+    assert max(phi) - min(phi) >= (len(found.counts) - 2) * width - 1e-9
+  # Edges are multiples of the width, so that corpora share their bins.
+  np.testing.assert_allclose(
+      np.round(np.array(found.edges) / width) * width, found.edges, atol=1e-9)
 
 
 def test_the_worst_the_typical_and_some_others_are_shown():

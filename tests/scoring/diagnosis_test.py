@@ -12,11 +12,16 @@ OFF_POLICY = dict(
 
 @pytest.mark.parametrize('numbers, expected', [
     ({'phi': -0.02, 'rejected': 0.01}, 'on_policy'),
-    ({'phi': -0.07, 'rejected': 0.04}, 'spread'),
+    ({'phi': -0.07, 'rejected': 0.04}, 'mild'),
+    ({'phi': -0.02, 'rejected': 0.01, 'phi_se': 0.001}, 'on_policy'),
+    ({'phi': -0.02, 'rejected': 0.01, 'phi_se': 0.05}, 'undecided'),
+    ({'phi': 0.02, 'rejected': 0.01, 'phi_se': 0.001}, 'on_policy'),
+    ({'phi': 0.2, 'rejected': 0.01}, 'deterministic'),
+    ({'phi': -0.01, 'lowest': {'1 %': None, '5 %': None}}, 'mixed'),
     ({'lowest': {'1 %': 0.9, '5 %': 1.1}, 'tail_5': 0.005}, 'few_tokens'),
     ({'lowest': {'1 %': 0.9, '5 %': 1.1}}, 'some_tokens'),
     ({'lowest': {'1 %': 0.3, '5 %': 0.7}}, 'some_tokens'),
-    ({'lowest': {'1 %': 0.3, '5 %': 0.7}, 'phi': -2.0}, 'spread'),
+    ({'lowest': {'1 %': 0.3, '5 %': 0.7}, 'phi': -2.0}, 'far'),
     ({}, 'spread'),
     ({'phi': 0.2, 'lowest': {'1 %': None, '5 %': None}}, 'deterministic'),
 ], ids=str)

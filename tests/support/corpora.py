@@ -11,12 +11,16 @@ from ddt_jax.scoring import response_scores
 from ddt_jax.scoring import token_sums
 
 
-def summary(n=400, seed=0, **changed):
-  """A corpus of n responses; fields that are given are replaced."""
+def summary(n=400, seed=0, shift=0.0, **changed):
+  """A corpus of n responses; fields that are given are replaced.
+
+  Args:
+    shift: added to the phi of every token, nats.
+  """
   rng = np.random.default_rng(seed)
   lengths = rng.integers(5, 20, n)
   tokens = int(lengths.sum())
-  log_p = -rng.exponential(size=tokens).astype(np.float32)
+  log_p = (shift - rng.exponential(size=tokens)).astype(np.float32)
   stats = ddt.TokenStats(
       log_p=log_p, entropy=rng.random(tokens).astype(np.float32),
       varentropy=rng.random(tokens).astype(np.float32))

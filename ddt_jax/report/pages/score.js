@@ -116,7 +116,12 @@
     const box = make('div', {className: 'text', id: 'tokens'});
     box.setAttribute('role', 'group');
     box.setAttribute('aria-label', 'tokens; arrow keys move between them');
+    const between = new Map(example.between);
     example.tokens.forEach((id, i) => {
+      if (between.has(i)) {
+        box.append(make('span', {
+          className: 'between', textContent: `\n${between.get(i)}\n`}));
+      }
       const token = make('span', {
         className: 'token', tabIndex: i ? -1 : 0,
         textContent: data.vocabulary[id].replaceAll('\u21b5', '\u21b5\n'),
@@ -132,7 +137,7 @@
     box.addEventListener('mouseover', index);
     box.addEventListener('focusin', index);
     box.addEventListener('keydown', (event) => {
-      const tokens = box.children;
+      const tokens = box.querySelectorAll('.token');
       const i = Number(event.target.dataset.index);
       const to = {
         ArrowRight: i + 1, ArrowLeft: i - 1, Home: 0, End: tokens.length - 1,
@@ -177,7 +182,8 @@
   data.examples.forEach((example, index) => {
     example.index = index;
     example.text = example.tokens.map((id) => data.vocabulary[id]).join('');
-    example.searched = `${example.prompt} ${example.text}`.toLowerCase();
+    const between = example.between.map(([, text]) => text).join(' ');
+    example.searched = `${example.prompt} ${between} ${example.text}`.toLowerCase();
   });
   for (const column of columns) {
     const button = make('button', {textContent: column.name});

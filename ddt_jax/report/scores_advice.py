@@ -1,0 +1,187 @@
+"""Verdicts on scored corpora: how far off-policy, and what to do.
+
+Each sentence gives the figures that it follows from, as the tables print them.
+"""
+
+from collections.abc import Mapping
+
+from ddt_jax import objectives
+from ddt_jax.scoring import corpus_summary
+from ddt_jax.scoring import diagnosis
+
+EMBEDDED = 'embedded'  # model.path of the student that ships with the project
+_APART = 0.75  # AUROC from which a score separates two corpora well
+_TIMES = 1.5  # perplexities that differ by this factor are named
+
+FILTERS = {  # keys of `corpus_summary.filters`
+    'all': 'all',
+    'accepted': 'responses that the PIT test accepts',
+    'phi > -0.1': 'mean phi above -0.1',
+    'phi > -0.5': 'mean phi above -0.5',
+    'no token below -5': 'no token with phi below -5',
+    'without lowest tenth': 'all but the tenth with the lowest phi',
+}
+
+_JUDGEMENTS = {  # keys are the values of `diagnosis.Diagnosis`
+    'undecided': 'has too few tokens to tell whether it is on-policy for',
+    'deterministic': 'is more deterministic than',
+    'on_policy': 'is on-policy for',
+    'mixed': 'is on-policy only on average for',
+    'mild': 'is mildly off-policy for',
+}
+_BLIND = (
+    'phi compares each token with the model\'s own uncertainty at that place: it'
+    ' sees neither whether an answer is right nor whether the model would find it')
+
+
+def _first_available(*names: str) -> str:
+  """The option that selects the first of these objectives that exists."""
+  name = next(name for name in names if name in objectives.WEIGHTS)
+  return f'--config.loss.name={name}'
+
+
+_FEW_TOKENS = _first_available('phi_mask', 'idft')
+_SOME_TOKENS = _first_available('idft')
+_AS_IT_IS = _first_available('sft')
+_REWRITE = 'rewrite it by Hinted Decoding (python -m experiments.curate)'
+
+
+def verdicts(summary: corpus_summary.ScoresSummary) -> list[str]:
+  """A verdict on each corpus, and a note where the model is the toy student."""
+  found = []
+  if summary.model == EMBEDDED and set(summary.corpora) - {summary.own}:
+    found.append(
+        'These are scores by this project\'s toy model. Name the model that you will'
+        ' train with --config.model.path=DIR: a text that is off-policy for one'
+        ' model may be on-policy for another.')
+  return found + [verdict(name, summary) for name in summary.corpora]
+
+
+def verdict(name: str, summary: corpus_summary.ScoresSummary) -> str:
+  """How far off-policy a corpus is for the model, the evidence, and what to do."""
+  numbers = summary.corpora[name]
+  if not numbers.responses:
+    return f'{name}: no response could be scored.'
+  evidence = (
+      f'mean phi {numbers.phi:+.4f} ± {2 * numbers.phi_se:.4f} nats per token; the'
+      f' PIT test rejects {numbers.rejected:.1%} of {numbers.responses:,} responses.')
+  if name == summary.own:
+    return f'{name} {_of_own(numbers)} {model_name(summary)}: {evidence}'
+  found = diagnosis.diagnose(numbers)
+  judgement = _JUDGEMENTS.get(found)
+  if judgement is None:
+    judgement = ('is off-policy for' if diagnosis.is_far(numbers)
+                 else _JUDGEMENTS['mild'])
+  sentences = [
+      f'{name} {judgement} {model_name(summary)}: {evidence}',
+      f'Advice: {advice(found, numbers)}.',
+      *_beside_own(name, summary, found), *_split(numbers)]
+  return ' '.join(sentences)
+
+
+def model_name(summary: corpus_summary.ScoresSummary) -> str:
+  """The model with its size, e.g. smollm2 (135M parameters)."""
+  size = f'{_short(summary.parameters)} parameters'
+  if summary.model == EMBEDDED:
+    size = f'this project\'s toy model, {size}'
+  return f'{summary.model} ({size})'
+
+
+def advice(
+    found: diagnosis.Diagnosis, numbers: corpus_summary.CorpusSummary
+) -> str:
+  """What to do with a corpus, and the figures that say so."""
+  low, high = diagnosis.interval(numbers)
+  lowest = {k: '' if x is None else f'{x:.0%}' for k, x in numbers.lowest.items()}
+  cause_5 = (f'the 5 % of the tokens with the lowest phi cause {lowest["5 %"]} of the'
+             ' difference')
+  return {
+      'undecided': (
+          f'score more texts: mean phi may be anything from {low:+.3f} to {high:+.3f}'),
+      'on_policy': f'train on it as it is ({_AS_IT_IS}). {_BLIND}',
+      'deterministic': (
+          f'train on it as it is ({_AS_IT_IS}), but with care: mean phi is above 0, as'
+          ' of texts sampled at a low temperature, so training narrows the model.'
+          f' {_BLIND}'),
+      'mixed': (
+          'look at its sources and at rejected responses first: mean phi is not'
+          f' clearly below 0, yet the test rejects {numbers.rejected:.1%}, so texts'
+          ' above and below 0 offset each other'),
+      'few_tokens': (
+          f'train with {_FEW_TOKENS}{_or_filter(numbers.filters)}: the 1 % of the'
+          f' tokens with the lowest phi cause {lowest["1 %"]} of the difference'),
+      'mild': (
+          f'train on it as it is ({_AS_IT_IS}): rewriting would gain little, since'
+          f' rewritten data have a mean phi of about {diagnosis.HINTED:g} in the paper'),
+      'far': (
+          f'{_REWRITE}: with a mean phi of {numbers.phi:+.4f} token weights leave'
+          f' little to train on; {cause_5}'),
+      'some_tokens': (
+          f'{_REWRITE}, or try {_SOME_TOKENS}, which gives unlikely tokens less weight:'
+          f' {cause_5}. Less weight is also less learning: on the embedded world sft'
+          ' learned more (experiments/README.md, "Does it help?"), so compare both by'
+          ' accuracy'),
+      'spread': (
+          f'{_REWRITE}: {cause_5}, so re-weighting tokens helps less than rewriting'),
+  }[found]
+
+
+def _or_filter(filters: Mapping[str, corpus_summary.Filter]) -> str:
+  """Names the filter against extreme tokens where it keeps anything."""
+  kept = filters['no token below -5']
+  if not kept.responses:
+    return ''
+  return (f', or keep only "{FILTERS["no token below -5"]}" ({kept.responses:.1%} of'
+          ' the responses)')
+
+
+def _of_own(numbers: corpus_summary.Numbers) -> str:
+  """Judges the model's own samples, which are on-policy by construction."""
+  if abs(numbers.phi) <= 3 * numbers.phi_se and numbers.rejected <= 0.05:
+    return 'is on-policy, as own samples must be, for'
+  return ('should be on-policy and is not, so do not trust these scores before'
+          ' --config.calibrate=True passes, for')
+
+
+def _beside_own(name, summary, found) -> list[str]:
+  """Differences from own samples that phi does not see."""
+  own = summary.corpora.get(summary.own)
+  if own is None or not own.responses or found not in (
+      'on_policy', 'mild', 'undecided'):
+    return []
+  sentences = []
+  mine, theirs = summary.corpora[name].perplexity, own.perplexity
+  if not 1 / _TIMES < mine / theirs < _TIMES:
+    sentences.append(
+        f'But its perplexity is {mine:.3f} and that of own samples {theirs:.3f}: phi'
+        ' does not see that.')
+  areas = summary.auroc.get(name, {})
+  apart = {k: separation(x) for k, x in areas.items() if separation(x) >= _APART}
+  if apart:
+    best = max(apart, key=apart.get)
+    sentences.append(
+        f'But {best} separates it from own samples (AUROC {areas[best]:.3f}).')
+  return sentences
+
+
+def separation(area: float) -> float:
+  """How well a score separates two corpora in either direction: 0.5 to 1."""
+  return max(area, 1 - area)
+
+
+def _split(numbers: corpus_summary.CorpusSummary) -> list[str]:
+  if not numbers.split:
+    return []
+  added = numbers.responses + numbers.skipped - numbers.rows
+  return [
+      f'The chat template is not prefix-stable: {numbers.split:,} conversations are'
+      f' split by turns, which adds {added:,} responses (--config.data.split_turns=).']
+
+
+def _short(count: int) -> str:
+  """A number of parameters in three digits or fewer, e.g. 135M."""
+  for unit, name in ((1e9, 'B'), (1e6, 'M'), (1e3, 'k')):
+    if count >= 0.95 * unit:
+      return f'{count / unit:.3g}{name}' if count < 10 * unit else (
+          f'{count / unit:.0f}{name}')
+  return str(count)
