@@ -47,7 +47,15 @@ _EXAMPLES = 128  # scored at a time for the page
 
 
 def execute(c, folder: str) -> tuple[bool, str]:
-  """The command, for notebooks too: (self-test passed or not asked for, report)."""
+  """Scores or resumes scoring; the whole command, also for notebooks.
+
+  Args:
+    c: the config, see configs/score.py.
+    folder: of the scores, local or gs://.
+
+  Returns:
+    Whether the self-test passed, True without one; and the report as text.
+  """
   folder, text = storage.path(folder), ''
   with workdir.owned(c, folder, score_inputs.make) as s:
     # Some mistakes show late: a bad row far down in a file, weights with NaN.
