@@ -150,7 +150,7 @@ def test_a_problem_that_is_not_rewritten_says_why(lm, problem):
 
 def test_scored_corpora_show_verdict_tables_and_plots(tmp_path):
   summary = corpus_summary.ScoresSummary(
-      model=HOSTILE, own='', temperature=1.0, auroc={},
+      model=HOSTILE, parameters=1, own='', temperature=1.0, auroc={},
       corpora={HOSTILE: corpora.summary(), 'own': corpora.summary(seed=1)})
   (tmp_path / 'summary.json').write_text(typed_json.to_json(summary))
   found = notebook.Corpora(tmp_path)

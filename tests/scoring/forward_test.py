@@ -102,3 +102,31 @@ def test_the_padded_length_does_not_matter(time):
       np.testing.assert_allclose(
           getattr(padded, field), getattr(stats, field), rtol=2e-5, atol=2e-5,
           err_msg=field)
+
+
+def test_the_memory_of_scoring_grows_with_the_batch():
+  config, params = load(MODEL)
+  one, many = (
+      forward.memory(
+          params, config, sharding.make_mesh(devices=jax.devices()[:1]), rows=rows,
+          time=64, temperature=1.0, tail=True) for rows in (1, 8))
+  # Hidden states alone, of 8 rows of 64 tokens in float32.
+  assert many > 8 * 64 * config.width * 4
+  assert many > 4 * one
+
+
+def test_collecting_may_be_stopped_between_batches():
+  class Stop(Exception):
+    pass
+
+  def stop():
+    raise Stop
+
+  one = np.zeros((1, 2), np.float32)
+  pending = forward.Pending(
+      [([i], one + 1, ddt.TokenStats(one, one)) for i in range(3)], 3)
+  called = []
+  lengths, _ = pending.collect(lambda: called.append(1))
+  assert lengths.tolist() == [2, 2, 2] and len(called) == 3
+  with pytest.raises(Stop):
+    pending.collect(stop)
