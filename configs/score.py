@@ -62,7 +62,7 @@ def self_test():
       ),
       calibration=dict(
           samples=0,            # own samples; 0: as many as the minutes allow
-          minutes=10.0,         # that they may take; at least 200 are drawn
+          minutes=10.0,         # that they may take; at least 100 are drawn
           lengths=(16, 64, 256),  # tokens: false positives are counted at these
           controls=False,       # whether to test that wrong models and masks show
           noise=0.05,           # relative noise on the weights of the wrong model

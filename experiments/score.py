@@ -180,18 +180,17 @@ def examples(
 
 def self_test(c, folder, s: score_inputs.Inputs) -> bool:
   """Prints the self-test; returns whether the scores can be trusted."""
-  length = max(c.calibration.lengths)
+  length, size = max(c.calibration.lengths), test_size(c, folder, s)
   samples = own_samples.draw(
-      s.params, s.config, s.tokenizer, s.problems,
-      samples=test_samples(c, folder, s), endless=True,
+      s.params, s.config, s.tokenizer, s.problems, samples=size.samples,
+      endless=True, block=size.block,
       folder=folder / 'calibration-drawn', made_from=made_from(c),
       # Another key than `own`: these must not be the beginnings of the same
       # samples.
       key=jax.random.key(c.seed + 1), max_new_tokens=length,
       temperature=c.temperature, max_tokens=s.max_tokens, decoding=s.decoding,
       check_stop=lifecycle.check_stop)
-  # Few rows a file: the bar moves, and a kill costs little, on a slow machine too.
-  corpus = scored(c, folder / 'calibration', s, samples, size=min(c.shard, 64))
+  corpus = scored(c, folder / 'calibration', s, samples, size.block)
   texts = calibration.Texts.of(corpus, s.decoding['eos_ids'])
   test = calibration.self_test(texts)
   print('Self-test on the model\'s own samples:\n')
@@ -215,7 +214,7 @@ def self_test(c, folder, s: score_inputs.Inputs) -> bool:
   return test.passed and told
 
 
-def test_samples(c, folder, s: score_inputs.Inputs) -> int:
+def test_size(c, folder, s: score_inputs.Inputs) -> sample_size.Size:
   """Samples of the self-test; says how long they take.
 
   The measured time decides, so the number is kept for a resumed call.
@@ -233,10 +232,12 @@ def test_samples(c, folder, s: score_inputs.Inputs) -> int:
         each, minutes=c.calibration.minutes, samples=c.calibration.samples))
 
   found = workdir.Workdir(folder).once('self-test-size', measured)
-  print(f'Self-test: {found["samples"]:,} own samples of {length} tokens; expected to'
-        f' take {table.duration(found["expected_s"])}'
+  del found['seconds']  # that measuring took
+  size = sample_size.Size(**found)
+  print(f'Self-test: {size.samples:,} own samples of {length} tokens; expected to'
+        f' take {table.duration(size.expected_s)}'
         ' (--config.calibration.samples=N takes N)\n', flush=True)
-  return found['samples']
+  return size
 
 
 if __name__ == '__main__':

@@ -17,7 +17,8 @@ from ddt_jax import model
 from ddt_jax.data import buckets
 from ddt_jax.data import chat
 
-LEAST, MOST = 200, 2000  # samples; fewer see only coarse errors
+LEAST, MOST = 100, 2000  # samples; fewer see only coarse errors
+_BLOCK_S = 60  # seconds of work that a kill may cost
 _SCORED = 1024  # tokens, scored in one forward
 _ROWS, _STEPS, _CONTEXT = 128, 8, 8  # texts drawn, tokens of each, of each prompt
 
@@ -26,10 +27,12 @@ _ROWS, _STEPS, _CONTEXT = 128, 8, 8  # texts drawn, tokens of each, of each prom
 class Size:
   """Attributes:
     samples: number of texts.
+    block: texts that are drawn, and scored, before they are kept in a file.
     expected_s: seconds that drawing and scoring them take.
   """
 
   samples: int
+  block: int
   expected_s: float
 
 
@@ -43,10 +46,12 @@ def choose(seconds_each: float, *, minutes: float, samples: int = 0) -> Size:
 
   Example:
     >>> choose(0.5, minutes=10)
-    Size(samples=1200, expected_s=600.0)
+    Size(samples=1200, block=120, expected_s=600.0)
   """
   samples = samples or min(max(int(60 * minutes / seconds_each), LEAST), MOST)
-  return Size(samples, samples * seconds_each)
+  # A device is idle where few texts are decoded together.
+  block = min(max(int(_BLOCK_S / seconds_each), 16), 500)
+  return Size(samples, block, samples * seconds_each)
 
 
 def seconds_per_text(

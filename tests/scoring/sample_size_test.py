@@ -16,6 +16,8 @@ def test_the_number_of_samples(each, samples, expected):
   found = sample_size.choose(each, minutes=10, samples=samples)
   assert found.samples == expected
   assert found.expected_s == pytest.approx(expected * each)
+  # A kill costs a minute or so; a device is never given fewer than 16 texts.
+  assert found.block == 16 or found.block * each <= 61
 
 
 def test_the_time_of_a_text_is_measured():
