@@ -6,6 +6,8 @@ Each sentence gives the figures that it follows from, as the tables print them.
 from collections.abc import Mapping
 
 from ddt_jax import objectives
+from ddt_jax import significance
+from ddt_jax.scoring import calibration
 from ddt_jax.scoring import corpus_summary
 from ddt_jax.scoring import diagnosis
 
@@ -137,7 +139,8 @@ def _or_filter(filters: Mapping[str, corpus_summary.Filter]) -> str:
 
 def _of_own(numbers: corpus_summary.Numbers) -> str:
   """Judges the model's own samples, which are on-policy by construction."""
-  if abs(numbers.phi) <= 3 * numbers.phi_se and numbers.rejected <= 0.05:
+  near = abs(numbers.phi) <= calibration.STANDARD_ERRORS * numbers.phi_se
+  if near and numbers.rejected <= significance.LEVEL:
     return 'is on-policy, as own samples must be, for'
   return ('should be on-policy and is not, so do not trust these scores before'
           ' --config.calibrate=True passes, for')

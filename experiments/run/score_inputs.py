@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import sys
 from typing import Any
 
 import jax
@@ -105,7 +106,8 @@ def make(c) -> Inputs:
   dispatch = functools.partial(
       forward.dispatch, config=config, mesh=mesh, batch=devices,
       tokens=c.batch.tokens * devices, temperature=c.temperature)
-  print(memory(c, mesh, config, params, max_tokens), flush=True)
+  # Not into the report: free memory differs from call to call.
+  print(memory(c, mesh, config, params, max_tokens), file=sys.stderr)
   return Inputs(
       mesh, tokenizer, config, params, files, prompts, max_tokens, dispatch,
       inputs.decoding_options(mesh, config, end, **c.decoding))

@@ -69,7 +69,7 @@ def test_two_corpora_side_by_side_and_a_second_call_resumes(tmp_path):
   assert "mine.jsonl is off-policy for embedded (this project's toy model" in said
   assert 'mean phi -0.1' in said
   assert 'own is on-policy, as own samples must be, for embedded' in said
-  assert said.index('scoring takes') < said.index('mine.jsonl is off-policy')
+  assert 'scoring takes 0.' in done.stderr.split('score ')[0]
   assert 'mine.jsonl: source 2' in said and "'solution' is empty" in said
   summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
   assert summary['corpora']['mine.jsonl']['responses'] == 39
