@@ -87,8 +87,8 @@ def make(c) -> Inputs:
     if name == OWN:
       files[name] = None
       continue
-    stem = storage.path(name).name
-    files[name if short.count(stem) > 1 else stem] = open_file(
+    alone = storage.path(name).name
+    files[name if short.count(alone) > 1 else alone] = open_file(
         c, name, sample, tokenizer=tokenizer, end=end,
         vocab_size=config.vocab_size, max_tokens=max_tokens)
   prompts = [p for file in files.values() if file for p in file.found.sample]
