@@ -120,9 +120,9 @@ def shifted_mask(
   # model draws another one. The spread of a few texts would then be far too small.
   expected = float(np.mean(before.varentropy + last.varentropy))
 
-  moved = jax.tree.map(
-      _one_earlier, ddt.TokenStats(before.log_p, before.entropy, before.varentropy),
-      texts.stats)
+  moved = ddt.TokenStats(*(
+      _one_earlier(getattr(before, name), getattr(texts.stats, name))
+      for name in ('log_p', 'entropy', 'varentropy')))
   mask = texts.mask
   return Control(
       calibration.measured(

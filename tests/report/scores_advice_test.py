@@ -164,7 +164,8 @@ def test_no_sentence_contradicts_a_number_on_the_page(mine, own, auroc):
   if 'only on average' in text:
     assert rejected >= 5 and tokens['mine']['lowest 1 %'] == 'phi not below 0'
   if 'too few tokens' in text:
-    low, high = map(float, re.search(r'from (\S+) to ([-+.\d]+)', text).groups())
+    low, high = map(float, re.search(
+        r'from ([-+.\d]+) to ([-+]\d+\.\d+)', text).groups())
     assert low <= -0.1 and high >= -0.05 and rejected <= 5
   # What follows from the judgement.
   if 're-weighting tokens helps less' in text:
