@@ -9,6 +9,7 @@ import jax
 
 from ddt_jax import errors
 from ddt_jax import model
+from ddt_jax import processes
 from ddt_jax import sharding
 from ddt_jax import storage
 from ddt_jax.data import buckets
@@ -106,8 +107,10 @@ def make(c) -> Inputs:
   dispatch = functools.partial(
       forward.dispatch, config=config, mesh=mesh, batch=devices,
       tokens=c.batch.tokens * devices, temperature=c.temperature)
-  # Not into the report: free memory differs from call to call.
-  print(memory(c, mesh, config, params, max_tokens), file=sys.stderr)
+  needed = memory(c, mesh, config, params, max_tokens)
+  if processes.is_first():
+    # Not into the report: free memory differs from call to call.
+    print(needed, file=sys.stderr)
   return Inputs(
       mesh, tokenizer, config, params, files, prompts, max_tokens, dispatch,
       inputs.decoding_options(mesh, config, end, **c.decoding))
