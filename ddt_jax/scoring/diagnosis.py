@@ -34,7 +34,7 @@ def diagnose(numbers: corpus_summary.Numbers) -> Diagnosis:
   lowest_1, lowest_5 = numbers.lowest['1 %'], numbers.lowest['5 %']
   accepted = numbers.rejected <= significance.LEVEL
   low, high = interval(numbers)
-  if accepted and low < DISTILLED and high > HINTED:
+  if accepted and low <= DISTILLED and high > HINTED:
     return 'undecided'
   if low > 0 and numbers.phi > -HINTED:
     return 'deterministic'
