@@ -1,4 +1,4 @@
-"""Exported folders in other tools; needs lm_eval, of the extra [parity]."""
+"""Exported folders in other tools; needs the extras [parity] and [handover]."""
 
 import json
 import os
