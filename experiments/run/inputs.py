@@ -227,7 +227,9 @@ def model_folder(path: str) -> str:
   # Here, since only an id of the hub needs it.
   import huggingface_hub
   return huggingface_hub.snapshot_download(
-      path, allow_patterns=['*.json', '*.safetensors', '*.txt', '*.jinja']
+      # The licence, too: an export keeps it.
+      path, allow_patterns=[
+          '*.json', '*.safetensors', '*.txt', '*.jinja', 'LICENSE*', 'NOTICE*']
   )
 
 
