@@ -13,17 +13,22 @@ without an array of tokens x vocabulary, for T tokens, width D, vocabulary V:
                     weights that are constants for the gradient, as in training.
   supervised_stats  is `token_stats` of the supervised tokens alone, without a
                     gradient: for scoring.
+  divergence        compares with a teacher's distributions by either way.
 
 With a stop-gradiented weight w the gradient of a token's loss with respect to its
 logits is w (p - onehot). IDFT thus costs one multiply-add per logit more than SFT.
 
 Reading order: `partial_sums` (the algebra), `stream`, `tiles`; `chunks` and
-`meshes` hold what both share.
+`meshes` hold what both share. Then `divergences` (the algebra of two distributions),
+`teacher`, `teacher_stream`, `teacher_tiles`.
 """
 
 from ddt_jax.vocab_head.meshes import is_split
 from ddt_jax.vocab_head.stream import token_stats
+from ddt_jax.vocab_head.teacher import divergence
 from ddt_jax.vocab_head.tiles import supervised_stats
 from ddt_jax.vocab_head.tiles import weighted_nll
 
-__all__ = ['is_split', 'supervised_stats', 'token_stats', 'weighted_nll']
+__all__ = [
+    'divergence', 'is_split', 'supervised_stats', 'token_stats', 'weighted_nll',
+]
