@@ -117,6 +117,17 @@ def training():
           k=20,                  # eaft: likeliest tokens; 0: all
           alpha=1.0,             # eaft: exponent of the entropy
           normalised=True,       # eaft: the k probabilities sum to 1
+          high=1.28,             # psft: largest p / p_old that is trained
+          temperature=1.0,       # iw_sft: of the weight of a sequence
+          most=16.0,             # iw_sft: largest weight
+      ),
+      # ddt_jax.training.reference.Reference: the model that a loss compares with
+      reference=dict(
+          kl_weight=0.0,         # adds the KL from it to the model to the loss
+          update='frozen',       # the model before training; or refreshed: of at most
+                                 # `every` steps ago | ema: moving average | live
+          every=8,               # steps, of refreshed
+          rate=0.05,             # of ema
       ),
       # ddt_jax.objectives.curriculum, as shares of the steps: of a round, or of the
       # run with across_rounds='continue'

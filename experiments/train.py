@@ -18,6 +18,7 @@ from typing import Any
 from absl import flags
 from etils import epath
 import jax
+import optax
 import tqdm
 
 from ddt_jax import engine
@@ -35,6 +36,7 @@ from ddt_jax.training import checkpoint
 from ddt_jax.training import log
 from ddt_jax.training import metrics
 from ddt_jax.training import optimizer
+from ddt_jax.training import reference
 from ddt_jax.training import train_step
 from ddt_jax.training.progress import Progress
 from experiments.run import curation
@@ -88,7 +90,7 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
       if resumed:
         stream.set_state(progress.stream)
       elif state is None or c.train.across_rounds == 'restart':
-        state = run_state.create(params)
+        state = run_state.create(params, state and state.reference)
       step, rate = make_step(c, s, run_state.shardings, r, total, progress)
 
       # Loop.
@@ -215,6 +217,7 @@ def make_step(
       train_step.make_train_step(
           s.config, tx, mesh=s.mesh, micro_batches=c.train.micro_batches,
           steps_before=steps_before, **span, **c.curriculum,
+          comparison=reference.Reference(**c.reference),
           **objectives.pick(**c.loss)),
       donate_argnums=0,
       in_shardings=(shardings, sharding.batch_sharding(s.mesh)),
@@ -223,12 +226,28 @@ def make_step(
   return step, lambda done: schedule(updates + done)
 
 
+def new_state(
+    c, tx: optax.GradientTransformation, params: Any, kept: Any
+) -> train_step.TrainState:
+  """The state at the beginning of a round, with the reference that the loss reads.
+
+  Args:
+    c, tx: the config and the optimizer.
+    params: of the model.
+    kept: see `reference.Reference.start`.
+  """
+  rule = reference.Reference(**c.reference)
+  compared = rule.start(params, kept) if rule.is_read(c.loss.name) else None
+  return train_step.TrainState.create(params, tx, compared)
+
+
 class RunState:
   """Creates, saves and restores the train state of a run.
 
   Attributes:
     shardings: of the state: one table for parameters and moments.
-    create: parameters, which are donated -> a new state.
+    create: parameters, which are donated, and the reference of the round before or
+      None -> a new state.
   """
 
   def __init__(self, c, folder: epath.Path, s: inputs.Inputs):
@@ -237,8 +256,8 @@ class RunState:
     _, tx = optimizer.make(total_steps=1, **c.optim)
     # Total steps are unknown before the first corpus; they do not change the
     # state's shapes.
-    create = functools.partial(train_step.TrainState.create, tx=tx)
-    abstract = jax.eval_shape(create, s.params)
+    create = functools.partial(new_state, c, tx)
+    abstract = jax.eval_shape(create, s.params, None)
     self.shardings = sharding.tree_shardings(abstract, s.mesh)
     self.create = jax.jit(create, donate_argnums=0, out_shardings=self.shardings)
     self._abstract = checkpoint.abstract(abstract, self.shardings)

@@ -13,10 +13,15 @@ from tests.support import paths
 
 CONFIGS = sorted(f.stem for f in (paths.ROOT / 'configs').glob('[a-z]*.py'))
 LOSSES = (
-    'sft', 'dft', 'power', 'threshold', 'chord', 'eaft', 'deft', 'phi_mask')
+    'sft', 'dft', 'power', 'threshold', 'chord', 'eaft', 'deft', 'phi_mask', 'psft',
+    'iw_sft', 'asft', 'sft_kl')
 TRAINING = ('idft', 'real_model', 'reference', *LOSSES)
 # Fields that a config of a loss sets beside its name.
-BESIDE = {'threshold': {'loss.denominator'}}
+BESIDE = {
+    'threshold': {'loss.denominator'}, 'psft': {'reference.update'},
+    'asft': {'reference.kl_weight'}, 'sft_kl': {'reference.kl_weight'},
+}
+NAMES = {'asft': 'dft', 'sft_kl': 'sft'}  # of their token weights
 
 
 def load(name):
@@ -55,7 +60,7 @@ def test_objectives_are_compared_on_equal_terms(name):
   found, base = (dict(flat(load(n).get_config())) for n in (name, 'idft'))
   differ = {k for k in found.keys() | base.keys() if found.get(k) != base.get(k)}
   assert differ == {'name', 'loss.name'} | BESIDE.get(name, set())
-  assert found['loss.name'] == name
+  assert found['loss.name'] == NAMES.get(name, name)
 
 
 def test_the_reference_config_samples_nothing():

@@ -25,6 +25,7 @@ from ddt_jax.objectives.schedule import curriculum
 from ddt_jax.objectives.scheme_options import needs
 from ddt_jax.objectives.scheme_options import options_of
 from ddt_jax.objectives.scheme_options import pick
+from ddt_jax.objectives.scheme_options import reference_option
 from ddt_jax.objectives.scheme_options import traced_options
 from ddt_jax.objectives.schemes import SEQUENCE
 from ddt_jax.objectives.schemes import WEIGHTS
@@ -37,6 +38,6 @@ from ddt_jax.objectives.schemes import sft
 __all__ = [
     'PHI_EDGES', 'SEQUENCE', 'WEIGHTS', 'chord', 'constant_weights', 'curriculum',
     'deft', 'dft', 'eaft', 'idft', 'idft_exponent', 'iw_sft', 'needs',
-    'options_of', 'phi_mask', 'pick', 'power', 'psft', 'sft', 'summarise',
-    'threshold', 'token_loss', 'token_weights', 'traced_options',
+    'options_of', 'phi_mask', 'pick', 'power', 'psft', 'reference_option', 'sft',
+    'summarise', 'threshold', 'token_loss', 'token_weights', 'traced_options',
 ]

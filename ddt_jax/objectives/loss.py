@@ -192,14 +192,15 @@ def summarise(sums: dict[str, Any]) -> dict[str, Any]:
 
   Returns:
     nll, phi, entropy (nats per token), weight; the scheme's own metrics (idft:
-    clipped, the share of tokens with a clipped gamma); ess, the effective sample
+    clipped, the share of tokens with a clipped gamma); kl, the KL of a reference
+    to the model (nats per token), where the loss has it; ess, the effective sample
     size as a share of the tokens; tokens, their number.
   """
   tokens = max(float(sums['tokens']), 1.0)
   own = [metric for metrics in schemes.METRICS.values() for metric in metrics]
   means = {
       name: float(sums[name]) / tokens
-      for name in ('nll', 'phi', 'entropy', 'weight', *own)
+      for name in ('nll', 'phi', 'entropy', 'weight', *own, 'kl')
       if name in sums
   }
   # All weights may be 0, for p^gamma underflows where p is tiny.

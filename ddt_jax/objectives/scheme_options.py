@@ -81,6 +81,17 @@ def needs(name: str, **options: Any) -> dict[str, Any]:
       **known | {k: v for k, v in options.items() if k in known})
 
 
+def reference_option(name: str) -> str | None:
+  """The option by which an objective takes another model's log p, or None.
+
+  Example:
+    >>> reference_option('psft'), reference_option('idft')
+    ('old_log_p', None)
+  """
+  known = options_of(name)
+  return next((o for o in schemes.REFERENCE_OPTIONS if o in known), None)
+
+
 def check_options(name: str, options: dict[str, Any]) -> None:
   """Raises TypeError for an option that the objective does not have."""
   known = options_of(name)

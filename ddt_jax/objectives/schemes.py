@@ -262,6 +262,8 @@ NEEDS: dict[str, Callable[..., dict[str, Any]]] = {
     'eaft': lambda *, k, **_: {'top_k': k or 0},
     'deft': lambda **_: {'collision': True},
 }
+# Options that are another model's log p of the tokens, without a gradient.
+REFERENCE_OPTIONS = ('old_log_p', 'reference_log_p')
 # Schemes whose weight reads its whole sequence, the last axis.
 SEQUENCE = ('iw_sft',)
 # Metrics of a scheme beside those of every objective: name -> function of

@@ -13,6 +13,7 @@ from ddt_jax import model
 from ddt_jax import objectives
 from ddt_jax import vocab_head
 from ddt_jax.data import batches
+from ddt_jax.training import reference
 
 Metrics = dict[str, jax.Array]
 
@@ -26,21 +27,28 @@ class TrainState:
     params: the parameter tree of `model`, float32.
     opt_state: state of the optax optimizer, which counts applied updates itself.
     skipped: int32 scalar, updates not applied because the gradient was not finite.
+    reference: parameters that the loss compares with, see `reference`; or None.
   """
 
   step: jax.Array
   params: Any
   opt_state: Any
   skipped: jax.Array
+  reference: Any = None
 
   @classmethod
   def create(
-      cls, params: Any, tx: optax.GradientTransformation
+      cls, params: Any, tx: optax.GradientTransformation, compared: Any = None
   ) -> 'TrainState':
-    """Returns the state before the first step; `params` are not copied."""
+    """Returns the state before the first step; `params` are not copied.
+
+    Args:
+      params, tx: the parameters and the optimizer.
+      compared: the reference, or None.
+    """
     # Two buffers, because XLA refuses to donate the same buffer twice.
     step, skipped = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
-    return cls(step, params, tx.init(params), skipped)
+    return cls(step, params, tx.init(params), skipped, compared)
 
 
 def loss_sums(
@@ -49,7 +57,9 @@ def loss_sums(
     batch: batches.Batch,
     name: str,
     traced: dict[str, jax.Array] | None = None,
+    compared: Any = None,
     *,
+    kl_weight: float = 0.0,
     mesh: jax.sharding.Mesh | None = None,
     denominator: str = 'tokens',
     **options: Any,
@@ -65,6 +75,8 @@ def loss_sums(
     batch: rows, sharded over `data` and `fsdp` of the mesh.
     name: objective, a key of `objectives.WEIGHTS`.
     traced: options of the objective that are JAX arrays.
+    compared: parameters of the reference, if the loss reads one.
+    kl_weight: see `reference.Reference`.
     mesh: None for one device.
     denominator: see `objectives.token_loss`.
     **options: weight_grad and the static options of the objective.
@@ -78,13 +90,18 @@ def loss_sums(
       segment_ids=batch.segment_ids, return_hidden=True, mesh=mesh,
   )
   args = hidden, model.head(params), batch.targets
+  penalty, more = 0.0, {}
+  if compared is not None:
+    given, penalty, more = reference.compare(
+        compared, config, batch, *args[:2], name, kl_weight, mesh)
+    traced = traced | given
   # hidden: [B, T, D]; neither route holds [B, T, V] logits.
   if vocab_head.is_split(mesh, args[1]) or name in objectives.SEQUENCE:
     needs = objectives.needs(name, **options)
     stats = vocab_head.token_stats(*args, mesh=mesh, top_k=needs.get('top_k', 0))
     total, count, metrics = objectives.token_loss(
         name, stats, batch.mask, denominator=denominator, **options, **traced)
-    return total, (count, metrics)
+    return total + penalty, (count, metrics | more)
   total, _, stats = vocab_head.weighted_nll(
       *args, batch.mask, objectives.constant_weights(name, **options), traced,
       mesh=mesh,
@@ -92,7 +109,7 @@ def loss_sums(
   # For count and metrics alone: only `total` has a gradient.
   _, count, metrics = objectives.token_loss(
       name, stats, batch.mask, denominator=denominator, **options, **traced)
-  return total, (count, metrics)
+  return total + penalty, (count, metrics | more)
 
 
 def make_train_step(
@@ -107,6 +124,7 @@ def make_train_step(
     steps_before: int = 0,
     warmup_ratio: float = 0.0,
     transition_ratio: float = 0.0,
+    comparison: reference.Reference | None = None,
     **loss: Any,
 ) -> Callable[[TrainState, batches.Batch], tuple[TrainState, Metrics]]:
   r"""Builds the pure function `step(state, batch) -> (state, metrics)`.
@@ -127,6 +145,8 @@ def make_train_step(
     first_step: step of the curriculum at which this function starts.
     steps_before: steps that the state has taken before that. With first_step it
       continues the curriculum of earlier rounds, or starts a new one.
+    comparison: the reference of a loss that reads one; its parameters are
+      `state.reference`.
     **loss: options of `objectives.token_loss`.
 
   Returns:
@@ -134,6 +154,8 @@ def make_train_step(
     count and by name, curriculum, grad_norm (before clipping) and finite.
   """
   grad = jax.value_and_grad(loss_sums, has_aux=True)
+  comparison = comparison or reference.Reference()
+  is_read = comparison.is_read(name)
 
   def step(state, batch):
     strength = objectives.curriculum(
@@ -141,11 +163,15 @@ def make_train_step(
         warmup_ratio=warmup_ratio, transition_ratio=transition_ratio,
     )
     traced = objectives.traced_options(name, curriculum=strength)
+    compared = None
+    if is_read:
+      live = comparison.update == 'live'
+      compared = state.params if live else state.reference
 
     def gradient(batch):
       (total, (count, sums)), grads = grad(
-          state.params, config, batch, name, traced, mesh=mesh, **loss
-      )
+          state.params, config, batch, name, traced, compared,
+          kl_weight=comparison.kl_weight, mesh=mesh, **loss)
       return grads, {'loss': total, 'count': count, **sums}
 
     grads, sums = _sum_over_parts(gradient, batch, micro_batches)
@@ -154,6 +180,9 @@ def make_train_step(
     grads = jax.tree.map(lambda g: g / count, grads)
     norm = optax.tree.norm(grads)
     state, finite = _apply(tx, state, grads, norm)
+    if state.reference is not None:
+      state = state.replace(reference=comparison.after(
+          state.step, state.params, state.reference))
     return state, sums | {
         'curriculum': strength, 'grad_norm': norm, 'finite': finite}
 

@@ -16,6 +16,7 @@ from ddt_jax.data import lengths
 from ddt_jax.rounds import answers
 from ddt_jax.rounds import select
 from ddt_jax.training import optimizer
+from ddt_jax.training import reference
 
 DTYPES = {  # by their usual names
     'float32': 'float32', 'fp32': 'float32', 'f32': 'float32',
@@ -30,6 +31,7 @@ CHOICES = {
     'decoding.cache_dtype': ('', *DTYPES, 'int8'),
     'train.mask_mode': batches.MASK_MODES,
     'train.across_rounds': ('restart', 'continue'),
+    'reference.update': reference.UPDATES,
     'checkpoint.export': ('last', 'best'),
 }
 FINITE = sys.float_info.max
@@ -47,6 +49,8 @@ RANGES = {  # least, most
     'optim.lr': (0, FINITE), 'optim.warmup_ratio': (0, 1),
     'optim.decay_ratio': (0, 1), 'optim.eps': (0, FINITE),
     'optim.weight_decay': (0, FINITE), 'optim.clip': (0, FINITE),
+    'reference.kl_weight': (0, FINITE), 'reference.every': (1, MANY),
+    'reference.rate': (1e-12, 1),
     'validation.every': (0, MANY), 'validation.accuracy_every': (0, MANY),
     'validation.problems': (0, MANY), 'checkpoint.every': (0, MANY),
     'checkpoint.keep': (1, MANY), 'log.every': (0, MANY),
@@ -82,7 +86,12 @@ def check_options(c, mesh: jax.sharding.Mesh) -> None:
   if not c.name or '\0' in c.name:
     raise errors.InputError(f'name={c.name!r} cannot name a folder')
   one = ddt.token_stats(jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32), top_k=2)
-  objectives.token_loss(stats=one, mask=jnp.ones(1), **objectives.pick(**c.loss))
+  loss = objectives.pick(**c.loss)
+  option = objectives.reference_option(loss['name'])
+  objectives.token_loss(
+      stats=one, mask=jnp.ones(1), **loss,
+      **{option: one.log_p} if option else {})
+  reference.Reference(**c.reference)
   optimizer.make(total_steps=1, **c.optim)
   select.Options(**c.curate)
   answers.check_sampling(

@@ -43,6 +43,18 @@ class Measured:
   seconds: float
 
 
+def measured_loss(c) -> dict[str, Any]:
+  """Options of the loss whose sums are measured.
+
+  Measuring knows the model alone. In place of an objective that reads another one's
+  log p it takes plain NLL: both report the same NLL, phi and entropy.
+  """
+  loss = c.loss.to_dict()
+  if objectives.reference_option(loss['name']):
+    loss['name'] = 'sft'
+  return objectives.pick(**loss)
+
+
 class Measurements:
   """Measures one run; what is in its folder already is not measured again."""
 
@@ -51,8 +63,7 @@ class Measurements:
     answerable = [p for p in s.corpus.validation if p.answer]
     self._validation_problems = answerable[:c.validation.problems]
     self._eval_step = jax.jit(
-        train_step.make_eval_step(
-            s.config, mesh=s.mesh, **objectives.pick(**c.loss)),
+        train_step.make_eval_step(s.config, mesh=s.mesh, **measured_loss(c)),
         out_shardings=sharding.replicated(s.mesh),
     )
 
@@ -68,7 +79,7 @@ class Measurements:
     """
     c, s = self._c, self._s
     title = f'round {r}, ' if r else 'before, '
-    loss = objectives.pick(**c.loss)
+    loss = measured_loss(c)
 
     def make():
       evaluation = evaluate.by_split(

@@ -9,6 +9,7 @@ import numpy as np
 from ddt_jax import sharding
 from ddt_jax.data import chat
 from ddt_jax.training import optimizer
+from ddt_jax.training import reference
 from ddt_jax.training import train_step
 from experiments.run import inputs
 
@@ -46,8 +47,10 @@ def state_bytes(c, s: inputs.Inputs) -> int:
   """Bytes of the train state and the gradients on one device."""
   _, tx = optimizer.make(total_steps=1, **c.optim)
   # Shapes alone: nothing is allocated.
+  rule = reference.Reference(**c.reference)
   state = jax.eval_shape(
-      lambda p: train_step.TrainState.create(p, tx), s.params)
+      lambda p: train_step.TrainState.create(
+          p, tx, rule.start(p) if rule.is_read(c.loss.name) else None), s.params)
 
   def on_one(tree: Any) -> int:
     places = sharding.tree_shardings(tree, s.mesh)

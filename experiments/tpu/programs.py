@@ -21,6 +21,7 @@ from ddt_jax.engine import device_loop
 from ddt_jax.engine import loop_state
 from ddt_jax.scoring import forward
 from ddt_jax.training import optimizer
+from ddt_jax.training import reference
 from ddt_jax.training import train_step
 from ddt_jax.vocab_head import tiles
 from experiments.run import checks
@@ -133,14 +134,17 @@ def head(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
 def train(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
   """One step of the optimizer, as `experiments.train` jits it."""
   _, tx = optimizer.make(total_steps=_STEPS, **c.optim)
+  rule = reference.Reference(**c.reference)
+  read = rule.is_read(c.loss.name)
   state = jax.eval_shape(
-      lambda p: train_step.TrainState.create(p, tx), _params(config, mesh))
+      lambda p: train_step.TrainState.create(p, tx, rule.start(p) if read else None),
+      _params(config, mesh))
   where = sharding.tree_shardings(state, mesh)
   state, batch = _placed(state, where), _batch(c, mesh)
   step = jax.jit(
       train_step.make_train_step(
           config, tx, mesh=mesh, micro_batches=c.train.micro_batches,
-          total_steps=_STEPS, **c.curriculum,
+          total_steps=_STEPS, comparison=rule, **c.curriculum,
           **objectives.pick(**c.loss),
       ),
       donate_argnums=0,
@@ -149,7 +153,8 @@ def train(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
   )
   yield Part(
       'training step', _compiled(mesh, step, state, batch),
-      {'parameters': state.params, 'moments': state.opt_state, 'batch': batch},
+      {'parameters': state.params, 'moments': state.opt_state,
+       'reference': state.reference, 'batch': batch},
       _tiles(c.train.batch // c.train.micro_batches, c, mesh))
 
 

@@ -1,0 +1,109 @@
+"""The reference: parameters of another moment, with which a loss compares.
+
+psft and iw_sft read its log p of each token; `kl_weight` adds to any objective
+
+  L_KL = kl_weight * sum_t m_t KL(reference || model),
+
+the KL over the whole vocabulary: ASFT with dft, the KL-to-base baseline with sft.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ddt_jax import errors
+from ddt_jax import model
+from ddt_jax import objectives
+from ddt_jax import vocab_head
+from ddt_jax.data import batches
+
+UPDATES = ('frozen', 'refreshed', 'ema', 'live')
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+  """Which parameters are the reference: the config's section `reference`.
+
+  Attributes:
+    kl_weight: of the KL to the reference, >= 0.
+    update: 'frozen', the model before training; 'refreshed', the parameters of at
+      most `every` steps ago; 'ema', their moving average; 'live', the current ones.
+    every: steps between two copies, of 'refreshed'.
+    rate: weight of the current parameters in each step of 'ema', in (0, 1].
+  """
+
+  kl_weight: float = 0.0
+  update: str = 'frozen'
+  every: int = 8
+  rate: float = 0.05
+
+  def __post_init__(self):
+    if not 0 <= self.kl_weight < float('inf'):
+      raise errors.InputError(
+          f'reference.kl_weight={self.kl_weight}: must be >= 0 and finite')
+    if self.update not in UPDATES:
+      raise errors.InputError(
+          f'reference.update={self.update!r}: choose from {UPDATES}')
+    if self.every < 1:
+      raise errors.InputError(f'reference.every={self.every}: at least 1')
+    if not 0 < self.rate <= 1:
+      raise errors.InputError(f'reference.rate={self.rate} is not in (0, 1]')
+
+  def is_read(self, name: str) -> bool:
+    """Whether training by this objective reads the reference at all."""
+    return bool(self.kl_weight or objectives.reference_option(name))
+
+  def start(self, params: Any, kept: Any = None) -> Any:
+    """The reference at the beginning of a round; None for 'live'.
+
+    Args:
+      params: of the model.
+      kept: the reference at the end of the last round, None before the first.
+    """
+    if self.update == 'live':
+      return None
+    # The base of a run stays its base in every round.
+    return params if kept is None or self.update == 'refreshed' else kept
+
+  def after(self, step: jax.Array, params: Any, reference: Any) -> Any:
+    """The reference after `step` steps, given the new parameters."""
+    if self.update == 'refreshed':
+      due = step % self.every == 0
+      return jax.tree.map(lambda p, r: jnp.where(due, p, r), params, reference)
+    if self.update == 'ema':
+      return jax.tree.map(
+          lambda p, r: r + self.rate * (p - r), params, reference)
+    return reference
+
+
+def compare(
+    reference: Any, config: model.ModelConfig, batch: batches.Batch,
+    hidden: jax.Array, head: jax.Array, name: str, kl_weight: float,
+    mesh: jax.sharding.Mesh | None,
+) -> tuple[dict[str, jax.Array], jax.Array, dict[str, jax.Array]]:
+  """One forward of the reference: what an objective reads of it.
+
+  Args:
+    reference: parameters; they get no gradient.
+    config, batch: of the model, whose `hidden` [B, T, D] and `head` are given.
+    name: the objective.
+    kl_weight, mesh: see `Reference` and `train_step.loss_sums`.
+
+  Returns:
+    (options of the objective [B, T], the weighted KL sum, metric sums).
+  """
+  reference = jax.lax.stop_gradient(reference)
+  other, _ = model.forward(
+      reference, config, batch.tokens, positions=batch.positions,
+      return_hidden=True, mesh=mesh)
+  options, metrics, penalty = {}, {}, jnp.float32(0)
+  if option := objectives.reference_option(name):
+    options[option] = vocab_head.supervised_stats(
+        other, model.head(reference), batch.targets, batch.mask, mesh=mesh).log_p
+  if kl_weight:
+    kl, _, _ = vocab_head.divergence(
+        hidden, head, other, model.head(reference), batch.mask, mesh=mesh)
+    penalty, metrics['kl'] = kl_weight * kl, jax.lax.stop_gradient(kl)
+  return options, penalty, metrics
