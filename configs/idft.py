@@ -176,6 +176,12 @@ def measuring():
           top_p=1.0,
           max_new_tokens=128,
       ),
+      # experiments.run.drift.by_split: KL(base || model) before and after each
+      # round, on answers of the model before training; in measured/*.json
+      kl_to_base=dict(
+          problems=0,            # prompts of each split; 0: none
+          max_new_tokens=128,    # longest answer, in tokens
+      ),
       # ddt_jax.verify.verify_all
       verifier=dict(
           workers=2,             # processes

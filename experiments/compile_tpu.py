@@ -4,8 +4,8 @@ python -m experiments.compile_tpu --config configs/idft.py --topology v5e:4x8 \
     --config.model.path=Qwen2.5-7B --config.model.dtype=bfloat16 \
     --config.model.remat=full --config.data.max_tokens=4096 --config.train.batch=32
 
-Compiles four parts: head (the loss by hidden states and head alone), train (one
-training step), score and decode. Prints for each the share of one chip: memory by
+Compiles five parts: head (the loss by hidden states and head alone), divergence (the
+KL from a teacher, likewise), train (one training step), score and decode. Prints for each the share of one chip: memory by
 category; FLOPs, bytes and collectives, with loops multiplied in (`tpu.hlo`); and the
 roofline, a time that no program with this work can beat. model.path is a folder, a
 config.json, or a name of `ddt_jax.model.published`; no weights are read. Needs the
@@ -44,7 +44,7 @@ from experiments.tpu import chips  # noqa: E402
 from experiments.tpu import hlo  # noqa: E402
 from experiments.tpu import programs  # noqa: E402
 
-PARTS = ('head', 'train', 'score', 'decode')
+PARTS = ('head', 'divergence', 'train', 'score', 'decode')
 
 
 def devices(topology: str) -> list[Any]:
@@ -186,6 +186,7 @@ def run(c, topology: str, parts: list[str], context: int) -> None:
   # Functions, so that only the parts that were named are compiled.
   made = {
       'head': lambda: programs.head(c, mesh, config),
+      'divergence': lambda: programs.divergence(c, mesh, config),
       'train': lambda: programs.train(c, mesh, config),
       'score': lambda: programs.scorer(c, mesh, config),
       'decode': lambda: programs.decode(

@@ -52,6 +52,7 @@ def iw_sft(
     *,
     reference_log_p: jax.Array,
     mask: jax.Array,
+    segment_ids: jax.Array | None = None,
     temperature: float = 1.0,
     most: float = 16.0,
 ) -> jax.Array:
@@ -67,6 +68,8 @@ def iw_sft(
     stats: TokenStats of [..., T]; reads log_p.
     reference_log_p: [..., T], log p of the token under the reference model, nats.
     mask: [..., T], > 0 where the token is supervised.
+    segment_ids: [..., T], from 0 to T: which sequence of a packed row a token
+      belongs to. None if a row is one sequence.
     temperature: T > 0, a Python number.
     most: the largest weight, a Python number > 0.
 
@@ -83,8 +86,21 @@ def iw_sft(
       raise errors.InputError(f'loss.{name}={value}: must be > 0')
   # where, not a product: a token that is not supervised may hold -inf.
   gap = jnp.where(mask > 0, mask * (stats.log_p - reference_log_p), 0.0)
-  weight = jnp.sum(mask, -1, keepdims=True)
-  mean = jnp.sum(gap, -1, keepdims=True) / jnp.where(weight > 0, weight, 1.0)
+  weight = _sequence_sum(mask, segment_ids)
+  mean = _sequence_sum(gap, segment_ids) / jnp.where(weight > 0, weight, 1.0)
   # min before exp, which may overflow.
   return jnp.exp(jnp.minimum(temperature * mean, math.log(most))) * jnp.ones_like(
       stats.log_p)
+
+
+def _sequence_sum(x, segment_ids):
+  """The sum over each token's sequence: [..., T], or [..., 1] for one a row."""
+  if segment_ids is None:
+    return jnp.sum(x, -1, keepdims=True)
+  time = x.shape[-1]
+
+  def of_row(x, ids):
+    return jax.ops.segment_sum(x, ids, time + 1)[ids]
+
+  return jax.vmap(of_row)(
+      x.reshape(-1, time), segment_ids.reshape(-1, time)).reshape(x.shape)

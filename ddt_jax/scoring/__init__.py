@@ -10,6 +10,7 @@
   scored_corpus    rows and scores on disk, resumable; columns has the formats
   corpus_summary   a scored corpus in numbers
   diagnosis        how far off-policy it is, and in which tokens
+  kl_to_base       how far a model has moved from its base
   calibration      the self-test on own samples
   controls         changes that it has to tell from own samples
   sample_size      how many samples it takes, by the speed of the model

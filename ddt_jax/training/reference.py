@@ -97,7 +97,7 @@ def compare(
   reference = jax.lax.stop_gradient(reference)
   other, _ = model.forward(
       reference, config, batch.tokens, positions=batch.positions,
-      return_hidden=True, mesh=mesh)
+      segment_ids=batch.segment_ids, return_hidden=True, mesh=mesh)
   options, metrics, penalty = {}, {}, jnp.float32(0)
   if option := objectives.reference_option(name):
     options[option] = vocab_head.supervised_stats(

@@ -95,6 +95,8 @@ def loss_sums(
     given, penalty, more = reference.compare(
         compared, config, batch, *args[:2], name, kl_weight, mesh)
     traced = traced | given
+  if name in objectives.SEQUENCE and batch.segment_ids is not None:
+    traced = traced | {'segment_ids': batch.segment_ids}
   # hidden: [B, T, D]; neither route holds [B, T, V] logits.
   if vocab_head.is_split(mesh, args[1]) or name in objectives.SEQUENCE:
     needs = objectives.needs(name, **options)

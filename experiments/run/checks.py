@@ -49,6 +49,7 @@ RANGES = {  # least, most
     'optim.lr': (0, FINITE), 'optim.warmup_ratio': (0, 1),
     'optim.decay_ratio': (0, 1), 'optim.eps': (0, FINITE),
     'optim.weight_decay': (0, FINITE), 'optim.clip': (0, FINITE),
+    'kl_to_base.problems': (0, MANY), 'kl_to_base.max_new_tokens': (1, MANY),
     'reference.kl_weight': (0, FINITE), 'reference.every': (1, MANY),
     'reference.rate': (1e-12, 1),
     'validation.every': (0, MANY), 'validation.accuracy_every': (0, MANY),

@@ -21,6 +21,7 @@ from ddt_jax.storage import typed_json
 from ddt_jax.training import metrics
 from ddt_jax.training import train_step
 from ddt_jax.training.progress import Progress
+from experiments.run import drift
 from experiments.run import inputs
 from experiments.run import lifecycle
 from experiments.run import workdir
@@ -34,12 +35,15 @@ class Measured:
     evaluation: accuracy by split.
     corpus: the reference solutions of the training data.
     phi: of the supervised tokens of the texts that the report shows, nats.
+    kl_to_base: KL of the model before training to this one, by split, nats per
+      token of that model's own samples; empty where it is switched off.
     seconds: that measuring took.
   """
 
   evaluation: dict[str, evaluate.SplitAccuracy]
   corpus: text_stats.TextStats
   phi: tuple[tuple[float, ...], ...]
+  kl_to_base: dict[str, float]
   seconds: float
 
 
@@ -99,6 +103,7 @@ class Measurements:
           'corpus': text_stats.describe(stats, **loss),
           # Measured now: once the next round trains, these parameters are gone.
           'phi': [x.phi.tolist() for x in stats[:c.report.shown]],
+          'kl_to_base': drift.by_split(c, s, self._files, r, params),
       })
 
     found = typed_json.parse(self._files.once(f'measured/{r}', make), Measured)

@@ -23,6 +23,7 @@ from ddt_jax.scoring import forward
 from ddt_jax.training import optimizer
 from ddt_jax.training import reference
 from ddt_jax.training import train_step
+from ddt_jax.vocab_head import teacher_tiles
 from ddt_jax.vocab_head import tiles
 from experiments.run import checks
 from experiments.tpu import hlo
@@ -78,14 +79,19 @@ def _tiles(rows: int, c, mesh, *, scored: bool = False) -> int:
     rows: rows of the global batch.
     scored: without a gradient, few tokens are cut into smaller tiles.
   """
-  tokens = rows * c.data.max_tokens // (mesh.shape['data'] * mesh.shape['fsdp'])
+  tokens = _tokens(rows, c, mesh)
   small = scored and tokens <= tiles.TILE
   return -(-tokens // (tiles.REMAINDER_TILE if small else tiles.TILE))
 
 
+def _tokens(rows: int, c, mesh) -> int:
+  """Tokens of a chip, of `rows` rows of the global batch."""
+  return rows * c.data.max_tokens // (mesh.shape['data'] * mesh.shape['fsdp'])
+
+
 def head(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
   """Loss and gradients by hidden states and head: our two ways, and logits held."""
-  shape = micro_batch, _ = c.train.batch // c.train.micro_batches, c.data.max_tokens
+  micro_batch = c.train.batch // c.train.micro_batches
   loss = objectives.pick(**c.loss)
   top_k = objectives.needs(**loss).get('top_k', 0)
   # The weights do not depend on what the sum is divided by.
@@ -112,6 +118,17 @@ def head(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
   }
   if mesh.shape['tensor'] > 1:
     del ways['tiles of tokens']  # every chip would need the whole head
+  args = _head_arguments(c, mesh, config)
+  for way, f in ways.items():
+    yield Part(
+        f'head, {way}', _compiled(mesh, _head_gradient(f, args), *args),
+        {'head': args[1], 'hidden states': [args[0], *args[2:]]},
+        _tiles(micro_batch, c, mesh))
+
+
+def _head_arguments(c, mesh, config) -> list[jax.ShapeDtypeStruct]:
+  """Hidden states, head, targets and mask of a micro-batch."""
+  shape = c.train.batch // c.train.micro_batches, c.data.max_tokens
   rows = sharding.batch_sharding(mesh)
   table = jax.sharding.NamedSharding(mesh, sharding.spec(
       'head/kernel', (config.vocab_size, config.width), mesh))
@@ -120,15 +137,33 @@ def head(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
       ((config.vocab_size, config.width), config.dtype, table),
       (shape, jnp.int32, rows), (shape, jnp.float32, rows),
   ]
-  args = [jax.ShapeDtypeStruct(s, d, sharding=w) for s, d, w in made]
-  for way, f in ways.items():
-    grad = jax.jit(
-        jax.value_and_grad(f, (0, 1)),
-        out_shardings=(sharding.replicated(mesh), (rows, table)))
+  return [jax.ShapeDtypeStruct(s, d, sharding=w) for s, d, w in made]
+
+
+def _head_gradient(f, args) -> Callable[..., Any]:
+  """f and its gradients by hidden states and head, which stay where those are."""
+  hidden, head = args[0].sharding, args[1].sharding
+  return jax.jit(
+      jax.value_and_grad(f, (0, 1)),
+      out_shardings=(sharding.replicated(hidden.mesh), (hidden, head)))
+
+
+def divergence(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
+  """Forward KL from a teacher of the same shape, and gradients: our two ways."""
+  hidden, head, _, mask = _head_arguments(c, mesh, config)
+  args = hidden, head, hidden, head, mask
+  for way, stream in (('tiles of tokens', False), ('streamed', True)):
+    if mesh.shape['tensor'] > 1 and not stream:
+      continue  # every chip would need the whole head
+
+    def loss(*arrays, stream=stream):
+      return vocab_head.divergence(*arrays, stream=stream, mesh=mesh)[0]
+
     yield Part(
-        f'head, {way}', _compiled(mesh, grad, *args),
-        {'head': args[1], 'hidden states': [args[0], *args[2:]]},
-        _tiles(micro_batch, c, mesh))
+        f'divergence, {way}', _compiled(mesh, _head_gradient(loss, args), *args),
+        {'heads': [head, head], 'hidden states': [hidden, hidden, mask]},
+        -(-_tokens(c.train.batch // c.train.micro_batches, c, mesh)
+          // teacher_tiles.TILE))
 
 
 def train(c, mesh, config: model.ModelConfig) -> Iterator[Part]:

@@ -244,3 +244,16 @@ def test_tiles_compute_what_the_weights_need_and_no_more():
 def test_weights_of_sequences_refuse_the_tiles():
   with pytest.raises(ValueError, match='iw_sft .*token_stats'):
     objectives.constant_weights('iw_sft')
+
+
+def test_a_packed_row_has_a_weight_for_each_of_its_sequences():
+  stats = ddt.token_stats(HIDDEN, TARGETS).map(lambda x: x.reshape(2, 8))
+  reference, mask = reference_log_p().reshape(2, 8), MASK.reshape(2, 8)
+  ids = jnp.array([[1, 1, 1, 2, 2, 2, 0, 0], [1] * 8])
+  packed = objectives.iw_sft(
+      stats, reference_log_p=reference, mask=mask, segment_ids=ids)
+  for row, part in ((0, slice(3)), (0, slice(3, 6)), (1, slice(8))):
+    alone = objectives.iw_sft(
+        stats.map(lambda x, row=row, part=part: x[row, part]),
+        reference_log_p=reference[row, part], mask=mask[row, part])
+    np.testing.assert_allclose(packed[row, part], alone, rtol=1e-5)
