@@ -35,13 +35,13 @@ def by_split(
     return {}
   texts = files.once('measured/base_samples', lambda: _draw(c, s, params))['texts']
   if r == 0:
-    return dict.fromkeys(texts, 0.0)
+    return {split: 0.0 for split, of_split in texts.items() if of_split}
   _, _, base = inputs.load_model(s.mesh, **c.model)
   found = {
       split: kl_to_base.kl_to_base(
           base, params, s.config, [chat.answered(*text) for text in of_split],
           batch=s.rows, mesh=s.mesh)
-      for split, of_split in texts.items()}
+      for split, of_split in texts.items() if of_split}
   jax.tree.map(lambda x: x.delete(), base)
   return found
 
