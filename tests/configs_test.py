@@ -15,7 +15,7 @@ CONFIGS = sorted(f.stem for f in (paths.ROOT / 'configs').glob('[a-z]*.py'))
 LOSSES = (
     'sft', 'dft', 'power', 'threshold', 'chord', 'eaft', 'deft', 'phi_mask', 'psft',
     'iw_sft', 'asft', 'sft_kl')
-TRAINING = ('idft', 'real_model', 'reference', *LOSSES)
+TRAINING = ('idft', 'real_model', 'reference', 'rft', 'hd_sft', *LOSSES)
 # Fields that a config of a loss sets beside its name.
 BESIDE = {
     'threshold': {'loss.denominator'}, 'psft': {'reference.update'},
@@ -67,3 +67,10 @@ def test_the_reference_config_samples_nothing():
   c = load('reference').get_config()
   assert not c.curate.samples and not c.hint.enabled
   assert c.curate.fallback == 'reference'  # or there would be nothing to train on
+
+
+def test_configs_of_data_train_on_right_answers_of_the_model_alone():
+  for name in ('rft', 'hd_sft'):
+    c = load(name).get_config()
+    assert c.loss.name == 'sft' and c.curate.fallback == 'drop'
+    assert c.hint.enabled == (not c.curate.samples) == (name == 'hd_sft')
