@@ -27,16 +27,6 @@ from experiments.run import exporting
 from experiments.run import inputs
 from experiments.run import lifecycle
 
-_WORKDIR = flags.DEFINE_string('workdir', '', "The run's folder.")
-_OUT = flags.DEFINE_string('out', '', 'The folder to write: new or empty.')
-_CHECKPOINT = flags.DEFINE_enum(
-    'checkpoint', None, ['last', 'best'],
-    "Which parameters; default the run's checkpoint.export.")
-_DTYPE = flags.DEFINE_enum(
-    'dtype', None, sorted(checks.DTYPES), "Of the files; default the base model's.")
-_FILE_GB = flags.DEFINE_float(
-    'file_gb', 5, 'Most bytes of a file, in GB (10^9 bytes).', lower_bound=1e-3)
-
 _FOLDERS = {'last': 'checkpoints', 'best': 'best'}
 _MISSING = {
     'last': 'checkpoint yet: the run saves one every checkpoint.every steps, and at'
@@ -127,14 +117,25 @@ def _fitting(
 
 
 def main():
+  given = flags.FLAGS
   with lifecycle.explained_errors():
-    for flag in (_WORKDIR, _OUT):
-      if not flag.value:
-        raise errors.InputError(f'--{flag.name}=DIR is needed')
+    for name in ('workdir', 'out'):
+      if not given[name].value:
+        raise errors.InputError(f'--{name}=DIR is needed')
     print(run(
-        storage.path(_WORKDIR.value), storage.path(_OUT.value),
-        chosen=_CHECKPOINT.value, dtype=_DTYPE.value, file_gb=_FILE_GB.value))
+        storage.path(given.workdir), storage.path(given.out),
+        chosen=given.checkpoint, dtype=given.dtype, file_gb=given.file_gb))
 
 
-if __name__ == '__main__':
+if __name__ == '__main__':  # tests import several commands that have --workdir
+  flags.DEFINE_string('workdir', '', "The run's folder.")
+  flags.DEFINE_string('out', '', 'The folder to write: new or empty.')
+  flags.DEFINE_enum(
+      'checkpoint', None, ['last', 'best'],
+      "Which parameters; default the run's checkpoint.export.")
+  flags.DEFINE_enum(
+      'dtype', None, sorted(checks.DTYPES),
+      "Of the files; default the base model's.")
+  flags.DEFINE_float(
+      'file_gb', 5, 'Most bytes of a file, in GB (10^9 bytes).', lower_bound=1e-3)
   lifecycle.launch(main)

@@ -15,20 +15,20 @@ from ddt_jax import report
 from ddt_jax import storage
 from experiments.run import lifecycle
 
-_WORKDIR = flags.DEFINE_list('workdir', [], 'Folder of a run; several by commas.')
-_OUT = flags.DEFINE_string(
-    'out', 'comparison.html', 'The page to write, of several runs.')
-
 
 def main():
+  folders = flags.FLAGS.workdir
   with lifecycle.explained_errors():
-    if not _WORKDIR.value:
+    if not folders:
       raise errors.InputError('no run is named: --workdir=DIR, or --workdir=DIR,DIR')
-    if len(_WORKDIR.value) == 1:
-      print(report.write(_WORKDIR.value[0]))
+    if len(folders) == 1:
+      print(report.write(folders[0]))
     else:
-      print(report.compare(_WORKDIR.value, storage.path(_OUT.value)))
+      print(report.compare(folders, storage.path(flags.FLAGS.out)))
 
 
-if __name__ == '__main__':
+if __name__ == '__main__':  # other commands have a --workdir, too
+  flags.DEFINE_list('workdir', [], 'Folder of a run; several by commas.')
+  flags.DEFINE_string(
+      'out', 'comparison.html', 'The page to write, of several runs.')
   lifecycle.launch(main)
