@@ -108,16 +108,17 @@ def test_check_shows_counts_and_one_example_and_trains_nothing(tmp_path):
 def test_the_best_parameters_are_exported_where_asked_for(tmp_path):
   options = {
       'checkpoint.export': 'best', 'validation.every': 1, 'optim.lr': 0.03,
-      'loss.name': 'sft', 'validation.accuracy_every': 0,
+      'validation.accuracy_every': 1,
       'optim.warmup_ratio': 0.0, 'curate.per_round': 24, 'curate.samples': 0,
       'hint.enabled': False, 'rounds': 1, 'evaluation.problems': 0,
   }
   run = tmp_path / 'run'
   done = call(run, **options)
   assert done.returncode == 0, done.stderr[-2000:]
-  nll = {line['step']: line['nll'] for line in metrics.read(run, 'validation')}
-  best = min(nll, key=nll.get)
-  assert best < max(nll)  # so high a rate makes it worse in the end
+  accuracy = {
+      line['step']: line['accuracy'] for line in metrics.read(run, 'validation')}
+  best = max(accuracy, key=accuracy.get)  # the first of equals
+  assert best < max(accuracy)  # so high a rate ruins the model at once
   config, exported = weights.load(run / 'model')
   shapes = jax.eval_shape(lambda: model.init(config, jax.random.key(0)))
   mesh = sharding.make_mesh(fsdp=1, devices=jax.devices()[:1])
