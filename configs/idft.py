@@ -124,7 +124,7 @@ def training():
       # ddt_jax.training.reference.Reference: the model that a loss compares with
       reference=dict(
           kl_weight=0.0,         # adds the KL from it to the model to the loss
-          update='frozen',       # the model before training; or refreshed: of at most
+          kind='frozen',         # the model before training; or refreshed: of at most
                                  # `every` steps ago | ema: moving average | live
           every=8,               # steps, of refreshed
           rate=0.05,             # of ema

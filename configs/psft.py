@@ -10,5 +10,5 @@ from configs import idft
 def get_config():
   c = idft.get_config()
   c.name = c.loss.name = 'psft'
-  c.reference.update = 'refreshed'
+  c.reference.kind = 'refreshed'
   return c

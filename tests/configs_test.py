@@ -18,7 +18,7 @@ LOSSES = (
 TRAINING = ('idft', 'real_model', 'reference', 'rft', 'hd_sft', *LOSSES)
 # Fields that a config of a loss sets beside its name.
 BESIDE = {
-    'threshold': {'loss.denominator'}, 'psft': {'reference.update'},
+    'threshold': {'loss.denominator'}, 'psft': {'reference.kind'},
     'asft': {'reference.kl_weight'}, 'sft_kl': {'reference.kl_weight'},
 }
 NAMES = {'asft': 'dft', 'sft_kl': 'sft'}  # of their token weights

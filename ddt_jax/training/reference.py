@@ -19,7 +19,7 @@ from ddt_jax import objectives
 from ddt_jax import vocab_head
 from ddt_jax.data import batches
 
-UPDATES = ('frozen', 'refreshed', 'ema', 'live')
+KINDS = ('frozen', 'refreshed', 'ema', 'live')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Reference:
 
   Attributes:
     kl_weight: of the KL to the reference, >= 0.
-    update: 'frozen', the model before training; 'refreshed', the parameters of at
+    kind: 'frozen', the model before training; 'refreshed', the parameters of at
       most `every` steps ago; 'ema', their moving average; 'live', the current ones.
     every: steps between two copies, of 'refreshed'.
     rate: weight of the current parameters in each step of 'ema', in (0, 1].
   """
 
   kl_weight: float = 0.0
-  update: str = 'frozen'
+  kind: str = 'frozen'
   every: int = 8
   rate: float = 0.05
 
@@ -43,9 +43,9 @@ class Reference:
     if not 0 <= self.kl_weight < float('inf'):
       raise errors.InputError(
           f'reference.kl_weight={self.kl_weight}: must be >= 0 and finite')
-    if self.update not in UPDATES:
+    if self.kind not in KINDS:
       raise errors.InputError(
-          f'reference.update={self.update!r}: choose from {UPDATES}')
+          f'reference.kind={self.kind!r}: choose from {KINDS}')
     if self.every < 1:
       raise errors.InputError(f'reference.every={self.every}: at least 1')
     if not 0 < self.rate <= 1:
@@ -62,17 +62,17 @@ class Reference:
       params: of the model.
       kept: the reference at the end of the last round, None before the first.
     """
-    if self.update == 'live':
+    if self.kind == 'live':
       return None
     # The base of a run stays its base in every round.
-    return params if kept is None or self.update == 'refreshed' else kept
+    return params if kept is None or self.kind == 'refreshed' else kept
 
   def after(self, step: jax.Array, params: Any, reference: Any) -> Any:
     """The reference after `step` steps, given the new parameters."""
-    if self.update == 'refreshed':
+    if self.kind == 'refreshed':
       due = step % self.every == 0
       return jax.tree.map(lambda p, r: jnp.where(due, p, r), params, reference)
-    if self.update == 'ema':
+    if self.kind == 'ema':
       return jax.tree.map(
           lambda p, r: r + self.rate * (p - r), params, reference)
     return reference

@@ -167,7 +167,7 @@ def make_train_step(
     traced = objectives.traced_options(name, curriculum=strength)
     compared = None
     if is_read:
-      live = comparison.update == 'live'
+      live = comparison.kind == 'live'
       compared = state.params if live else state.reference
 
     def gradient(batch):

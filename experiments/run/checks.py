@@ -31,7 +31,7 @@ CHOICES = {
     'decoding.cache_dtype': ('', *DTYPES, 'int8'),
     'train.mask_mode': batches.MASK_MODES,
     'train.across_rounds': ('restart', 'continue'),
-    'reference.update': reference.UPDATES,
+    'reference.kind': reference.KINDS,
     'checkpoint.export': ('last', 'best'),
 }
 FINITE = sys.float_info.max

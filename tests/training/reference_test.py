@@ -36,7 +36,7 @@ def step_and_state(name, update='frozen', tx=None, every=8, **options):
   config, params = train_step_test.tiny()
   tx = tx or optax.sgd(1.0)
   comparison = reference.Reference(
-      rule(name).kl_weight, update=update, every=every, rate=0.25)
+      rule(name).kl_weight, kind=update, every=every, rate=0.25)
   step = train_step.make_train_step(
       config, tx, name=WEIGHTS[name], comparison=comparison, **options)
   compared = None if update == 'live' else other()
@@ -144,13 +144,13 @@ def test_a_live_reference_is_the_model_itself():
 def test_rounds_keep_a_frozen_base_and_renew_a_refreshed_one():
   assert reference.Reference().start('new', 'base') == 'base'
   assert reference.Reference().start('new') == 'new'
-  assert reference.Reference(update='ema').start('new', 'mean') == 'mean'
-  assert reference.Reference(update='refreshed').start('new', 'old') == 'new'
-  assert reference.Reference(update='live').start('new', 'old') is None
+  assert reference.Reference(kind='ema').start('new', 'mean') == 'mean'
+  assert reference.Reference(kind='refreshed').start('new', 'old') == 'new'
+  assert reference.Reference(kind='live').start('new', 'old') is None
 
 
 @pytest.mark.parametrize('wrong', [
-    dict(kl_weight=-1.0), dict(kl_weight=float('nan')), dict(update='often'),
+    dict(kl_weight=-1.0), dict(kl_weight=float('nan')), dict(kind='often'),
     dict(every=0), dict(rate=0.0), dict(rate=1.5)])
 def test_options_without_a_meaning_are_refused(wrong):
   with pytest.raises(errors.InputError, match=f'reference.{next(iter(wrong))}='):
