@@ -109,8 +109,8 @@ def execute(content: dict, folder: str | os.PathLike[str]) -> dict:
     if cell.cell_type == 'code':
       cell.outputs = [
           output for output in cell.outputs if output.get('name') != 'stderr']
-  # Plain dicts and lists again.
-  return json.loads(nbformat.writes(node))
+  # Plain dicts and lists again; the kernel has added its Python's version.
+  return json.loads(nbformat.writes(node)) | {'metadata': content['metadata']}
 
 
 def keep_outputs(new: dict, old: dict) -> None:

@@ -25,12 +25,12 @@ def code(content):
 
 
 def printed(cell) -> list[str]:
-  """Texts that a cell printed or showed, without its HTML."""
-  found = []
-  for output in cell['outputs']:
-    text = output.get('text') or output.get('data', {}).get('text/plain', '')
-    found.append(''.join(text))
-  return found
+  """The result of a cell as text, or else what it printed."""
+  results = [''.join(output['data']['text/plain']) for output in cell['outputs']
+             if output.get('output_type') == 'execute_result']
+  # Beside a result, printed lines tell of the command's progress.
+  return results or [
+      ''.join(output.get('text', '')) for output in cell['outputs']]
 
 
 def figures(cell) -> list[str]:
