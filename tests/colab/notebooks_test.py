@@ -34,7 +34,9 @@ def printed(cell) -> list[str]:
 
 
 def figures(cell) -> list[str]:
-  return [x for text in printed(cell)
+  """The numbers of a cell but for durations, which the machine decides."""
+  texts = [re.sub(r'\d[\d.]* (s|min|h)\b', '', text) for text in printed(cell)]
+  return [x for text in texts
           for x in re.findall(r'[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?', text)]
 
 
