@@ -5,11 +5,11 @@ import os
 from typing import Any
 
 import jax
-import tqdm
 
 from ddt_jax import engine
 from ddt_jax import errors
 from ddt_jax import model
+from ddt_jax import storage
 from ddt_jax.data import chat
 from ddt_jax.data import records
 from ddt_jax.data import stage_cache
@@ -50,8 +50,8 @@ def draw(
     max_tokens: of prompt and answer together.
     endless: no stop token ends an answer: each has max_new_tokens tokens. Prompts
       without room for them are left out.
-    block: answers in one file; a kill costs at most so many.
-    check_stop: called after each block; may raise to end the call.
+    block: answers in one file.
+    check_stop: called every few seconds; may raise to end the call.
 
   Raises:
     errors.InputError: no prompt leaves room for an answer, or the folder holds
@@ -76,6 +76,14 @@ def draw(
   # a stop token is then a token like others.
   decoding = {**decoding, 'eos_ids': ()} if endless else decoding
 
+  bar = engine.progress_bar(samples, 'own samples')
+
+  def journal():
+    """Of one block: it moves the bar and keeps unfinished texts."""
+    return engine.Journal(
+        storage.path(folder) / 'partial', made_from=made_from, title='own samples',
+        bar=bar, check_stop=check_stop)
+
   def make(first, indices):
     generated = engine.generate(
         params, config, [prompts[i] for i in indices], key=key,
@@ -83,7 +91,8 @@ def draw(
         temperature=temperature,
         # The index of a sample in the whole corpus seeds its draw, so blocks of
         # another size give the same samples.
-        request_ids=range(first, first + len(indices)), **decoding,
+        request_ids=range(first, first + len(indices)), journal=journal(),
+        **decoding,
     )
     return [
         records.Response(
@@ -94,11 +103,15 @@ def draw(
 
   responses = []
   cache = stage_cache.StageCache(folder, made_from)
-  with tqdm.tqdm(total=samples, desc='own samples') as bar:
+  try:
     for made, _ in cache.map(make, chosen, records.Response, size=block):
       responses += made
-      bar.update(len(made))
+      # The block is published: the journal's files are of no more use.
+      journal().clear()
+      bar.update(len(responses) - bar.n)
       check_stop()
+  finally:
+    bar.close()
   return sources.Samples(
       'own', made_from, [problems[i] for i in chosen],
       [prompts[i] for i in chosen], responses)

@@ -81,7 +81,9 @@ def test_two_corpora_side_by_side_and_a_second_call_resumes(tmp_path):
   before = {f: f.stat().st_mtime_ns
             for f in (tmp_path / 'run').glob('[0o]*/*') if f.is_file()}
   again = call(tmp_path / 'run', f'{data},own')
-  assert again.returncode == 0 and again.stdout == done.stdout
+  assert again.returncode == 0
+  # The first call also says how much memory drawing takes.
+  assert again.stdout.split('These are')[1] == done.stdout.split('These are')[1]
   for file, written in before.items():
     assert file.stat().st_mtime_ns == written, file
 
