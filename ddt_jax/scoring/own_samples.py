@@ -60,13 +60,7 @@ def draw(
   prompts = [
       chat.encode_prompt(tokenizer, p.conversation[:-1]) for p in problems]
   room = [min(max_new_tokens, max_tokens - len(prompt)) for prompt in prompts]
-  least = max_new_tokens if endless else 1
-  usable = [i for i, n in enumerate(room) if n >= least]
-  if not usable:
-    raise errors.InputError(
-        f'no prompt leaves room for {least} tokens in {max_tokens}; raise'
-        ' --config.data.max_tokens' + (
-            ', or lower --config.calibration.lengths' if endless else ''))
+  usable = _usable(room, max_new_tokens, max_tokens, endless)
   chosen = [usable[i % len(usable)] for i in range(samples)]
   made_from = {
       **made_from, 'samples': samples, 'max_new_tokens': max_new_tokens,
@@ -115,3 +109,17 @@ def draw(
   return sources.Samples(
       'own', made_from, [problems[i] for i in chosen],
       [prompts[i] for i in chosen], responses)
+
+
+def _usable(
+    room: Sequence[int], max_new_tokens: int, max_tokens: int, endless: bool
+) -> list[int]:
+  """Indices of the prompts that leave room for an answer; at least one."""
+  least = max_new_tokens if endless else 1
+  usable = [i for i, n in enumerate(room) if n >= least]
+  if not usable:
+    raise errors.InputError(
+        f'no prompt leaves room for {least} tokens in {max_tokens}; raise'
+        ' --config.data.max_tokens' + (
+            ', or lower --config.calibration.lengths' if endless else ''))
+  return usable
