@@ -11,14 +11,17 @@ above it; the meaning of a field is documented there.
 
 import ml_collections
 
+from configs import presets
 
-def get_config():
+
+def get_config(preset=''):
   c = ml_collections.ConfigDict()
   c.name = 'idft'  # of the run; its folder is runs/<name> unless --workdir is given
   c.seed = 0       # of sampling and shuffling
   c.rounds = 2     # each makes its own data with the model as it is
   c.update(
       model() | data() | curation() | training() | measuring() | machine())
+  presets.apply(c, preset)  # of --config configs/idft.py:PRESET
   return c
 
 

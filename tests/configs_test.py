@@ -6,12 +6,15 @@ import re
 
 import pytest
 
+from configs import presets
 from ddt_jax import objectives
 from ddt_jax import sharding
 from experiments.run import checks
 from tests.support import paths
 
-CONFIGS = sorted(f.stem for f in (paths.ROOT / 'configs').glob('[a-z]*.py'))
+CONFIGS = sorted(
+    f.stem for f in (paths.ROOT / 'configs').glob('[a-z]*.py')
+    if f.stem != 'presets')
 LOSSES = (
     'sft', 'dft', 'power', 'threshold', 'chord', 'eaft', 'deft', 'phi_mask', 'psft',
     'iw_sft', 'asft', 'sft_kl')
@@ -53,6 +56,15 @@ def test_a_training_config_is_accepted(name):
   checks.check_options(c, sharding.make_mesh(**c.mesh))
   assert c.name == name  # names the run's folder
   assert c.loss.name in objectives.WEIGHTS
+
+
+@pytest.mark.parametrize('preset', presets.NAMES)
+@pytest.mark.parametrize('name', ['idft', 'sft'])
+def test_a_preset_is_accepted_and_keeps_the_objective(name, preset):
+  c = load(name).get_config(preset)
+  checks.check_options(c, sharding.make_mesh(**c.mesh))
+  assert c.loss.name == name
+  assert dict(flat(c)).keys() == dict(flat(load(name).get_config())).keys()
 
 
 @pytest.mark.parametrize('name', LOSSES)

@@ -1,6 +1,7 @@
 """The command line: options that do not exist or do not fit end in one line."""
 
 import difflib
+import inspect
 import pathlib
 import re
 import runpy
@@ -69,7 +70,12 @@ def define_config(default: str) -> None:
   if not pathlib.Path(file).is_file():
     _fail(f'--config={file}: there is no such file')
   get_config = runpy.run_path(file)['get_config']
-  config = get_config(argument) if argument else get_config()
+  if argument and not inspect.signature(get_config).parameters:
+    _fail(f'--config={file}:{argument}: this config has no presets')
+  try:
+    config = get_config(argument) if argument else get_config()
+  except ValueError as e:
+    _fail(f'--config={file}:{argument}: {e}')
   for i, word in enumerate(sys.argv):
     override = re.match(r'--?config\.([\w.]+)', word)
     if not override or _has(config, override[1]):

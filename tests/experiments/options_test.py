@@ -90,3 +90,16 @@ def test_every_field_of_a_wrong_type_is_one_error(name, monkeypatch):
     options.config_flags.DEFINE_config_file('config', flag_values=values)
     with pytest.raises(options.flags.Error, match=field):
       values(argv)
+
+
+@pytest.mark.parametrize(('config', 'message'), [
+    ('configs/idft.py:smollm3', "there is no preset 'smollm3'; there are smollm2"),
+    ('configs/score.py:smollm2', 'this config has no presets'),
+])
+def test_a_preset_that_does_not_exist_is_refused(config, message, monkeypatch, capsys):
+  monkeypatch.chdir(paths.ROOT)
+  monkeypatch.setattr(options.sys, 'argv', ['x', '--config', config])
+  with pytest.raises(SystemExit):
+    options.define_config('configs/idft.py')
+  said = capsys.readouterr().err
+  assert message in said and config in said and said.count('\n') == 1

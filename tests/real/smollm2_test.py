@@ -20,6 +20,8 @@ from ddt_jax.data import chat
 from ddt_jax.data import prompts
 from ddt_jax.scoring import calibration
 from ddt_jax.scoring import forward
+from ddt_jax.training import metrics
+from tests.support import commands
 
 pytestmark = pytest.mark.real
 
@@ -172,3 +174,36 @@ def test_another_model_and_another_temperature_are_rejected(noise, temperature):
     params = calibration.perturbed(params, jax.random.key(1), noise)
   found = self_test(params, temperature=temperature)
   assert not found.phi_is_zero and not found.pit_is_uniform, found
+
+
+def test_a_round_runs_from_end_to_end_and_transformers_reads_its_model(tmp_path):
+  import torch
+  options = {
+      'data.gym.problems': 24, 'evaluation.problems': 4, 'curate.samples': 1,
+      'train.batch': 4, 'validation.every': 2, 'report.examples': 4,
+      'curate.fallback': 'reference',  # there may be no right answer among so few
+      'log.tensorboard': False,
+  }
+  done = commands.run(
+      'experiments.train', '--config', 'configs/idft.py:smollm2',
+      f'--workdir={tmp_path}', *(f'--config.{k}={v}' for k, v in options.items()),
+      timeout=900)
+  assert 'retained' in done.stdout
+  assert metrics.read(tmp_path, 'train')[-1]['nll'] > 0
+  folder = tmp_path / 'model'
+  for name in ('config.json', 'generation_config.json', 'model.safetensors',
+               'tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja'):
+    assert (folder / name).exists(), name
+  tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+  ids = tokenizer.apply_chat_template(
+      prompts.student_chat(PROBLEMS[0]), add_generation_prompt=True,
+      return_dict=False)
+  assert ids == asked(PROBLEMS[0])
+  config, params = weights.load(folder)
+  found, _ = model.forward(params, config, np.array([ids]))
+  exported = transformers.AutoModelForCausalLM.from_pretrained(folder)
+  with torch.no_grad():
+    expected = exported(torch.tensor([ids])).logits[0]
+  np.testing.assert_allclose(found[0], expected, rtol=0, atol=2e-4)
+  # It has learnt: these are not the logits that it began with.
+  assert np.abs(expected.numpy() - torch_logits(ids)).max() > 0.01
