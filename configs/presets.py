@@ -11,38 +11,40 @@ import ml_collections
 def smollm2(c: ml_collections.ConfigDict) -> None:
   """SmolLM2-135M-Instruct learns small sums, on two CPU cores.
 
-  It follows neither a form of answer nor a task of rewriting, so the answer is read
-  from its own way of speaking, "The answer ... is 7.", and it rewrites at once.
+  It keeps to no form of answer and to no task of rewriting. So its answer is read
+  from its own way of speaking, "The answer to this problem is 7.", and it rewrites
+  a solution at once, without an analysis.
   """
   c.rounds = 1
   c.model.path = 'smollm2'
-  c.data.name = 'reasoning_gym:needle_haystack:min_num_statements=2:max_num_statements=2'
-  c.data.question = '{problem}'
+  c.data.name = (
+      'reasoning_gym:chain_sum:min_terms=2:max_terms=2:min_digits=1:max_digits=1')
   c.data.marker = ' is'
+  c.data.max_tokens = 128
   c.data.gym = dict(
-      problems=150,
-      generalisation='needle_haystack:min_num_statements=3:max_num_statements=4',
-      retained='chain_sum:min_terms=2:max_terms=2:min_digits=1:max_digits=1',
+      problems=240,  # of which some 150 differ
+      generalisation='chain_sum:min_terms=3:max_terms=3:min_digits=1:max_digits=1',
+      retained='needle_haystack:min_num_statements=2:max_num_statements=3',
       seed=0,
   )
-  c.data.max_tokens = 128
-  c.data.validation = 0.1
-  c.curate.samples = 2
-  c.curate.fallback = 'drop'
+  c.curate.samples = 4
+  c.curate.temperature = 0.7
   c.curate.max_new_tokens = 32
+  # The references are the answer alone, which is no text of this model's.
+  c.curate.fallback = 'drop'
   c.hint.template = 'solution_first'
   c.hint.analysis = 'none'
-  c.optim.lr = 5e-5
+  c.optim.lr = 3e-5
   c.train.batch = 8
-  c.train.epochs = 2
+  c.train.epochs = 3
   c.validation.every = 10
   c.validation.accuracy_every = 0
   c.evaluation.problems = 50
-  c.evaluation.samples = 0
+  c.evaluation.samples = 2
   c.evaluation.max_new_tokens = 32
-  c.report.examples = 60
+  c.report.examples = 50
   c.scoring.rows = 8
-  c.decoding.slots = 32
+  c.decoding.slots = 64
   c.checkpoint.every = 0
   c.log.every = 2
 
