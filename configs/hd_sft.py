@@ -7,8 +7,8 @@ python -m experiments.train --config configs/hd_sft.py --workdir DIR \
 from configs import idft
 
 
-def get_config():
-  c = idft.get_config()
+def get_config(preset=''):
+  c = idft.get_config(preset)
   c.name, c.loss.name = 'hd_sft', 'sft'
   c.curate.samples = 0
   c.curate.fallback = 'drop'

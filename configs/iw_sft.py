@@ -6,7 +6,7 @@ python -m experiments.train --config configs/iw_sft.py --workdir DIR
 from configs import idft
 
 
-def get_config():
-  c = idft.get_config()
+def get_config(preset=''):
+  c = idft.get_config(preset)
   c.name = c.loss.name = 'iw_sft'
   return c

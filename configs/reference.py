@@ -7,8 +7,8 @@ python -m experiments.train --config configs/reference.py --workdir DIR \
 from configs import idft
 
 
-def get_config():
-  c = idft.get_config()
+def get_config(preset=''):
+  c = idft.get_config(preset)
   c.name = 'reference'
   c.rounds = 1
   c.curate.samples = 0

@@ -7,8 +7,8 @@ python -m experiments.train --config configs/sft_kl.py --workdir DIR \
 from configs import idft
 
 
-def get_config():
-  c = idft.get_config()
+def get_config(preset=''):
+  c = idft.get_config(preset)
   c.name, c.loss.name = 'sft_kl', 'sft'
   c.reference.kl_weight = 0.1
   return c
