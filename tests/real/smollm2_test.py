@@ -182,7 +182,7 @@ def test_a_round_runs_from_end_to_end_and_transformers_reads_its_model(tmp_path)
       'data.gym.problems': 24, 'evaluation.problems': 4, 'curate.samples': 1,
       'train.batch': 4, 'validation.every': 2, 'report.examples': 4,
       'curate.fallback': 'reference',  # there may be no right answer among so few
-      'log.tensorboard': False,
+      'train.epochs': 1, 'evaluation.samples': 0, 'log.tensorboard': False,
   }
   done = commands.run(
       'experiments.train', '--config', 'configs/idft.py:smollm2',
