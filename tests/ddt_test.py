@@ -35,6 +35,7 @@ def float64_stats(logits, targets):
       entropy=entropy,
       varentropy=(p * (log_p + entropy[..., None]) ** 2).sum(-1),
       collision=(p**2).sum(-1),
+      vocab_size=z.shape[-1],
   )
 
 
@@ -99,9 +100,8 @@ def test_impossible_tokens_give_no_nan_in_value_or_gradient():
   logits = jnp.array([1.0, -jnp.inf, 0.5, -jnp.inf])
   stats = ddt.token_stats(logits, jnp.array(2))
   without = ddt.token_stats(logits[jnp.array([0, 2])], jnp.array(1))
-  jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), stats, without
-  )
+  for a, b in zip(*map(jax.tree.leaves, (stats, without)), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-6)
 
   def total(logits):
     return sum(jax.tree.leaves(ddt.token_stats(logits, jnp.array(2))))

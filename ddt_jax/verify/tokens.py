@@ -147,8 +147,10 @@ def tokenize(text: str) -> list[Token]:
     elif group == 'repeat':
       kind, value = 'number', _repeating(written)
     elif group == 'number':
-      # As TeX does: \frac12 is 1/2.
-      written = written[0] if tokens and tokens[-1].kind in _TAKES_DIGIT else written
+      if tokens and tokens[-1].kind in _TAKES_DIGIT:
+        written = written[0]  # as TeX does: \frac12 is 1/2
+        if written == '.':  # of \frac.5 TeX takes the point alone
+          raise Abstain('a decimal point is no number')
       # The number may be shorter than the match: of 1,2,3 it takes the 1.
       kind, (written, value) = 'number', _number(written, in_list=lists > 0)
       at = match.start() + len(written)

@@ -64,5 +64,5 @@ def test_what_is_no_template_is_refused_by_file(tmp_path, old, new, message):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-  with pytest.raises(errors.InputError, match="'shirt'.*short, worked_example"):
+  with pytest.raises(errors.InputError, match="'shirt'.*short, solution_first, worked_example"):
     prompts.load('shirt')

@@ -33,8 +33,9 @@ def run(share):
       name='sft', seed=0, evaluation=({s: split for s in study.SPLITS},), rounds=(),
       corpus=results.Reference(texts, texts),
       data=results.Data(10, 0, 0, 0, 0, '<|im_end|>'),
-      training=results.Training(4, 100, 1.0, 0, None, None, 10), timings={},
-      examples=())
+      training=results.Training(
+          4, 100, 1.0, 0, None, None, None, parameters=10, weight=None, ess=None),
+      timings={}, examples=(), status=None)
 
 
 def test_a_row_has_a_cell_for_every_column_of_the_table():

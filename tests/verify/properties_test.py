@@ -315,6 +315,7 @@ def test_no_text_makes_the_grammar_fail():
       r'\log', r'\binom', r'\degree', r'\$', r'\%', r'\overline', r'\over', r'\mathbb',
       r'\le', r'\lfloor', r'\langle', 'and', 'or', 'cm', 'm', 'tenths', 'Option', 'sqrt',
       'seven', 'per', 'square', '½', '√', '°', '²', '€', '1{,}234', '0.(3)', r'\boxed{']
+  assert judge.judge(r'\binom.0', '5') == (None, 'a decimal point is no number')
   for _ in range(20_000):
     text = ''.join(RNG.choices(vocabulary, k=RNG.randint(1, 9)))
     judged = judge.judge(text, RNG.choice(('5', 'x+1', '(1,2)', 'no', r'2\text{ m}', text[::-1])))
