@@ -214,6 +214,7 @@ def _ten_steps(devices, **mesh):
   return np.array(losses), first, found
 
 
+@pytest.mark.slow
 def test_1_2_and_8_devices_agree():
   losses, gradient, found = _ten_steps(1)
   norm = np.sqrt(sum((g**2).sum() for g in jax.tree.leaves(gradient)))
