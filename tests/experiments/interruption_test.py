@@ -21,12 +21,20 @@ def flags(*more):
           *(f'--config.{k}={v}' for k, v in SMALL.items()), *more]
 
 
+def kept(partial):
+  """What is kept now: a run rewrites its file under the same name."""
+  try:
+    return {(f.name, f.stat().st_mtime_ns) for f in partial.glob('*.jsonl')}
+  except FileNotFoundError:  # the block was published in between
+    return set()
+
+
 def interrupted(module, its_flags, partial, how):
   """Starts a command, ends it once texts are kept in `partial`: its stderr."""
   process = commands.start(
       'tests.support.often', module, *its_flags, start_new_session=True)
-  kept = set(partial.glob('*.jsonl'))
-  while process.poll() is None and not set(partial.glob('*.jsonl')) - kept:
+  before = kept(partial)
+  while process.poll() is None and not kept(partial) - before:
     time.sleep(0.01)
   assert process.poll() is None, process.stderr.read()[-2000:]
   time.sleep(0.1)  # a few looks more
