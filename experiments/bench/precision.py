@@ -60,10 +60,11 @@ def draw(m: Model, problems, cache_dtype: str) -> list[chat.Example]:
   """A sampled answer to each problem, as an example whose answer is scored."""
   prompts = [
       chat.encode_prompt(m.tokenizer, p.conversation[:-1]) for p in problems]
-  found = engine.generate(
-      m.params, m.config, prompts, key=jax.random.key(0),
-      max_new_tokens=_TOKENS.value, eos_ids=(*m.config.eos_ids, m.end.id),
-      slots=64, cache_dtype=cache_dtype, progress=True)
+  with engine.progress_bar(len(prompts), 'own samples') as bar:
+    found = engine.generate(
+        m.params, m.config, prompts, key=jax.random.key(0),
+        max_new_tokens=_TOKENS.value, eos_ids=(*m.config.eos_ids, m.end.id),
+        slots=64, cache_dtype=cache_dtype, journal=engine.Journal(bar=bar))
   return [
       chat.Example(
           np.array([*prompt, *g.tokens], np.int32),
