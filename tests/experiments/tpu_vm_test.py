@@ -268,8 +268,8 @@ def test_logs_status_and_stop(launch):
   assert 'runs another command' in launch('run', command=['true'])[2]
   assert 'is busy with a run' in launch('create')[2]
   assert launch('stop')[0] == 0
-  started.communicate(timeout=60)
-  assert started.returncode == 75
+  _, said = started.communicate(timeout=60)
+  assert started.returncode == 75, said
   assert 'run: ended, exit status 75' in launch('status')[1]
   assert launch('logs')[:2] == (75, 'up\n')
   assert launch('delete')[0] == 0 and launch('delete')[0] == 0

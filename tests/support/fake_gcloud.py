@@ -71,7 +71,8 @@ def load(folder=FOLDER):
 
 
 def save(state, folder=FOLDER):
-  part = folder / 'state.part'
+  # A name of its own: two commands may write at once.
+  part = folder / f'state.{os.getpid()}'
   part.write_text(json.dumps(state))
   part.replace(folder / 'state.json')
 
