@@ -82,3 +82,38 @@ def fold(
     carry = jax.lax.fori_loop(
         0, full, lambda i, c: step(c, i * size, size), carry)
   return step(carry, full * size, rest) if rest else carry
+
+
+def gradients(
+    dz: Callable[[Any, int], jax.Array],
+    rows: jax.Array,
+    head: jax.Array,
+    size: int,
+    dw: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+  """Gradients of rows and head from those of their logits, chunk by chunk.
+
+  Args:
+    dz: (start, size) -> gradient of the logits of these rows of the head [T, size].
+    rows: [T, D].
+    head: [V, D].
+    size: vocabulary ids per chunk.
+    dw: [V, D] float32, the sum so far, which the result adds to; None for none.
+
+  Returns:
+    (gradient of the rows [T, D] float32, of the head [V, D] float32).
+  """
+
+  def add_chunk(carry, start, size):
+    dh, out = carry
+    # In the dtype of the operands: the products would run in float32 otherwise.
+    part = dz(start, size).astype(rows.dtype)
+    dh += product('tv,vd->td', part, slice_rows(head, start, size).astype(rows.dtype))
+    new = product('tv,td->vd', part, rows)
+    if dw is not None:
+      new += slice_rows(out, start, size)
+    return dh, jax.lax.dynamic_update_slice_in_dim(out, new, start, 0)
+
+  # Uninitialised: every row is written before it is read.
+  out = jax.lax.empty(head.shape, jnp.float32) if dw is None else dw
+  return fold(add_chunk, (jnp.zeros(rows.shape, jnp.float32), out), head, size)

@@ -112,19 +112,8 @@ def _tile(of, h, head, teacher_h, teacher_head, mask, dw):
     value = centre = sums.kl(of.kind)
   weight = of.grad_weight(value, mask)[:, None]
 
-  def backward(carry, start, size):
-    dh, out = carry
-    dz = weight * divergences.dz(*log_probabilities(start, size), centre, of)
-    # In the dtype of the operands: the products would run in float32 otherwise.
-    dz = dz.astype(h.dtype)
-    dh += chunks.product(
-        'tv,vd->td', dz, chunks.slice_rows(head, start, size).astype(h.dtype))
-    new = chunks.product('tv,td->vd', dz, h)
-    if dw is not None:
-      new += chunks.slice_rows(out, start, size)
-    return dh, jax.lax.dynamic_update_slice_in_dim(out, new, start, 0)
+  def dz(start, size):
+    return weight * divergences.dz(*log_probabilities(start, size), centre, of)
 
-  out = jax.lax.empty(head.shape, jnp.float32) if dw is None else dw
-  dh, dw = chunks.fold(
-      backward, (jnp.zeros(h.shape, jnp.float32), out), head, size)
+  dh, dw = chunks.gradients(dz, h, head, size, dw)
   return dw, (value, dh.astype(h.dtype))

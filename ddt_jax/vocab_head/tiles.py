@@ -300,23 +300,13 @@ def _tile(h, head, y, mask, weights, dw, needs):
   v = jnp.where(mask > 0, mask * v, 0.0)[:, None]
   log_normaliser = sums.log_normaliser[:, None]
 
-  def backward(carry, start, size):
-    dh, out = carry
+  def dz(start, size):
     realised = jnp.arange(size) == (y - start)[:, None]
     p = jnp.exp(
         jax.lax.dynamic_slice_in_dim(z, start, size, 1) - log_normaliser)
-    # In the dtype of the operands: the products would run in float32 otherwise.
-    dz = (v * (p - realised)).astype(h.dtype)
-    dh += chunks.product(
-        'tv,vd->td', dz, chunks.slice_rows(head, start, size).astype(h.dtype))
-    new = chunks.product('tv,td->vd', dz, h)
-    if dw is not None:
-      new += chunks.slice_rows(out, start, size)
-    return dh, jax.lax.dynamic_update_slice_in_dim(out, new, start, 0)
+    return v * (p - realised)
 
-  out = jax.lax.empty(head.shape, jnp.float32) if dw is None else dw
-  dh, dw = chunks.fold(
-      backward, (jnp.zeros(h.shape, jnp.float32), out), head, size)
+  dh, dw = chunks.gradients(dz, h, head, size, dw)
   return loss, dw, (stats, dh.astype(h.dtype))
 
 
