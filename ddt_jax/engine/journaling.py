@@ -152,9 +152,11 @@ class Journal:
       self._seconds_per_step = seconds / steps
     if self._bar is not None:
       self._tokens += tokens
+      text = f'{len(book.texts)} running, {self._tokens:,} tokens'
+      text += f', {tokens / seconds:,.0f} tokens/s' if seconds else ''
+      # Before the first tokens there is nothing to say.
       self._show(
-          self._share * finished, f'{len(book.texts)} running, {self._tokens:,} tokens'
-          + (f', {tokens / seconds:,.0f} tokens/s' if seconds else ''))
+          self._share * finished, text if book.texts or self._tokens else '')
     due = processes.from_first(
         lambda: time.monotonic() - self._kept_at > KEEP_SECONDS)
     if due:
