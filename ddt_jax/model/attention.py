@@ -5,6 +5,7 @@ this module, and only here do they become a mask: a kernel that works in blocks
 (splash attention, cuDNN) takes the same arguments and needs no [T, S] mask.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -28,6 +29,7 @@ def visible(
     positions: jax.Array,
     key_positions: jax.Array,
     segments: tuple[jax.Array, jax.Array] | None = None,
+    window: int | None = None,
 ) -> jax.Array:
   """Mask of causal attention within segments, padding left out.
 
@@ -36,6 +38,7 @@ def visible(
     key_positions: [B, S]; keys at PADDING are seen by no query.
     segments: ids of the queries [B, T] and of the keys [B, S]; None: one
       segment.
+    window: positions that a query sees, its own included; None: all before it.
 
   Returns:
     bool [B, T, S], true where a query sees a key.
@@ -48,6 +51,8 @@ def visible(
   keys = key_positions[:, None]  # [B, 1, S]
   # `keys >= 0` drops padding and the cache columns that nothing has written.
   mask = (keys >= 0) & (keys <= positions[..., None])
+  if window is not None:
+    mask &= keys > positions[..., None] - window
   if segments is not None:
     of_queries, of_keys = segments
     mask &= of_keys[:, None] == of_queries[..., None]
@@ -61,6 +66,7 @@ def attend(
     positions: jax.Array,
     key_positions: jax.Array,
     segments: tuple[jax.Array, jax.Array] | None = None,
+    window: int | None = None,
 ) -> jax.Array:
   r"""Softmax attention with grouped queries; scores and softmax in float32.
 
@@ -72,7 +78,7 @@ def attend(
   Args:
     q: [B, T, N, H].
     k, v: [B, K, H, S], [B, K, S, H]; query head n reads kv head n // (N / K).
-    positions, key_positions, segments: see `visible`.
+    positions, key_positions, segments, window: see `visible`.
 
   Returns:
     y [B, T, N, H].
@@ -88,7 +94,7 @@ def attend(
   scores = jnp.matmul(q, k, preferred_element_type=wide(q.dtype))
   scores = scores.reshape(batch, -1, groups, time, keys)  # [B, K, N / K, T, S]
   # A finite floor: a row of -inf would make the softmax and its gradient NaN.
-  mask = visible(positions, key_positions, segments)
+  mask = visible(positions, key_positions, segments, window)
   scores = jnp.where(mask[:, None, None], scores, -1e30)
   p = jax.nn.softmax(scores).astype(v.dtype)
   y = p.reshape(batch, -1, groups * time, keys) @ v
@@ -104,19 +110,22 @@ def attend_rows(
     positions: jax.Array,
     segment_ids: jax.Array | None = None,
     *,
+    window: int | None = None,
     whole: int = TRAINED,
     mesh: jax.sharding.Mesh | None = None,
 ) -> jax.Array:
   """`attend` of rows to themselves that never holds [T, T] for long rows.
 
   On TPUs a kernel does it, see `splash`. Elsewhere the queries of a long row come
-  in blocks. A block leaves out the keys after it, and its backward recomputes its
-  scores and its mask.
+  in blocks. A block leaves out the keys after it and those before its window, and
+  its backward recomputes its scores and its mask.
 
   Args:
     q, k, v: see `attend`; S = T.
-    positions: [B, T], rising along each row, so that no query sees a later key.
+    positions: [B, T], rising along each segment by one a token, so that no query
+      sees a later key.
     segment_ids: [B, T]; None: one segment.
+    window: see `visible`; None: all keys before a query.
     whole: rows of at most this many tokens are one block.
     mesh: rows are sharded over data and fsdp, heads over tensor; None: unknown.
 
@@ -124,7 +133,8 @@ def attend_rows(
     y [B, T, N, H]; undefined at padding.
   """
   if splash.applies(q.shape[1], k.shape[1], mesh):
-    return splash.attend_rows(q, k, v, positions, segment_ids, mesh=mesh)
+    return splash.attend_rows(
+        q, k, v, positions, segment_ids, window=window, mesh=mesh)
 
   def segments(queries, keys):
     if segment_ids is None:
@@ -134,15 +144,16 @@ def attend_rows(
   time = q.shape[1]
   if time <= whole:
     every = slice(None)
-    return attend(q, k, v, positions, positions, segments(every, every))
+    return attend(q, k, v, positions, positions, segments(every, every), window)
   # Four blocks or more: they compute at most 5/8 of the scores.
   size = min(_BLOCK, -(-time // 4))
   # Without it the backward would keep the scores of all blocks: [T, T] again.
-  block = jax.checkpoint(attend)
+  block = jax.checkpoint(functools.partial(attend, window=window))
   parts = []
   # A Python loop: the number of keys grows by block, and shapes are static.
   for start in range(0, time, size):
-    queries, keys = slice(start, start + size), slice(start + size)
+    first = 0 if window is None else max(0, start + 1 - window)
+    queries, keys = slice(start, start + size), slice(first, start + size)
     parts.append(block(
         q[:, queries], k[..., keys], v[..., keys, :], positions[:, queries],
         positions[:, keys], segments(queries, keys),

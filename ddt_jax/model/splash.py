@@ -42,6 +42,7 @@ def attend_rows(
     positions: jax.Array,
     segment_ids: jax.Array | None = None,
     *,
+    window: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
     interpret: bool = False,
 ) -> jax.Array:
@@ -52,6 +53,8 @@ def attend_rows(
     k, v: [B, K, H, T], [B, K, T, H].
     positions: [B, T]; `attention.PADDING` marks padding.
     segment_ids: [B, T], from 0 on; None: one segment.
+    window: tokens that a token sees, itself included; None: all before it. The
+      kernel skips the blocks outside of it.
     mesh: rows are sharded over data and fsdp, heads over tensor.
     interpret: run the kernel's Python on any device, for tests.
 
@@ -71,7 +74,8 @@ def attend_rows(
   segments = jnp.pad(segments, ((0, 0), (0, more)))
 
   def local(q, k, v, segments):
-    return _kernel(q.shape[1], time + more, block, interpret)(q, k, v, segments)
+    kernel = _kernel(q.shape[1], time + more, block, window, interpret)
+    return kernel(q, k, v, segments)
 
   if mesh is not None:
     # XLA cannot split a kernel: each device calls it on its own rows and heads.
@@ -84,7 +88,7 @@ def attend_rows(
 
 
 def _kernel(
-    heads: int, time: int, block: int, interpret: bool
+    heads: int, time: int, block: int, window: int | None, interpret: bool
 ) -> Callable[..., jax.Array]:
   """Builds the causal kernel of a batch of rows, with blocks for its backward."""
   # Here, since importing Pallas takes a second that only TPUs have a use for.
@@ -97,9 +101,11 @@ def _kernel(
       **dict.fromkeys(names, block),
       # Keys come transposed, see `attend_rows`; the kernel may read them so.
       k_layout=splash.QKVLayout.SEQ_MINOR)
-  mask = splash.MultiHeadMask([splash.CausalMask((time, time))] * heads)
+  shape = time, time
+  mask = splash.CausalMask(shape) if window is None else splash.LocalMask(
+      shape, window_size=(window - 1, 0), offset=0)
   one_row = splash.make_splash_mha(
-      mask, block_sizes=sizes, head_shards=1, q_seq_shards=1,
+      splash.MultiHeadMask([mask] * heads), block_sizes=sizes, head_shards=1, q_seq_shards=1,
       interpret=interpret)
   return jax.vmap(lambda q, k, v, segments: one_row(
       q, k, v, splash.SegmentIds(segments, segments)))

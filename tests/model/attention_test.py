@@ -13,13 +13,15 @@ from ddt_jax.model import attention
 from ddt_jax.model import splash
 
 
-def mask_by_hand(positions, key_positions, segments):
+def mask_by_hand(positions, key_positions, segments, window=None):
   """Query by query."""
   mask = np.zeros((*positions.shape, key_positions.shape[1]), bool)
   for b, t, s in np.ndindex(mask.shape):
     same = segments is None or segments[0][b, t] == segments[1][b, s]
     written = key_positions[b, s] != attention.PADDING
-    mask[b, t, s] = same and written and key_positions[b, s] <= positions[b, t]
+    distance = positions[b, t] - key_positions[b, s]
+    near = 0 <= distance < (window or np.inf)
+    mask[b, t, s] = same and written and near
   return mask
 
 
@@ -34,10 +36,11 @@ def by_hand(q, k, v, mask):
   return y
 
 
-@pytest.mark.parametrize('segmented', [False, True])
+@pytest.mark.parametrize('segmented, window', [
+    (False, None), (True, None), (False, 90), (True, 200)])
 @pytest.mark.parametrize('heads', [2, 6])
 @pytest.mark.parametrize('time', [1, 3])
-def test_attend(heads, time, segmented):
+def test_attend(heads, time, segmented, window):
   rng, keys = np.random.default_rng(time), 512
   q = rng.normal(size=(2, time, heads, 8))
   k = rng.normal(size=(2, 2, 8, keys))
@@ -47,15 +50,15 @@ def test_attend(heads, time, segmented):
   segments = None
   if segmented:
     segments = rng.integers(1, 4, (2, time)), rng.integers(0, 4, (2, keys))
-  mask = mask_by_hand(positions, key_positions, segments)
+  mask = mask_by_hand(positions, key_positions, segments, window)
   assert 0.05 < mask.mean() < 0.95
   np.testing.assert_array_equal(
       attention.visible(
           positions, key_positions,
-          segments and tuple(map(jnp.asarray, segments))), mask)
+          segments and tuple(map(jnp.asarray, segments)), window), mask)
   y = attention.attend(
       *(jnp.asarray(x, jnp.float32) for x in (q, k, v)), positions,
-      key_positions, segments)
+      key_positions, segments, window)
   np.testing.assert_allclose(y, by_hand(q, k, v, mask), atol=1e-6)
 
 
@@ -69,7 +72,8 @@ def test_a_query_that_sees_no_key_gets_the_mean_of_all_values():
 
 
 @pytest.mark.parametrize('segmented', [False, True])
-def test_blocks_are_the_whole_row(monkeypatch, segmented):
+@pytest.mark.parametrize('window', [None, 1, 4, 5, 11])
+def test_blocks_are_the_whole_row(monkeypatch, segmented, window):
   monkeypatch.setattr(attention, '_BLOCK', 5)
   rng, time = np.random.default_rng(0), 23
   q, k, v = (
@@ -79,8 +83,9 @@ def test_blocks_are_the_whole_row(monkeypatch, segmented):
   positions = np.where(np.arange(time) < [[time], [19]], np.arange(time), -1)
   ids = np.repeat([[1, 2]], [9, 14], 1) * np.ones((2, 1), int)
   ids = jnp.asarray(ids) if segmented else None
-  whole = attention.attend_rows(q, k, v, positions, ids)
-  blocks = attention.attend_rows(q, k, v, positions, ids, whole=8)
+  rows = functools.partial(attention.attend_rows, window=window)
+  whole = rows(q, k, v, positions, ids)
+  blocks = rows(q, k, v, positions, ids, whole=8)
   seen = positions >= 0
   np.testing.assert_allclose(blocks[seen], whole[seen], atol=1e-6)
 
@@ -95,7 +100,10 @@ def test_a_long_row_has_no_mask_of_all_its_pairs():
   assert f'{time},{time}]' not in text and f'512,{time}]' in text
 
 
-def test_the_kernel_for_tpus_equals_the_blocks_in_value_and_gradient(monkeypatch):
+@pytest.mark.parametrize('window', [None, 70])
+def test_the_kernel_for_tpus_equals_the_blocks_in_value_and_gradient(
+    monkeypatch, window
+):
   monkeypatch.setattr(splash, '_BLOCK', 128)
   time = 300  # three blocks, the last one filled up
   keys = jax.random.split(jax.random.key(0), 4)
@@ -114,7 +122,8 @@ def test_the_kernel_for_tpus_equals_the_blocks_in_value_and_gradient(monkeypatch
 
   def total(attend):
     def f(q, k, v):
-      y = attend(q, k, v, jnp.asarray(positions), jnp.asarray(segments))
+      y = attend(
+          q, k, v, jnp.asarray(positions), jnp.asarray(segments), window=window)
       return jnp.sum(jnp.where(real, y * weight, 0)), jnp.where(real, y, 0)
     return jax.jit(jax.value_and_grad(f, (0, 1, 2), has_aux=True))(q, k, v)
 
@@ -127,7 +136,8 @@ def test_the_kernel_for_tpus_equals_the_blocks_in_value_and_gradient(monkeypatch
   # No bit of a segment reaches another one, or the other row.
   moved = q.at[0, :50].add(1.0), k.at[0, :, :, :50].add(1.0), v.at[0, :, :50].add(1.0)
   args = jnp.asarray(positions), jnp.asarray(segments)
-  kernel = jax.jit(functools.partial(splash.attend_rows, interpret=True))
+  kernel = jax.jit(functools.partial(
+      splash.attend_rows, window=window, interpret=True))
   before, after = kernel(q, k, v, *args), kernel(*moved, *args)
   np.testing.assert_array_equal(after[0, 50:110], before[0, 50:110])
   np.testing.assert_array_equal(after[1], before[1])
