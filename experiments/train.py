@@ -9,9 +9,7 @@ its folder `model`. --check loads and checks everything, shows one example as th
 model will see it, and ends.
 """
 
-from collections.abc import Callable, Sequence
 import functools
-import sys
 import time
 from typing import Any
 
@@ -23,14 +21,11 @@ import tqdm
 
 from ddt_jax import engine
 from ddt_jax import errors
-from ddt_jax import objectives
 from ddt_jax import processes
 from ddt_jax import report
 from ddt_jax import sharding
 from ddt_jax import storage
 from ddt_jax.data import batches
-from ddt_jax.data import chat
-from ddt_jax.data import packing
 from ddt_jax.report import results
 from ddt_jax.training import checkpoint
 from ddt_jax.training import log
@@ -47,6 +42,7 @@ from experiments.run import live
 from experiments.run import measure
 from experiments.run import options
 from experiments.run import preview
+from experiments.run import steps
 from experiments.run import workdir
 
 
@@ -83,7 +79,7 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
           c, s, r, params, folder / 'rounds' / str(r), progress.steps_before,
           complete=resumed)
       measurements.keep_summary(r, corpus.summary)
-      stream, total = make_stream(c, corpus.examples, r)
+      stream, total = steps.make_stream(c, corpus.examples, r)
       page.update(progress, params, total)
 
       # State and step.
@@ -91,7 +87,7 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
         stream.set_state(progress.stream)
       elif state is None or c.train.across_rounds == 'restart':
         state = run_state.create(params, state and state.reference)
-      step, rate = make_step(c, s, run_state.shardings, r, total, progress)
+      step, rate = steps.make_step(c, s, run_state.shardings, r, total, progress)
 
       # Loop.
       pending, since = [], time.monotonic()
@@ -155,34 +151,6 @@ def is_due(done: int, total: int, every: int) -> bool:
   return every > 0 and (done == total or done % every == 0)
 
 
-def make_stream(
-    c, examples: Sequence[chat.Example], r: int
-) -> tuple[batches.Resumable, int]:
-  """Returns the batches of round r, at their beginning, and their number.
-
-  Args:
-    c: the config.
-    examples: of the round.
-    r: the round, which has an order of its own.
-  """
-  shared = dict(
-      batch=c.train.batch, epochs=c.train.epochs, seed=c.seed + r,
-      mask_mode=c.train.mask_mode)
-  if c.train.pack:
-    stream = packing.Stream(examples, time=c.data.max_tokens - 1, **shared)
-    total, padding = stream.steps, stream.padding
-  else:
-    stream = batches.Stream(examples, **shared)
-    total = batches.steps(len(examples), c.train.batch, c.train.epochs)
-    padding = batches.padding_share(examples)
-  if processes.is_first():
-    advice = '' if c.train.pack else '; --config.train.pack=True avoids it'
-    tqdm.tqdm.write(
-        f'round {r + 1}: {total} steps, {padding:.0%} of their rows is padding'
-        f'{advice}', file=sys.stderr)
-  return stream, total
-
-
 def show(
     bar: tqdm.tqdm, text: str, progress: Progress, scalars: dict[str, float],
     every: int
@@ -192,38 +160,6 @@ def show(
   said = log.little_trained(scalars['weight'], scalars['ess'])
   if said and progress.round_step <= max(every, 1) and processes.is_first():
     tqdm.tqdm.write(f'warning: round {progress.round + 1}: {said}')
-
-
-def make_step(
-    c, s: inputs.Inputs, shardings: Any, r: int, total: int, progress: Progress
-) -> tuple[Callable, Callable[[int], jax.Array]]:
-  """Compiles the step of round r, and its learning rate by step of the round.
-
-  With across_rounds='continue' all rounds share one schedule and one curriculum,
-  of which each has an equal part.
-
-  Args:
-    c, s: the config, and the inputs made from it.
-    shardings: of the state.
-    r, total: the round, and its steps.
-    progress: at the beginning of the round, or where it was interrupted.
-  """
-  span, updates, steps_before = dict(total_steps=total), 0, 0
-  if c.train.across_rounds == 'continue':
-    span = dict(total_steps=c.rounds * total, first_step=r * total)
-    updates, steps_before = progress.updates_before, progress.steps_before
-  schedule, tx = optimizer.make(**span, updates=updates, **c.optim)
-  step = jax.jit(
-      train_step.make_train_step(
-          s.config, tx, mesh=s.mesh, micro_batches=c.train.micro_batches,
-          steps_before=steps_before, **span, **c.curriculum,
-          comparison=reference.Reference(**c.reference),
-          **objectives.pick(**c.loss)),
-      donate_argnums=0,
-      in_shardings=(shardings, sharding.batch_sharding(s.mesh)),
-      out_shardings=(shardings, sharding.replicated(s.mesh)),
-  )
-  return step, lambda done: schedule(updates + done)
 
 
 def new_state(

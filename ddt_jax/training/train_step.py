@@ -114,6 +114,12 @@ def loss_sums(
   return total + penalty, (count, metrics | more)
 
 
+# (parameters, batch, parameters of the reference or None, strength of the
+# curriculum) -> (loss sum, (count, metric sums)); the sum has a gradient by the first.
+LossSums = Callable[
+    [Any, Any, Any, jax.Array], tuple[jax.Array, tuple[jax.Array, Metrics]]]
+
+
 def make_train_step(
     config: model.ModelConfig,
     tx: optax.GradientTransformation,
@@ -131,6 +137,50 @@ def make_train_step(
 ) -> Callable[[TrainState, batches.Batch], tuple[TrainState, Metrics]]:
   r"""Builds the pure function `step(state, batch) -> (state, metrics)`.
 
+  Args:
+    config: the model.
+    tx: the optimizer.
+    name: objective, a key of `objectives.WEIGHTS`.
+    mesh: mesh of the state and the batch; None for one device.
+    comparison: the reference of a loss that reads one; its parameters are
+      `state.reference`.
+    micro_batches, total_steps, first_step, steps_before, warmup_ratio,
+      transition_ratio: see `make_step`.
+    **loss: options of `objectives.token_loss`.
+
+  Returns:
+    step(state, batch), see `make_step`; its loss is that of `loss_sums`.
+  """
+  comparison = comparison or reference.Reference()
+
+  def sums(params, batch, compared, strength):
+    return loss_sums(
+        params, config, batch, name,
+        objectives.traced_options(name, curriculum=strength), compared,
+        kl_weight=comparison.kl_weight, mesh=mesh, **loss)
+
+  return make_step(
+      sums, tx, micro_batches=micro_batches, total_steps=total_steps,
+      first_step=first_step, steps_before=steps_before, warmup_ratio=warmup_ratio,
+      transition_ratio=transition_ratio, comparison=comparison,
+      is_read=comparison.is_read(name))
+
+
+def make_step(
+    loss: LossSums,
+    tx: optax.GradientTransformation,
+    *,
+    micro_batches: int = 1,
+    total_steps: int | None = None,
+    first_step: int = 0,
+    steps_before: int = 0,
+    warmup_ratio: float = 0.0,
+    transition_ratio: float = 0.0,
+    comparison: reference.Reference,
+    is_read: bool,
+) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+  r"""Builds the pure function `step(state, batch) -> (state, metrics)` of a loss.
+
   .. math:: g = \frac{\sum_m \nabla L_m}{\max(\sum_m n_m, 1)}
 
   L_m and n_m are the loss sum and the token count of micro-batch m. Gradients of
@@ -138,42 +188,35 @@ def make_train_step(
   the result. A step whose gradient is not finite changes only the counters.
 
   Args:
-    config: the model.
+    loss: see `LossSums`.
     tx: the optimizer.
-    name: objective, a key of `objectives.WEIGHTS`.
-    mesh: mesh of the state and the batch; None for one device.
     micro_batches: number of parts of a batch; must divide its rows.
     total_steps, warmup_ratio, transition_ratio: see `objectives.curriculum`.
     first_step: step of the curriculum at which this function starts.
     steps_before: steps that the state has taken before that. With first_step it
       continues the curriculum of earlier rounds, or starts a new one.
-    comparison: the reference of a loss that reads one; its parameters are
-      `state.reference`.
-    **loss: options of `objectives.token_loss`.
+    comparison: how `state.reference` follows the parameters.
+    is_read: whether the loss reads the reference.
 
   Returns:
-    step(state, batch). Its metrics are scalars: the sums of `loss_sums` as loss,
-    count and by name, curriculum, grad_norm (before clipping) and finite.
+    step(state, batch); batch is a pytree of arrays with one leading axis of rows.
+    Its metrics are scalars: the sums of the loss as loss, count and by name,
+    curriculum, grad_norm (before clipping) and finite.
   """
-  grad = jax.value_and_grad(loss_sums, has_aux=True)
-  comparison = comparison or reference.Reference()
-  is_read = comparison.is_read(name)
+  grad = jax.value_and_grad(loss, has_aux=True)
 
   def step(state, batch):
     strength = objectives.curriculum(
         state.step + first_step - steps_before, total_steps,
         warmup_ratio=warmup_ratio, transition_ratio=transition_ratio,
     )
-    traced = objectives.traced_options(name, curriculum=strength)
     compared = None
     if is_read:
       live = comparison.kind == 'live'
       compared = state.params if live else state.reference
 
     def gradient(batch):
-      (total, (count, sums)), grads = grad(
-          state.params, config, batch, name, traced, compared,
-          kl_weight=comparison.kl_weight, mesh=mesh, **loss)
+      (total, (count, sums)), grads = grad(state.params, batch, compared, strength)
       return grads, {'loss': total, 'count': count, **sums}
 
     grads, sums = _sum_over_parts(gradient, batch, micro_batches)
@@ -192,7 +235,7 @@ def make_train_step(
 
 
 def _sum_over_parts(
-    function: Callable[[batches.Batch], Any], batch: batches.Batch, parts: int
+    function: Callable[[Any], Any], batch: Any, parts: int
 ) -> Any:
   """Sum of `function` over parts of a batch, one after another in a scan."""
   if parts == 1:

@@ -7,6 +7,7 @@
   inputs     model and data of a config
   preview    what a run would do
   curation   the corpus of one round
+  steps      the batches and the training step of a round
   live       the report while a run is at work
   measure    accuracy, validation, the run's results
   exporting  the model of a run as a Hugging Face folder

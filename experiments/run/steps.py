@@ -1,0 +1,80 @@
+"""The batches and the training step of one round, out of a config."""
+
+from collections.abc import Callable, Sequence
+import sys
+from typing import Any
+
+import jax
+import tqdm
+
+from ddt_jax import objectives
+from ddt_jax import processes
+from ddt_jax import sharding
+from ddt_jax.data import batches
+from ddt_jax.data import chat
+from ddt_jax.data import packing
+from ddt_jax.training import optimizer
+from ddt_jax.training import reference
+from ddt_jax.training import train_step
+from ddt_jax.training.progress import Progress
+from experiments.run import inputs
+
+
+def make_stream(
+    c, examples: Sequence[chat.Example], r: int
+) -> tuple[batches.Resumable, int]:
+  """Returns the batches of round r, at their beginning, and their number.
+
+  Args:
+    c: the config.
+    examples: of the round.
+    r: the round, which has an order of its own.
+  """
+  shared = dict(
+      batch=c.train.batch, epochs=c.train.epochs, seed=c.seed + r,
+      mask_mode=c.train.mask_mode)
+  if c.train.pack:
+    stream = packing.Stream(examples, time=c.data.max_tokens - 1, **shared)
+    total, padding = stream.steps, stream.padding
+  else:
+    stream = batches.Stream(examples, **shared)
+    total = batches.steps(len(examples), c.train.batch, c.train.epochs)
+    padding = batches.padding_share(examples)
+  if processes.is_first():
+    advice = '' if c.train.pack else '; --config.train.pack=True avoids it'
+    tqdm.tqdm.write(
+        f'round {r + 1}: {total} steps, {padding:.0%} of their rows is padding'
+        f'{advice}', file=sys.stderr)
+  return stream, total
+
+
+def make_step(
+    c, s: inputs.Inputs, shardings: Any, r: int, total: int, progress: Progress
+) -> tuple[Callable, Callable[[int], jax.Array]]:
+  """Compiles the step of round r, and its learning rate by step of the round.
+
+  With across_rounds='continue' all rounds share one schedule and one curriculum,
+  of which each has an equal part.
+
+  Args:
+    c, s: the config, and the inputs made from it.
+    shardings: of the state.
+    r, total: the round, and its steps.
+    progress: at the beginning of the round, or where it was interrupted.
+  """
+  span, updates, steps_before = dict(total_steps=total), 0, 0
+  if c.train.across_rounds == 'continue':
+    span = dict(total_steps=c.rounds * total, first_step=r * total)
+    updates, steps_before = progress.updates_before, progress.steps_before
+  schedule, tx = optimizer.make(**span, updates=updates, **c.optim)
+  step = jax.jit(
+      train_step.make_train_step(
+          s.config, tx, mesh=s.mesh, micro_batches=c.train.micro_batches,
+          steps_before=steps_before, **span, **c.curriculum,
+          comparison=reference.Reference(**c.reference),
+          **objectives.pick(**c.loss)),
+      donate_argnums=0,
+      in_shardings=(shardings, sharding.batch_sharding(s.mesh)),
+      out_shardings=(shardings, sharding.replicated(s.mesh)),
+  )
+  return step, lambda done: schedule(updates + done)
