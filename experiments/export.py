@@ -26,6 +26,7 @@ from experiments.run import checks
 from experiments.run import exporting
 from experiments.run import inputs
 from experiments.run import lifecycle
+from experiments.run import model_files
 
 _FOLDERS = {'last': 'checkpoints', 'best': 'best'}
 _MISSING = {
@@ -58,8 +59,8 @@ def run(
   c = json.loads((folder / 'config.json').read_text())
   # The base first: a large checkpoint is read whole to check it for damage.
   source = inputs.model_folder(c['model']['path'])
-  config = inputs.with_generation_eos(weights.check_folder(source), source)
-  tokenizer = inputs.load_tokenizer(source)
+  config = model_files.with_generation_eos(weights.check_folder(source), source)
+  tokenizer = model_files.load_tokenizer(source)
   measured = _measured(folder, c)
   chosen = chosen or measured
   kept = checkpoint.Checkpoints(folder, _FOLDERS[chosen])

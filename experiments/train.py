@@ -15,24 +15,17 @@ from typing import Any
 
 from absl import flags
 from etils import epath
-import jax
-import optax
 import tqdm
 
 from ddt_jax import engine
 from ddt_jax import errors
 from ddt_jax import processes
 from ddt_jax import report
-from ddt_jax import sharding
 from ddt_jax import storage
 from ddt_jax.data import batches
 from ddt_jax.report import results
-from ddt_jax.training import checkpoint
 from ddt_jax.training import log
 from ddt_jax.training import metrics
-from ddt_jax.training import optimizer
-from ddt_jax.training import reference
-from ddt_jax.training import train_step
 from ddt_jax.training.progress import Progress
 from experiments.run import curation
 from experiments.run import exporting
@@ -42,6 +35,7 @@ from experiments.run import live
 from experiments.run import measure
 from experiments.run import options
 from experiments.run import preview
+from experiments.run import run_state
 from experiments.run import steps
 from experiments.run import workdir
 
@@ -63,8 +57,8 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
   """
   files = workdir.Workdir(folder)
   measurements = measure.Measurements(c, files, s)
-  run_state = RunState(c, folder, s)
-  state, params, progress = run_state.restore()
+  states = run_state.RunState(c, folder, s)
+  state, params, progress = states.restore()
 
   with metrics.Writer(
       folder, start_step=progress.step, tensorboard=c.log.tensorboard,
@@ -86,8 +80,8 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
       if resumed:
         stream.set_state(progress.stream)
       elif state is None or c.train.across_rounds == 'restart':
-        state = run_state.create(params, state and state.reference)
-      step, rate = steps.make_step(c, s, run_state.shardings, r, total, progress)
+        state = states.create(params, state and state.reference)
+      step, rate = steps.make_step(c, s, states.shardings, r, total, progress)
 
       # Loop.
       pending, since = [], time.monotonic()
@@ -113,18 +107,18 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
           scalars = measurements.validation(
               state.params, accuracy=due(c.validation.accuracy_every))
           writer.write(progress.step, 'validation', scalars)
-          progress = run_state.keep_best(state, progress, scalars)
+          progress = states.keep_best(state, progress, scalars)
           page.update(progress, state.params, total)
         if saving:
           writer.flush()  # first, so that a checkpoint's steps have their lines
           progress = progress.saved_with(stream.get_state(), finished=done == total)
-          run_state.save(state, progress)
+          states.save(state, progress)
           lifecycle.check_stop()
         if not pending:
           since = time.monotonic()  # validation and saving are not training time
       bar.close()
       params = state.params
-    params, chosen = run_state.params_to_export(params)
+    params, chosen = states.params_to_export(params)
     measurements.measure_model(c.rounds, params, writer, progress.step)
 
   # Export.
@@ -160,76 +154,6 @@ def show(
   said = log.little_trained(scalars['weight'], scalars['ess'])
   if said and progress.round_step <= max(every, 1) and processes.is_first():
     tqdm.tqdm.write(f'warning: round {progress.round + 1}: {said}')
-
-
-def new_state(
-    c, tx: optax.GradientTransformation, params: Any, kept: Any
-) -> train_step.TrainState:
-  """The state at the beginning of a round, with the reference that the loss reads.
-
-  Args:
-    c, tx: the config and the optimizer.
-    params: of the model.
-    kept: see `reference.Reference.start`.
-  """
-  rule = reference.Reference(**c.reference)
-  compared = rule.start(params, kept) if rule.is_read(c.loss.name) else None
-  return train_step.TrainState.create(params, tx, compared)
-
-
-class RunState:
-  """Creates, saves and restores the train state of a run.
-
-  Attributes:
-    shardings: of the state: one table for parameters and moments.
-    create: parameters, which are donated, and the reference of the round before or
-      None -> a new state.
-  """
-
-  def __init__(self, c, folder: epath.Path, s: inputs.Inputs):
-    self._export, self._params = c.checkpoint.export, s.params
-    self._nll_counts = c.loss.name == 'sft'
-    _, tx = optimizer.make(total_steps=1, **c.optim)
-    # Total steps are unknown before the first corpus; they do not change the
-    # state's shapes.
-    create = functools.partial(new_state, c, tx)
-    abstract = jax.eval_shape(create, s.params, None)
-    self.shardings = sharding.tree_shardings(abstract, s.mesh)
-    self.create = jax.jit(create, donate_argnums=0, out_shardings=self.shardings)
-    self._abstract = checkpoint.abstract(abstract, self.shardings)
-    self._latest = checkpoint.Checkpoints(folder, keep=c.checkpoint.keep)
-    self._best = checkpoint.Checkpoints(folder, 'best', keep=1)
-
-  def restore(self) -> tuple[train_step.TrainState | None, Any, Progress]:
-    """(state, parameters, progress) of the newest checkpoint, or of a new run."""
-    restored = self._latest.restore(self._abstract)
-    if restored is None:
-      return None, self._params, Progress()
-    # Free the initial parameters: two copies may not fit in memory.
-    jax.tree.map(lambda x: x.delete(), self._params)
-    state, progress = restored
-    return state, state.params, Progress.from_json(progress)
-
-  def save(self, state: train_step.TrainState, progress: Progress) -> None:
-    """Saves a checkpoint, from which the same command resumes."""
-    self._latest.save(progress.step, state, progress.to_json())
-
-  def keep_best(
-      self, state: train_step.TrainState, progress: Progress,
-      scalars: dict[str, float]
-  ) -> Progress:
-    """Notes the best validation; saves its parameters for export='best'."""
-    found = progress.with_validation(scalars, nll_counts=self._nll_counts)
-    if found is not progress and self._export == 'best':
-      self._best.save(found.step, {'params': state.params}, found.to_json())
-    return found
-
-  def params_to_export(self, params: Any) -> tuple[Any, str]:
-    """(parameters, 'best'), or the last ones where there is no best checkpoint."""
-    if self._export == 'last':
-      return params, 'last'
-    best = self._best.restore({'params': self._abstract.params})
-    return (params, 'last') if best is None else (best[0]['params'], 'best')
 
 
 def execute(c, folder: str) -> str:

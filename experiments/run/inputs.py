@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import transformers
 
 from ddt_jax import embedded
 from ddt_jax import errors
@@ -28,6 +27,7 @@ from ddt_jax.embedded import word_problems
 from ddt_jax.rounds import answers
 from ddt_jax.rounds import curate
 from experiments.run import checks
+from experiments.run import model_files
 
 # Models that need no download, by name, and their folders.
 SHIPPED = {'embedded': lambda: embedded.STUDENT, 'smollm2': weights.smollm2.folder}
@@ -86,7 +86,7 @@ def make(c) -> Inputs:
   problems, train, validation = load_data(
       tokenizer, end, evaluation_problems=c.evaluation.problems, **c.data)
   print(problems.description)
-  print(stops(tokenizer, config, end))
+  print(model_files.stops(tokenizer, config, end))
   print(
       f'{train.truncated} of {len(problems.train)} training examples truncated to'
       f' {c.data.max_tokens} tokens, {train.dropped} dropped,'
@@ -132,13 +132,6 @@ def check_hint(tokenizer: Any, rewriting: answers.Rewriting) -> None:
         ' system turn, use a TOML file whose system is empty') from e
 
 
-def stops(tokenizer: Any, config: model.ModelConfig, end: chat.TurnEnd) -> str:
-  """Says in one line at which tokens decoding stops."""
-  ids = dict.fromkeys((*config.eos_ids, end.id))
-  tokens = ', '.join(f'{tokenizer.convert_ids_to_tokens(i)} ({i})' for i in ids)
-  return f'decoding stops at {tokens}'
-
-
 def load_model(
     mesh: jax.sharding.Mesh, *, path: str, dtype: str, remat: str
 ) -> tuple[Any, model.ModelConfig, Any]:
@@ -152,59 +145,11 @@ def load_model(
         f'model.dtype={dtype!r}: choose from {", ".join(checks.DTYPES)}')
   folder = model_folder(path)
   weights.check_folder(folder)
-  tokenizer = load_tokenizer(folder)
+  tokenizer = model_files.load_tokenizer(folder)
   config, params = weights.load(
       folder, mesh=mesh, dtype=checks.DTYPES[dtype], remat=remat)
   stopping.check_eos(tokenizer, config.vocab_size)
-  return tokenizer, with_generation_eos(config, folder), params
-
-
-def with_generation_eos(
-    config: model.ModelConfig, folder: str
-) -> model.ModelConfig:
-  """The config with the stop tokens of generation_config.json added to its own.
-
-  Chat models often list several there, and only one of them in config.json.
-
-  Args:
-    config: of the model.
-    folder: the model's; it may lack the file.
-
-  Raises:
-    errors.InputError: the file is broken, or an id is none of the model's tokens.
-  """
-  file = pathlib.Path(folder) / 'generation_config.json'
-  if not file.exists():
-    return config
-  try:
-    found = json.loads(file.read_bytes())
-    listed = found.get('eos_token_id')
-  # AttributeError: JSON, but not an object.
-  except (ValueError, AttributeError) as e:
-    raise errors.InputError(f'{file} is not a JSON object: {e}') from e
-  listed = [] if listed is None else listed if isinstance(listed, list) else [listed]
-  for i in listed:
-    if type(i) is not int or not 0 <= i < config.vocab_size:
-      raise errors.InputError(
-          f'{file}: eos_token_id has {i!r}, which is none of the model\'s'
-          f' {config.vocab_size} tokens')
-  return dataclasses.replace(
-      config, eos_ids=tuple(dict.fromkeys((*config.eos_ids, *listed))))
-
-
-def load_tokenizer(folder: str) -> Any:
-  """The tokenizer of a Hugging Face folder.
-
-  Raises:
-    errors.InputError: its files cannot be read.
-  """
-  try:
-    return transformers.AutoTokenizer.from_pretrained(folder)
-  except Exception as e:  # the readers of its files raise no common type
-    reason = ' '.join(str(e).split())[:300]
-    raise errors.InputError(
-        f'{folder}: its tokenizer cannot be read ({type(e).__name__}: {reason})'
-    ) from None
+  return tokenizer, model_files.with_generation_eos(config, folder), params
 
 
 def model_folder(path: str) -> str:

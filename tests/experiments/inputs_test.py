@@ -19,6 +19,7 @@ from ddt_jax.data import records
 from ddt_jax.rounds import answers
 from experiments.run import checks
 from experiments.run import inputs
+from experiments.run import model_files
 from tests.support import student
 
 
@@ -144,13 +145,13 @@ def test_the_stop_tokens_of_generation_config_count_too(eos, ids, tmp_path):
   file = tmp_path / 'generation_config.json'
   file.write_text(json.dumps({'eos_token_id': eos, 'temperature': 0.6}))
   assert student_config().eos_ids == (2,)
-  found = inputs.with_generation_eos(student_config(), str(tmp_path))
+  found = model_files.with_generation_eos(student_config(), str(tmp_path))
   assert found.eos_ids == ids
   file.write_text('{}')
-  assert inputs.with_generation_eos(
+  assert model_files.with_generation_eos(
       student_config(), str(tmp_path)) == student_config()
   file.unlink()
-  assert inputs.with_generation_eos(
+  assert model_files.with_generation_eos(
       student_config(), str(tmp_path)) == student_config()
 
 
@@ -161,20 +162,20 @@ def test_the_stop_tokens_of_generation_config_count_too(eos, ids, tmp_path):
 def test_a_broken_generation_config_is_named(text, tmp_path):
   (tmp_path / 'generation_config.json').write_text(text)
   with pytest.raises(errors.InputError, match='generation_config.json'):
-    inputs.with_generation_eos(student_config(), str(tmp_path))
+    model_files.with_generation_eos(student_config(), str(tmp_path))
 
 
 def test_decoding_stops_are_said():
   tokenizer = student.tokenizer()
   end = chat.turn_end(tokenizer)
-  assert inputs.stops(tokenizer, student_config(), end) == (
+  assert model_files.stops(tokenizer, student_config(), end) == (
       'decoding stops at <|im_end|> (2)')
   base = dataclasses.replace(student_config(), eos_ids=(0,))
   mesh = sharding.make_mesh(fsdp=1, devices=jax.devices()[:1])
   options = inputs.decoding_options(
       mesh, base, end, slots=1, tensor=1, cache_dtype='')
   assert options['eos_ids'] == (0, 2)
-  assert inputs.stops(tokenizer, base, end).endswith(', <|im_end|> (2)')
+  assert model_files.stops(tokenizer, base, end).endswith(', <|im_end|> (2)')
 
 
 def test_rows_longer_than_the_context_are_refused():

@@ -1,0 +1,67 @@
+"""Small files of a model's folder: its tokenizer and its stop tokens."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import transformers
+
+from ddt_jax import errors
+from ddt_jax import model
+from ddt_jax.data import chat
+
+
+def load_tokenizer(folder: str) -> Any:
+  """The tokenizer of a Hugging Face folder.
+
+  Raises:
+    errors.InputError: its files cannot be read.
+  """
+  try:
+    return transformers.AutoTokenizer.from_pretrained(folder)
+  except Exception as e:  # the readers of its files raise no common type
+    reason = ' '.join(str(e).split())[:300]
+    raise errors.InputError(
+        f'{folder}: its tokenizer cannot be read ({type(e).__name__}: {reason})'
+    ) from None
+
+
+def with_generation_eos(
+    config: model.ModelConfig, folder: str
+) -> model.ModelConfig:
+  """The config with the stop tokens of generation_config.json added to its own.
+
+  Chat models often list several there, and only one of them in config.json.
+
+  Args:
+    config: of the model.
+    folder: the model's; it may lack the file.
+
+  Raises:
+    errors.InputError: the file is broken, or an id is none of the model's tokens.
+  """
+  file = pathlib.Path(folder) / 'generation_config.json'
+  if not file.exists():
+    return config
+  try:
+    found = json.loads(file.read_bytes())
+    listed = found.get('eos_token_id')
+  # AttributeError: JSON, but not an object.
+  except (ValueError, AttributeError) as e:
+    raise errors.InputError(f'{file} is not a JSON object: {e}') from e
+  listed = [] if listed is None else listed if isinstance(listed, list) else [listed]
+  for i in listed:
+    if type(i) is not int or not 0 <= i < config.vocab_size:
+      raise errors.InputError(
+          f'{file}: eos_token_id has {i!r}, which is none of the model\'s'
+          f' {config.vocab_size} tokens')
+  return dataclasses.replace(
+      config, eos_ids=tuple(dict.fromkeys((*config.eos_ids, *listed))))
+
+
+def stops(tokenizer: Any, config: model.ModelConfig, end: chat.TurnEnd) -> str:
+  """Says in one line at which tokens decoding stops."""
+  ids = dict.fromkeys((*config.eos_ids, end.id))
+  tokens = ', '.join(f'{tokenizer.convert_ids_to_tokens(i)} ({i})' for i in ids)
+  return f'decoding stops at {tokens}'

@@ -1,0 +1,86 @@
+"""The train state of a run: created, saved and restored."""
+
+import functools
+from typing import Any
+
+from etils import epath
+import jax
+import optax
+
+from ddt_jax import sharding
+from ddt_jax.training import checkpoint
+from ddt_jax.training import optimizer
+from ddt_jax.training import reference
+from ddt_jax.training import train_step
+from ddt_jax.training.progress import Progress
+from experiments.run import inputs
+
+
+class RunState:
+  """Creates, saves and restores the train state of a run.
+
+  Attributes:
+    shardings: of the state: one table for parameters and moments.
+    create: parameters, which are donated, and the reference of the round before or
+      None -> a new state.
+  """
+
+  def __init__(self, c, folder: epath.Path, s: inputs.Inputs):
+    self._export, self._params = c.checkpoint.export, s.params
+    self._nll_counts = c.loss.name == 'sft'
+    _, tx = optimizer.make(total_steps=1, **c.optim)
+    # Total steps are unknown before the first corpus; they do not change the
+    # state's shapes.
+    create = functools.partial(new_state, c, tx)
+    abstract = jax.eval_shape(create, s.params, None)
+    self.shardings = sharding.tree_shardings(abstract, s.mesh)
+    self.create = jax.jit(create, donate_argnums=0, out_shardings=self.shardings)
+    self._abstract = checkpoint.abstract(abstract, self.shardings)
+    self._latest = checkpoint.Checkpoints(folder, keep=c.checkpoint.keep)
+    self._best = checkpoint.Checkpoints(folder, 'best', keep=1)
+
+  def restore(self) -> tuple[train_step.TrainState | None, Any, Progress]:
+    """(state, parameters, progress) of the newest checkpoint, or of a new run."""
+    restored = self._latest.restore(self._abstract)
+    if restored is None:
+      return None, self._params, Progress()
+    # Free the initial parameters: two copies may not fit in memory.
+    jax.tree.map(lambda x: x.delete(), self._params)
+    state, progress = restored
+    return state, state.params, Progress.from_json(progress)
+
+  def save(self, state: train_step.TrainState, progress: Progress) -> None:
+    """Saves a checkpoint, from which the same command resumes."""
+    self._latest.save(progress.step, state, progress.to_json())
+
+  def keep_best(
+      self, state: train_step.TrainState, progress: Progress,
+      scalars: dict[str, float]
+  ) -> Progress:
+    """Notes the best validation; saves its parameters for export='best'."""
+    found = progress.with_validation(scalars, nll_counts=self._nll_counts)
+    if found is not progress and self._export == 'best':
+      self._best.save(found.step, {'params': state.params}, found.to_json())
+    return found
+
+  def params_to_export(self, params: Any) -> tuple[Any, str]:
+    """(parameters, 'best'), or the last ones where there is no best checkpoint."""
+    if self._export == 'last':
+      return params, 'last'
+    best = self._best.restore({'params': self._abstract.params})
+    return (params, 'last') if best is None else (best[0]['params'], 'best')
+
+
+def new_state(
+    c, tx: optax.GradientTransformation, params: Any, kept: Any
+) -> train_step.TrainState:
+  """The state at the beginning of a round, with the reference that the loss reads.
+
+  Args:
+    c, tx: the config and the optimizer.
+    params: of the model.
+    kept: see `reference.Reference.start`.
+  """
+  rule = reference.Reference(**c.reference)
+  compared = rule.start(params, kept) if rule.is_read(c.loss.name) else None
+  return train_step.TrainState.create(params, tx, compared)
