@@ -128,7 +128,7 @@ def encode_prompts(
     tokenizer: Any, chats: Sequence[prompts.Chat]
 ) -> list[list[int]]:
   """`encode_prompt` of each conversation, in one call of the tokenizer."""
-  return _token_ids(tokenizer, [
+  return token_ids(tokenizer, [
       rendering.render(tokenizer, chat, generation=True) for chat in chats
   ])
 
@@ -259,7 +259,7 @@ def encode_pieces(
   callers with many conversations pass a block of them at a time.
   """
   texts = [text for cut in conversations for text, _ in cut]
-  ids = iter(_token_ids(tokenizer, texts))
+  ids = iter(token_ids(tokenizer, texts))
   examples = []
   for cut in conversations:
     tokens = [np.asarray(next(ids), np.int32) for _ in cut]
@@ -271,7 +271,8 @@ def encode_pieces(
   return examples
 
 
-def _token_ids(tokenizer, texts) -> list[list[int]]:
+def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+  """Token ids of rendered texts; the tokenizer adds none of its own."""
   if not texts:
     return []  # the tokenizer does not accept an empty list
   # The template has written every special token already: adding them again would

@@ -93,9 +93,8 @@ def _json_items(file, wanted) -> Iterator[tuple[int, bytes]]:
 def _json_row(item: bytes) -> dict[str, Any]:
   try:
     # Without the newline: the error would count its column from there.
-    row = json.loads(
-        # utf-8-sig drops the byte order mark that Windows editors write.
-        item.decode('utf-8-sig').rstrip(), object_pairs_hook=_object)
+    # utf-8-sig drops the byte order mark that Windows editors write.
+    row = _DECODER.decode(item.decode('utf-8-sig').rstrip())
   except UnicodeDecodeError as e:
     raise Fault(f'not UTF-8: byte {e.start + 1} of the line is '
                 f'0x{e.object[e.start]:02x}') from e
@@ -119,6 +118,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     twice = next(name for name in names if names.count(name) > 1)
     raise Fault(f'the key {twice!r} stands twice in one object')
   return fields
+
+
+# json.loads would make a decoder for each line.
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _parquet_items(file, wanted) -> Iterator[tuple[int, tuple]]:

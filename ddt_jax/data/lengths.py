@@ -11,11 +11,9 @@ from typing import Any
 from ddt_jax import errors
 from ddt_jax.data import chat
 from ddt_jax.data import records
+from ddt_jax.data import token_store
 
 OVERLONG = ('truncate', 'drop', 'error')
-# Conversations in one call of the tokenizer. It returns Python lists, 36 bytes a
-# token; the arrays that are kept take 5.
-_BLOCK = 1024
 
 
 def cut(
@@ -118,6 +116,7 @@ def prepare(
     max_tokens: int,
     *,
     overlong: str = 'truncate',
+    store: token_store.TokenStore | None = None,
 ) -> Fitted:
   """Tokenises the references of problems and applies the rule for overlong ones.
 
@@ -132,6 +131,7 @@ def prepare(
     problems: each is tokenised as its `conversation`; their ids are unique.
     end: see `chat.turn_end`.
     max_tokens, overlong: see `cut`.
+    store: keeps tokens from start to start; None tokenises anew.
 
   Raises:
     errors.InputError: a conversation cannot be rendered (`chat.pieces`) or is too
@@ -140,12 +140,17 @@ def prepare(
   if not problems:
     return Fitted([], 0, 0)
   names = [p.source or p.id for p in problems]
-  examples = []
-  for first in range(0, len(problems), _BLOCK):
-    block = zip(
-        problems[first: first + _BLOCK], names[first: first + _BLOCK], strict=True)
-    examples += chat.encode_pieces(
-        tokenizer, [_pieces(tokenizer, p, end, name) for p, name in block])
+
+  def pieces(i):
+    return _pieces(tokenizer, problems[i], end, names[i])
+
+  if store:
+    examples = store.examples([p.conversation for p in problems], pieces)
+  else:
+    examples = []
+    for first in range(0, len(problems), token_store.BLOCK):
+      block = range(first, min(first + token_store.BLOCK, len(problems)))
+      examples += chat.encode_pieces(tokenizer, [pieces(i) for i in block])
   return fit(
       examples, max_tokens, overlong=overlong, names=names,
       ids=[p.id for p in problems],

@@ -18,6 +18,7 @@ from ddt_jax import errors
 from ddt_jax.data import chat
 from ddt_jax.data import corpus
 from ddt_jax.data import records
+from ddt_jax.data import token_store
 
 
 class TemplateCheck:
@@ -30,14 +31,21 @@ class TemplateCheck:
     unstable: ids of the problems that have to be split.
   """
 
-  def __init__(self, tokenizer: Any, end: chat.TurnEnd, *, split_turns: bool):
+  def __init__(
+      self, tokenizer: Any, end: chat.TurnEnd, *, split_turns: bool,
+      store: token_store.TokenStore | None = None, tokenise: bool = True,
+  ):
     """Opens a check.
 
     Args:
       tokenizer, end: see `chat.pieces`.
       split_turns: split such conversations instead of refusing them.
+      store: gets what was rendered; problems that it knows are not rendered again.
+      tokenise: the store tokenises it at once. False where the problems are asked
+        in other words later.
     """
     self._tokenizer, self._end, self._split_turns = tokenizer, end, split_turns
+    self._store, self._tokenise = store, tokenise
     self.unstable: set[str] = set()
 
   def __call__(self, problem: records.Problem) -> None:
@@ -46,9 +54,18 @@ class TemplateCheck:
     Raises:
       errors.InputError: no mask fits; see `chat.pieces`.
     """
-    if len(rendered(
-        self._tokenizer, problem, self._end, split_turns=self._split_turns)) > 1:
+    if self._store and problem.conversation in self._store:
+      return
+    parts = rendered(
+        self._tokenizer, problem, self._end, split_turns=self._split_turns)
+    # Each start renders such a problem again: its parts are kept, not itself.
+    if len(parts) > 1:
       self.unstable.add(problem.id)
+    elif self._store and not self._tokenise:
+      self._store.note(problem.conversation)
+    if self._store and self._tokenise:
+      for part, pieces in parts:
+        self._store.add(part.conversation, pieces)
 
 
 def rendered(

@@ -44,6 +44,9 @@ def extract_boxed(text: str) -> str | None:
 
   '' if all of them are empty, or hold nothing but dots.
   """
+  # Most texts of a corpus without boxes: a search for a word is 100 times as fast.
+  if 'boxed' not in text and 'fbox' not in text:
+    return None
   first = _FIRST_BOX.search(text)
   boxes, opened = [], []  # opened: (content's start, box or None) of each brace
   for token in _BOX_TOKEN.finditer(text, first.start()) if first else ():

@@ -1,8 +1,9 @@
-"""Models of random weights, for benchmarks."""
+"""Models of random weights and lengths of texts, for benchmarks."""
 
 from typing import Any
 
 import jax
+import numpy as np
 
 from ddt_jax import model
 
@@ -39,3 +40,15 @@ def weights(config: model.ModelConfig) -> dict[str, Any]:
   params = model.init(config, jax.random.key(0))
   scale = 3 / (config.init_std * config.width**0.5)
   return params | {'final_norm': {'scale': scale * params['final_norm']['scale']}}
+
+
+def chain_lengths(n: int, longest: int) -> np.ndarray:
+  """Draws lengths of chains of thought, in tokens.
+
+  Args:
+    n: their number.
+    longest: longer ones are cut.
+  """
+  sigma = np.log(3500 / 300) / 2.326  # 2.326: 99th percentile of a normal
+  drawn = np.random.default_rng(0).lognormal(np.log(300), sigma, n)
+  return np.clip(drawn, 8, longest).astype(int)

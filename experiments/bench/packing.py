@@ -30,18 +30,6 @@ _ROWS = flags.DEFINE_integer('rows', 2, 'Rows of a batch.')
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Rounds; each contender steps once.')
 
 
-def chain_lengths(n: int, longest: int) -> np.ndarray:
-  """Draws lengths of chains of thought, in tokens.
-
-  Args:
-    n: their number.
-    longest: longer ones are cut.
-  """
-  sigma = np.log(3500 / 300) / 2.326  # 2.326: 99th percentile of a normal
-  drawn = np.random.default_rng(0).lognormal(np.log(300), sigma, n)
-  return np.clip(drawn, 8, longest).astype(int)
-
-
 def examples(config: model.ModelConfig, lengths: np.ndarray) -> list[chat.Example]:
   """Random tokens of the given lengths, all of them supervised."""
   rng = np.random.default_rng(0)
@@ -53,7 +41,7 @@ def examples(config: model.ModelConfig, lengths: np.ndarray) -> list[chat.Exampl
 
 def main():
   config = models.named(_SIZE.value)
-  lengths = chain_lengths(_EXAMPLES.value, _TIME.value)
+  lengths = models.chain_lengths(_EXAMPLES.value, _TIME.value)
   inputs = list(lengths - 1)
   began = time.perf_counter()
   rows = packing.plan(inputs, _TIME.value - 1, seed=0)

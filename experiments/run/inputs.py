@@ -22,6 +22,7 @@ from ddt_jax.data import lengths
 from ddt_jax.data import reasoning
 from ddt_jax.data import records
 from ddt_jax.data import stage_cache
+from ddt_jax.data import token_store
 from ddt_jax.data import turns
 from ddt_jax.embedded import word_problems
 from ddt_jax.rounds import answers
@@ -197,9 +198,15 @@ def load_data(
     gym: options of `reasoning.world`, where name is reasoning_gym.
     **options: of `corpus.from_file`.
   """
+  store = None
   # data.name=org/name is taken for a data set of the hub.
   if path or '/' in name:
-    check = turns.TemplateCheck(tokenizer, end, split_turns=split_turns)
+    # A tokenizer written in Python has no backend, whose settings name the store.
+    if hasattr(tokenizer, 'backend_tokenizer'):
+      store = token_store.TokenStore(tokenizer, end, path or name)
+    check = turns.TemplateCheck(
+        tokenizer, end, split_turns=split_turns, store=store,
+        tokenise=options.get('question', '{problem}') == '{problem}')
     problems = turns.split_corpus(corpus.from_file(
         path or name, evaluation_problems=evaluation_problems, accept=check,
         **options), check.unstable)
@@ -221,8 +228,10 @@ def load_data(
         ' --config.data.path=FILE'
     )
   train, validation = (
-      lengths.prepare(tokenizer, some, end, max_tokens, overlong=overlong)
+      lengths.prepare(tokenizer, some, end, max_tokens, overlong=overlong, store=store)
       for some in (problems.train, problems.validation))
+  if store:
+    store.save()
   return problems, train, validation
 
 

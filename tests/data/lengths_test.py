@@ -10,6 +10,7 @@ from ddt_jax import errors
 from ddt_jax.data import chat
 from ddt_jax.data import lengths
 from ddt_jax.data import records
+from ddt_jax.data import token_store
 from ddt_jax.embedded import problems
 from tests.support import student
 
@@ -80,7 +81,7 @@ def test_problems_and_conversations_are_prepared_alike():
 
 @pytest.mark.parametrize('block', [1, 7, 1024])
 def test_tokenising_many_at_once_gives_the_same_ids(monkeypatch, block):
-  monkeypatch.setattr(lengths, '_BLOCK', block)
+  monkeypatch.setattr(token_store, 'BLOCK', block)
   some = [*problems.problems('train', 30), *conversations(),
           *problems.problems('retained', 8)]
   one_by_one = [
