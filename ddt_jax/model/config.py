@@ -13,10 +13,10 @@ import jax
 
 from ddt_jax import errors
 from ddt_jax import storage
+from ddt_jax.model import families
 from ddt_jax.model.config_fields import Fields
+from ddt_jax.model.rope import RopeScaling
 
-FAMILIES = ('qwen2', 'qwen3', 'llama')
-ROPE_TYPES = ('default', 'llama3')
 ADAPTER = 'adapter_config.json'  # peft writes it; the base model is elsewhere
 REMAT = {  # what a layer keeps for its backward
     'none': None,  # every activation
@@ -28,31 +28,14 @@ REMAT = {  # what a layer keeps for its backward
 
 
 @dataclasses.dataclass(frozen=True)
-class RopeScaling:
-  """Llama-3's rope scaling, see `layers.inverse_frequencies`.
-
-  Attributes:
-    factor: divides the low frequencies.
-    low_freq_factor, high_freq_factor: turns within the original context below
-      which a frequency is low, and above which it is high.
-    original_max_position_embeddings: that context, tokens.
-  """
-
-  factor: float
-  low_freq_factor: float
-  high_freq_factor: float
-  original_max_position_embeddings: int
-
-
-@dataclasses.dataclass(frozen=True)
 class ModelConfig:
   """A decoder's shape; hashable, so that it can be a static argument of `jit`.
 
   Attributes:
-    model_type: qwen2 | qwen3 | llama.
+    model_type: one of `families.FAMILIES`.
     vocab_size, width, mlp_width, num_layers, num_heads, num_kv_heads, head_dim:
       V, D, F, L, N, K, H.
-    rope_theta, rope_scaling: see `layers.inverse_frequencies`.
+    rope_theta, rope_scaling: see `rope.inverse_frequencies`.
     norm_eps: added to the mean square in `layers.rms_norm`.
     tied_head: whether the embedding is the vocabulary head too.
     qkv_bias: whether the q, k and v projections have a bias.
@@ -62,6 +45,15 @@ class ModelConfig:
     init_std: standard deviation of fresh matrices.
     hf: the fields of the Hugging Face config.json, as JSON; `weights.save`
       writes them back.
+    window: tokens that a sliding layer sees, its own included; None: no layer is
+      one.
+    sliding: for each layer, whether it is a sliding one; empty without a window.
+    local_rope_theta: rope's base in sliding layers.
+    activation: of the gate: silu | gelu_tanh, see `layers.ACTIVATIONS`.
+    plus_one: whether norms multiply by 1 + scale.
+    sandwich: whether the outputs of attention and MLP are normalised, too.
+    embed_scale: multiplies the embeddings.
+    query_scale: multiplies the queries, beside 1 / sqrt(H).
     dtype: of activations and matrix products; parameters stay float32.
     remat: activations that the backward recomputes: none | dots (all but matrix
       products) | full (all but each layer's input).
@@ -85,6 +77,14 @@ class ModelConfig:
   eos_ids: tuple[int, ...]
   init_std: float
   hf: str
+  window: int | None = None
+  sliding: tuple[bool, ...] = ()
+  local_rope_theta: float | None = None
+  activation: str = 'silu'
+  plus_one: bool = False
+  sandwich: bool = False
+  embed_scale: float = 1.0
+  query_scale: float = 1.0
   dtype: str = 'float32'
   remat: str = 'none'
 
@@ -114,7 +114,7 @@ class ModelConfig:
     else:
       fields, where = _read_json(storage.path(path_or_dict))
     try:
-      return cls(**_parse(Fields(fields)), hf=json.dumps(fields), **options)
+      return cls(**families.parse(Fields(fields)), hf=json.dumps(fields), **options)
     except errors.InputError as e:
       raise errors.InputError(f'{where}: {e}') from None
 
@@ -145,112 +145,3 @@ def _read_json(path: epath.Path) -> tuple[dict[str, Any], epath.Path]:
   if not isinstance(fields, dict):
     raise errors.InputError(f'{file}: not a JSON object of fields')
   return fields, file
-
-
-def _parse(hf: Fields) -> dict[str, Any]:
-  """ModelConfig's fields; refuses models that `forward` would get wrong."""
-  _refuse(hf)
-  heads, width = hf.integer('num_attention_heads'), hf.integer('hidden_size')
-  kv_heads = 'num_key_value_heads'
-  family = hf.text('model_type')
-  result = dict(
-      model_type=family,
-      vocab_size=hf.integer('vocab_size'),
-      width=width,
-      mlp_width=hf.integer('intermediate_size'),
-      num_layers=hf.integer('num_hidden_layers'),
-      num_heads=heads,
-      # Older Llama files have no such field: a kv head for each query head.
-      num_kv_heads=hf.integer(kv_heads) if hf.given(kv_heads) else heads,
-      head_dim=_head_dim(hf, family, width, heads),
-      rope_theta=_rope_theta(hf),
-      rope_scaling=_rope_scaling(hf),
-      norm_eps=hf.number('rms_norm_eps', zero=True),
-      tied_head=hf.flag('tie_word_embeddings'),
-      # Qwen2's biases and Qwen3's norms have no field: the family fixes them.
-      qkv_bias=family == 'qwen2',
-      qk_norm=family == 'qwen3',
-      max_positions=hf.integer('max_position_embeddings'),
-      init_std=hf.number('initializer_range', 0.02, zero=True),
-      eos_ids=hf.ids('eos_token_id'),
-  )
-  if heads % result['num_kv_heads']:
-    raise hf.wrong(kv_heads, f'a divisor of num_attention_heads, {heads}')
-  return result
-
-
-def _refuse(hf: Fields) -> None:
-  """Raises for every field that asks for more than `forward` computes."""
-  family, act = hf.text('model_type'), hf.text('hidden_act', 'silu')
-  rope, kind = _rope(hf), _rope_type(_rope(hf))
-  # All reasons at once, so that one run names every obstacle.
-  refused = {
-      f'model_type {family!r}, not one of {FAMILIES}': family not in FAMILIES,
-      f'hidden_act {act!r}, not silu': act != 'silu',
-      'quantised weights (quantization_config)': hf.given('quantization_config'),
-      'sliding-window attention (use_sliding_window)':
-          hf.flag('use_sliding_window'),
-      'sliding-window attention (layer_types)':
-          any(t != 'full_attention' for t in hf.texts('layer_types')),
-      # Qwen2 has biases on q, k and v whatever the field says.
-      'attention_bias': family != 'qwen2' and hf.flag('attention_bias'),
-      'mlp_bias': hf.flag('mlp_bias'),
-      f'rope type {kind!r}, not default or llama3': kind not in ROPE_TYPES,
-      # transformers 5 nests one object per layer type; only the flat form is read.
-      f'rope for each type of layer ({", ".join(rope.objects())})':
-          bool(rope.objects()),
-      'partial rotary embedding (partial_rotary_factor)': any(
-          fields.given('partial_rotary_factor')
-          and fields.number('partial_rotary_factor') != 1 for fields in (hf, rope)
-      ),
-  }
-  if reasons := [reason for reason, yes in refused.items() if yes]:
-    raise errors.InputError('not supported: ' + '; '.join(reasons))
-
-
-def _head_dim(hf: Fields, family: str, width: int, heads: int) -> int:
-  if hf.given('head_dim'):
-    head_dim = hf.integer('head_dim')
-  elif family == 'qwen3' and 'head_dim' not in hf:
-    head_dim = 128  # transformers' default for this family alone
-  elif width % heads:
-    raise hf.wrong(
-        'hidden_size', f'a multiple of num_attention_heads, {heads}')
-  else:
-    head_dim = width // heads
-  if head_dim % 2:  # rope turns pairs of channels
-    raise errors.InputError(f'head_dim {head_dim} is odd')
-  return head_dim
-
-
-def _rope(hf: Fields) -> Fields:
-  """Rope's own object, in the order of transformers 5.
-
-  transformers 5 writes `rope_parameters`; older versions and most models on the
-  hub have `rope_theta` and `rope_scaling`. Where both are there, it reads
-  `rope_scaling`.
-  """
-  return hf.table('rope_scaling') or hf.table('rope_parameters')
-
-
-def _rope_type(rope: Fields) -> str:
-  return rope.text('rope_type' if 'rope_type' in rope else 'type', 'default')
-
-
-def _rope_theta(hf: Fields) -> float:
-  rope = _rope(hf)
-  # transformers 5 prefers the inner field to the one beside the object.
-  return (rope if 'rope_theta' in rope else hf).number('rope_theta', 10000.0)
-
-
-def _rope_scaling(hf: Fields) -> RopeScaling | None:
-  rope, context = _rope(hf), 'original_max_position_embeddings'
-  if _rope_type(rope) == 'default':
-    return None
-  # transformers 5 prefers the outer field here, and the whole context to none.
-  original = (hf if context in hf else rope).integer(
-      context, hf.integer('max_position_embeddings'))
-  low, high = (rope.number(f'{x}_freq_factor') for x in ('low', 'high'))
-  if low >= high:  # `layers.inverse_frequencies` divides by the difference
-    raise rope.wrong('low_freq_factor', f'below high_freq_factor, {high:g}')
-  return RopeScaling(rope.number('factor'), low, high, original)

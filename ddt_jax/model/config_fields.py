@@ -61,9 +61,9 @@ class Fields:
       raise self.wrong(name, 'finite and ' + ('0 or more' if zero else 'above 0'))
     return number
 
-  def flag(self, name: str) -> bool:
-    """True or false; false where the field is absent."""
-    return self._of(bool, name, False, 'true or false')
+  def flag(self, name: str, default: bool = False) -> bool:
+    """True or false."""
+    return self._of(bool, name, default, 'true or false')
 
   def text(self, name: str, default: Any = _REQUIRED) -> str:
     """A string."""

@@ -19,6 +19,7 @@ from ddt_jax import sharding
 from ddt_jax.model import attention
 from ddt_jax.model import kv_cache
 from ddt_jax.model import layers
+from ddt_jax.model import rope
 from ddt_jax.model.attention import PADDING
 from ddt_jax.model.config import REMAT
 from ddt_jax.model.config import ModelConfig
@@ -94,7 +95,8 @@ def _adapted(weights: Any) -> frozenset[str]:
 def init(config: ModelConfig, key: jax.Array) -> dict[str, Any]:
   """Returns fresh float32 parameters.
 
-  Matrices are normal with standard deviation `config.init_std`, biases 0, norms 1.
+  Matrices are normal with standard deviation `config.init_std`, biases 0; norms
+  scale nothing.
 
   Args:
     config: the model.
@@ -118,7 +120,7 @@ def init(config: ModelConfig, key: jax.Array) -> dict[str, Any]:
   params = {
       'embed': {'embedding': table(embed_key)},
       'layers': jax.vmap(layer)(jax.random.split(layers_key, config.num_layers)),
-      'final_norm': {'scale': jnp.ones(config.width)},
+      'final_norm': {'scale': layers.identity_scale(config, config.width)},
   }
   if not config.tied_head:
     params['head'] = {'kernel': table(head_key)}
@@ -242,7 +244,8 @@ def forward(
     x, caches = _unrolled(params['layers'], config, x, where, caches)
     cache = caches[0] if isinstance(cache, Cache) else caches
   # x: [B, T, D]
-  x = layers.rms_norm(x, params['final_norm']['scale'], config.norm_eps)
+  x = layers.rms_norm(
+      x, params['final_norm']['scale'], config.norm_eps, config.plus_one)
   return x if return_hidden else logits(params, x), cache
 
 
@@ -261,8 +264,15 @@ def _positions(
         [jnp.full((len(c.positions), 1), c.index) for c in caches]
     )
     positions = jnp.broadcast_to(start + jnp.arange(time), (batch, time))
+
+  def angles(theta, scaling=None):
+    freqs = rope.inverse_frequencies(config.head_dim, theta, scaling)
+    return rope.angles(positions, freqs, config.dtype)
+
   where = layers.Positions(
-      layers.rope(config, positions), positions, segment_ids
+      angles(config.rope_theta, config.rope_scaling),
+      None if config.window is None else angles(config.local_rope_theta),
+      positions, segment_ids,
   )
   if caches is None:
     return where
@@ -284,7 +294,8 @@ def _embedded(params, tokens, config, mesh):
     # width would become whole copies of the batch on every device.
     table = jax.lax.with_sharding_constraint(
         table.astype(config.dtype), sharding.gathered(table, mesh))
-  return table[tokens].astype(config.dtype)
+  x = table[tokens].astype(config.dtype)
+  return x if config.embed_scale == 1 else x * config.embed_scale
 
 
 def _spread(x, mesh):
@@ -300,14 +311,17 @@ def _scanned(stacked, config, x, where, mesh):
   """All layers without a cache: one compiled body for any depth."""
   graph = _block_graph(config, _adapted(stacked))
 
-  def body(x, weights):
-    return _spread(nnx.merge(graph, weights)(x, where)[0], mesh), None
+  def body(x, layer):
+    weights, sliding = layer
+    x, _ = nnx.merge(graph, weights)(x, where, sliding=sliding)
+    return _spread(x, mesh), None
 
   if config.remat != 'none':
     # Inside a scan XLA cannot merge the recomputation with the forward, so the
     # barriers that prevent_cse adds would only cost time.
     body = jax.checkpoint(body, policy=REMAT[config.remat], prevent_cse=False)
-  x, _ = jax.lax.scan(body, x, stacked)
+  sliding = jnp.array(config.sliding) if config.sliding else None
+  x, _ = jax.lax.scan(body, x, (stacked, sliding))
   return x
 
 
@@ -317,7 +331,8 @@ def _unrolled(weights, config, x, where, caches):
   # No scan: its carry would be one stack, copied in and out at each decode step.
   for i in range(config.num_layers):
     old = [(c.k[i], c.v[i]) for c in caches]
-    x, new = nnx.merge(graph, _layer(weights, i))(x, where, old)
+    sliding = bool(config.sliding) and config.sliding[i]
+    x, new = nnx.merge(graph, _layer(weights, i))(x, where, old, sliding)
     kept.append(new)
   # From [layer][cache] to [cache][layer], the fields of each `Cache`.
   time = x.shape[1]

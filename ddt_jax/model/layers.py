@@ -1,4 +1,4 @@
-"""Layers of the Qwen2, Qwen3 and Llama families, as Flax NNX modules.
+"""Layers of the families in `model.families`, as Flax NNX modules.
 
 Only `model.decoder` uses these modules. It splits each of them once into graph
 and state, so that the rest of the program sees a plain dict of parameters.
@@ -6,7 +6,6 @@ and state, so that the rest of the program sees a plain dict of parameters.
 
 from collections.abc import Collection, Sequence
 import functools
-import math
 
 from flax import nnx
 from flax import struct
@@ -16,11 +15,16 @@ import numpy as np
 
 from ddt_jax.model import attention
 from ddt_jax.model import kv_cache
+from ddt_jax.model import rope
 from ddt_jax.model.config import ModelConfig
 
 # Keys and values of one layer and one cache, [b, K, H, S] and [b, K, S, H].
 KeysValues = tuple[kv_cache.Stored, kv_cache.Stored]
 
+ACTIVATIONS = {
+    'silu': jax.nn.silu,
+    'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True),
+}
 _prefill_rows = functools.partial(
     attention.attend_rows, whole=attention.PREFILLED
 )
@@ -31,7 +35,8 @@ class Positions:
   """Where the tokens of a forward pass stand; all layers share it.
 
   Attributes:
-    rope: cos and sin of the tokens' angles, each [B, T, 1, H / 2].
+    angles: rope's, of the tokens.
+    local_angles: those of sliding layers; None if there is no such layer.
     tokens: [B, T], positions; PADDING for padding.
     segment_ids: [B, T], or None for one segment.
     keys: of each cache, the positions [b, S] of its columns, the new tokens
@@ -40,7 +45,8 @@ class Positions:
     mesh: of rows without a cache; None for one device.
   """
 
-  rope: tuple[jax.Array, jax.Array]
+  angles: rope.Angles
+  local_angles: rope.Angles | None
   tokens: jax.Array
   segment_ids: jax.Array | None = None
   keys: tuple[jax.Array, ...] = ()
@@ -78,7 +84,9 @@ class Linear(nnx.Module):
     return y.reshape(*x.shape[:-1], -1)
 
 
-def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
+def rms_norm(
+    x: jax.Array, scale: jax.Array, eps: float, plus_one: bool = False
+) -> jax.Array:
   r"""Root-mean-square normalisation of the last axis.
 
   .. math:: y = scale \cdot x / \sqrt{\mathrm{mean}(x^2) + eps}
@@ -87,6 +95,7 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
     x: [..., D].
     scale: [D].
     eps: added to the mean square.
+    plus_one: multiply by 1 + scale instead, in float32, as Gemma does.
 
   Returns:
     y [..., D] in x's dtype; the mean and the quotient are float32.
@@ -94,60 +103,24 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
   # float32: the 8 bits of bfloat16 are too few for a sum over D.
   y = x.astype(attention.wide(x.dtype))
   y *= jax.lax.rsqrt(jnp.mean(y**2, -1, keepdims=True) + eps)
+  if plus_one:
+    return (y * (1 + scale.astype(y.dtype))).astype(x.dtype)
   return y.astype(x.dtype) * scale.astype(x.dtype)
 
 
 class RMSNorm(nnx.Module):
   """`rms_norm` with a learnt scale."""
 
-  def __init__(self, width: int, eps: float):
-    self.scale, self.eps = nnx.Param(jnp.ones(width)), eps
+  def __init__(self, c: ModelConfig, width: int):
+    self.scale, self.c = nnx.Param(identity_scale(c, width)), c
 
   def __call__(self, x):
-    return rms_norm(x, self.scale[...], self.eps)
+    return rms_norm(x, self.scale[...], self.c.norm_eps, self.c.plus_one)
 
 
-def inverse_frequencies(config: ModelConfig) -> np.ndarray:
-  r"""Radians per position of rope's H / 2 frequencies, float32.
-
-  .. math:: \omega_i = \theta^{-2i / H}
-
-  With Llama-3's scaling, frequencies that turn less than `low_freq_factor` times
-  within the original context are divided by `factor`; those that turn more than
-  `high_freq_factor` times are kept, and those between are interpolated.
-  """
-  # NumPy: a constant of the compiled program, computed once on the host.
-  exponent = np.arange(0, config.head_dim, 2, dtype=np.float32)
-  freqs = 1 / config.rope_theta ** (exponent / config.head_dim)
-  if (s := config.rope_scaling) is None:
-    return freqs.astype(np.float32)
-  # Full rotations within the context that the model was first trained on.
-  turns = s.original_max_position_embeddings * freqs / (2 * math.pi)
-  keep = np.clip(
-      (turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor),
-      0, 1,
-  )
-  return (freqs * (keep + (1 - keep) / s.factor)).astype(np.float32)
-
-
-def rope(
-    config: ModelConfig, positions: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """cos and sin of the angles at positions [B, T], each [B, T, 1, H / 2]."""
-  # float32: bfloat16 holds integers exactly only up to 256.
-  angle = positions[..., None, None].astype(attention.wide(config.dtype))
-  angle = angle * inverse_frequencies(config)
-  return jnp.cos(angle), jnp.sin(angle)
-
-
-def rotate(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
-  """Rotates the pairs (i, i + H / 2) of [B, T, heads, H] by `rope`'s angles."""
-  cos, sin = rope
-  # Halves, not neighbours: the layout of the checkpoints of Hugging Face.
-  a, b = jnp.split(x.astype(attention.wide(x.dtype)), 2, -1)
-  return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(
-      x.dtype
-  )
+def identity_scale(c: ModelConfig, width: int) -> jax.Array:
+  """Returns the scale [D] of a norm that scales nothing."""
+  return (jnp.zeros if c.plus_one else jnp.ones)(width)
 
 
 class Attention(nnx.Module):
@@ -169,10 +142,10 @@ class Attention(nnx.Module):
     self.v = linear('v', c.width, kv_heads, c.qkv_bias)
     self.o = linear('o', heads, c.width, False)
     if c.qk_norm:
-      self.q_norm = RMSNorm(c.head_dim, c.norm_eps)
-      self.k_norm = RMSNorm(c.head_dim, c.norm_eps)
+      self.q_norm = RMSNorm(c, c.head_dim)
+      self.k_norm = RMSNorm(c, c.head_dim)
 
-  def __call__(self, x, where: Positions, caches=None):
+  def __call__(self, x, where: Positions, caches=None, sliding=False):
     c = self.c
     # [B, T, heads, H]
     q = self.q(x).reshape(*x.shape[:2], c.num_heads, c.head_dim)
@@ -181,14 +154,45 @@ class Attention(nnx.Module):
     if c.qk_norm:
       # Before rope: a scale per channel does not commute with the rotation.
       q, k = self.q_norm(q), self.k_norm(k)
-    q, k = rotate(q, where.rope), rotate(k, where.rope)
+    if c.query_scale != 1:
+      q *= c.query_scale
+    by = where.angles
+    if c.window is not None:
+      by = jax.tree.map(
+          functools.partial(jnp.where, sliding), where.local_angles, by)
+    q, k = rope.rotate(q, by), rope.rotate(k, by)
     k, v = k.transpose(0, 2, 3, 1), v.swapaxes(1, 2)  # layout of KeysValues
     if caches is None:
-      y = attention.attend_rows(
-          q, k, v, where.tokens, where.segment_ids, mesh=where.mesh)
+      y = attend_rows(q, k, v, where, c.window, sliding)
     else:
-      y, caches = attend_cached(q, k, v, where, caches)
+      y, caches = attend_cached(
+          q, k, v, where, caches, c.window if sliding else None)
     return self.o(y.reshape(*x.shape[:2], -1)), caches
+
+
+def attend_rows(
+    q: jax.Array, k: jax.Array, v: jax.Array, where: Positions,
+    window: int | None, sliding: bool | jax.Array,
+) -> jax.Array:
+  """Attention of rows to themselves, in a layer that slides or not.
+
+  Args:
+    q, k, v: see `attention.attend`.
+    where: of their tokens.
+    window: of sliding layers; None: no layer slides.
+    sliding: whether this layer does; traced in a scan over layers.
+  """
+
+  def attend(q, k, v, window=None):
+    return attention.attend_rows(
+        q, k, v, where.tokens, where.segment_ids, window=window, mesh=where.mesh)
+
+  if window is None:
+    return attend(q, k, v)
+  # Two branches, not a traced window: blocks and kernels leave out what a static
+  # window hides.
+  return jax.lax.cond(
+      sliding, functools.partial(attend, window=window), attend, q, k, v)
 
 
 def attend_cached(
@@ -197,6 +201,7 @@ def attend_cached(
     v: jax.Array,
     where: Positions,
     caches: Sequence[KeysValues],
+    window: int | None = None,
 ) -> tuple[jax.Array, list[KeysValues]]:
   """Appends keys and values to the caches, and attends to their columns.
 
@@ -207,6 +212,7 @@ def attend_cached(
     q, k, v: of the new tokens, see `attention.attend`.
     where: with `keys` and `columns` of each cache.
     caches: of this layer.
+    window: see `attention.visible`.
 
   Returns:
     y [B, T, N, H], and the updated caches.
@@ -228,14 +234,14 @@ def attend_cached(
     if q.shape[1] == k.shape[3]:
       # The new tokens fill the cache (a prefill), so nothing else is in it and
       # rows attend to themselves: the form in blocks applies.
-      parts.append(_prefill_rows(q, k, v, positions))
+      parts.append(_prefill_rows(q, k, v, positions, window=window))
     else:
-      parts.append(attention.attend(q, k, v, positions, keys))
+      parts.append(attention.attend(q, k, v, positions, keys, window=window))
   return jnp.concatenate(parts), updated
 
 
 class MLP(nnx.Module):
-  """down(silu(gate x) * up x)."""
+  """down(f(gate x) * up x), f an activation."""
 
   def __init__(
       self, c: ModelConfig, *, adapted: Collection[str] = (), rngs: nnx.Rngs
@@ -245,29 +251,34 @@ class MLP(nnx.Module):
       return Linear(
           fan_in, out, std=c.init_std, adapted=name in adapted, rngs=rngs)
 
+    self.activation = ACTIVATIONS[c.activation]
     self.gate = linear('gate', c.width, c.mlp_width)
     self.up = linear('up', c.width, c.mlp_width)
     self.down = linear('down', c.mlp_width, c.width)
 
   def __call__(self, x):
-    return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+    return self.down(self.activation(self.gate(x)) * self.up(x))
 
 
 class Block(nnx.Module):
   """One layer: x + attention(norm x), then + MLP(norm x).
 
-  `adapted` names the linear layers that have an adapter, see `lora`.
+  In a sandwich, the outputs of attention and MLP are normalised, too. `adapted`
+  names the linear layers that have an adapter, see `lora`.
   """
 
   def __init__(
       self, c: ModelConfig, *, adapted: Collection[str] = (), rngs: nnx.Rngs
   ):
-    self.attn_norm = RMSNorm(c.width, c.norm_eps)
+    self.attn_norm = RMSNorm(c, c.width)
     self.attn = Attention(c, adapted=adapted, rngs=rngs)
-    self.mlp_norm = RMSNorm(c.width, c.norm_eps)
+    self.attn_out_norm = RMSNorm(c, c.width) if c.sandwich else None
+    self.mlp_norm = RMSNorm(c, c.width)
     self.mlp = MLP(c, adapted=adapted, rngs=rngs)
+    self.mlp_out_norm = RMSNorm(c, c.width) if c.sandwich else None
 
-  def __call__(self, x, where: Positions, caches=None):
-    y, caches = self.attn(self.attn_norm(x), where, caches)
-    x = x + y
-    return x + self.mlp(self.mlp_norm(x)), caches
+  def __call__(self, x, where: Positions, caches=None, sliding=False):
+    y, caches = self.attn(self.attn_norm(x), where, caches, sliding)
+    x = x + (y if self.attn_out_norm is None else self.attn_out_norm(y))
+    y = self.mlp(self.mlp_norm(x))
+    return x + (y if self.mlp_out_norm is None else self.mlp_out_norm(y)), caches

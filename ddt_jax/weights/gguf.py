@@ -160,7 +160,7 @@ def _config_fields(fields: dict[str, Any], sources: dict[str, Any]) -> dict[str,
 def _rope_scaling(source: Any, theta: float, head_dim: int) -> dict[str, Any] | None:
   """Llama-3's scaling, from the divisors of the frequencies that it gives.
 
-  `layers.inverse_frequencies` has the formula, which is inverted here.
+  `rope.inverse_frequencies` has the formula, which is inverted here.
   """
   if source is None:
     return None

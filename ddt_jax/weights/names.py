@@ -21,15 +21,25 @@ TABLE = {
     **{f'layers/mlp/{n}/kernel': f'model.layers.{{}}.mlp.{n}_proj.weight'
        for n in ('gate', 'up', 'down')},
 }
+_QK_NORMS = {  # a norm per head
+    f'layers/attn/{n}_norm/scale': f'model.layers.{{}}.self_attn.{n}_norm.weight'
+    for n in 'qk'
+}
 FAMILY_TABLE = {
     'llama': {},
+    'mistral': {},
     'qwen2': {  # biases on q, k and v
         f'layers/attn/{n}/bias': f'model.layers.{{}}.self_attn.{n}_proj.bias'
         for n in 'qkv'
     },
-    'qwen3': {  # a norm per head on q and k
-        f'layers/attn/{n}_norm/scale':
-            f'model.layers.{{}}.self_attn.{n}_norm.weight' for n in 'qk'
+    'qwen3': _QK_NORMS,
+    'gemma3_text': _QK_NORMS | {  # norms before and after attention and MLP
+        'layers/attn_out_norm/scale':
+            'model.layers.{}.post_attention_layernorm.weight',
+        'layers/mlp_norm/scale':
+            'model.layers.{}.pre_feedforward_layernorm.weight',
+        'layers/mlp_out_norm/scale':
+            'model.layers.{}.post_feedforward_layernorm.weight',
     },
 }
 # Put by torch.compile, FSDP and activation checkpointing anywhere in a name, and

@@ -20,6 +20,7 @@ from ddt_jax import model
 from ddt_jax import processes
 from ddt_jax import sharding
 from ddt_jax import storage
+from ddt_jax.model import families
 from ddt_jax.weights import kept_files
 from ddt_jax.weights import names
 from ddt_jax.weights import tensor_files
@@ -228,13 +229,21 @@ def _hf_fields(config: model.ModelConfig, dtype: str) -> dict[str, Any]:
   scaling = config.rope_scaling and {
       'rope_type': 'llama3', **dataclasses.asdict(config.rope_scaling)
   }
-  return fields | {
+
+  def rope(theta, scaling=None):
+    return {'rope_type': 'default', **(scaling or {}), 'rope_theta': theta}
+
+  result = fields | {
       'dtype': dtype,  # transformers 5; 4 reads torch_dtype
       'torch_dtype': dtype,
       'rope_theta': config.rope_theta,
       'rope_scaling': scaling,
-      'rope_parameters': {
-          'rope_type': 'default', **(scaling or {}),
-          'rope_theta': config.rope_theta,
-      },
+      'rope_parameters': rope(config.rope_theta, scaling),
   }
+  if config.model_type == families.GEMMA:  # transformers 5 has one object a type of layer
+    result['rope_local_base_freq'] = config.local_rope_theta
+    result['rope_parameters'] = {
+        families.FULL: rope(config.rope_theta),
+        families.SLIDING: rope(config.local_rope_theta),
+    }
+  return result

@@ -1,4 +1,4 @@
-"""Five golden models, and what a decoder must never do."""
+"""Six golden models, and what a decoder must never do."""
 
 import dataclasses
 import functools
@@ -16,7 +16,8 @@ from ddt_jax.model import attention
 from tests.support import paths
 
 MODELS = (
-    'qwen2-tiny', 'qwen2-tiny-untied', 'qwen3-tiny', 'llama-tiny', 'qwen2-loop'
+    'qwen2-tiny', 'qwen2-tiny-untied', 'qwen3-tiny', 'llama-tiny', 'qwen2-loop',
+    'gemma3-tiny',
 )
 # Float32's allowance on logits of size 10: the same torch model differs from
 # itself by up to 8e-5 between padded and unpadded, cached and full.
@@ -132,11 +133,12 @@ def test_no_gradient_reaches_the_future():
   np.testing.assert_array_equal(grad[5:], 0)
 
 
-def test_segments_of_a_packed_row_do_not_see_each_other():
-  golden = load('qwen3-tiny')[2]
+@pytest.mark.parametrize('name', ['qwen3-tiny', 'gemma3-tiny'])
+def test_segments_of_a_packed_row_do_not_see_each_other(name):
+  golden = load(name)[2]
   first, second = golden['ids_1'], golden['ids_2']
   logits = logits_of(
-      'qwen3-tiny',
+      name,
       np.concatenate([first, second])[None],
       positions=np.concatenate([np.arange(9), np.arange(21)])[None],
       segment_ids=np.repeat([1, 2], [9, 21])[None],
@@ -281,7 +283,7 @@ def test_init_has_the_tree_of_a_loaded_model():
   def abstract(tree):
     return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
 
-  for name in ('qwen2-tiny', 'qwen3-tiny', 'llama-tiny'):
+  for name in ('qwen2-tiny', 'qwen3-tiny', 'llama-tiny', 'gemma3-tiny'):
     config, params, _ = load(name)
     fresh = jax.eval_shape(lambda c=config: model.init(c, jax.random.key(0)))
     assert abstract(fresh) == abstract(params)

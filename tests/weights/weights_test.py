@@ -21,7 +21,8 @@ from tests.support import jobs
 from tests.support import memory
 from tests.support import paths
 
-MODELS = ('qwen2-tiny', 'qwen2-tiny-untied', 'qwen3-tiny', 'llama-tiny')
+MODELS = (
+    'qwen2-tiny', 'qwen2-tiny-untied', 'qwen3-tiny', 'llama-tiny', 'gemma3-tiny')
 FAMILIES = ('qwen2-tiny', 'qwen3-tiny', 'llama-tiny')
 
 load = functools.cache(weights.load)
