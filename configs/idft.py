@@ -82,6 +82,7 @@ def curation():
           fallback='reference',  # unsolved: drop | reference | reference_if_phi_above
           min_phi=-1e9,          # nats per token: responses below are dropped
           drop_lowest=0.0,       # share of own and rewritten responses to drop
+          score=True,            # phi of each response; False: references alone, at once
           shard=250,             # problems that a kill can cost
       ),
       # ddt_jax.rounds.answers.Rewriting: Hinted Decoding of what was not solved

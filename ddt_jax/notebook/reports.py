@@ -84,13 +84,16 @@ class Curated(_Report):
     self.corpus, found = corpus, corpus.summary
     by_source = collections.defaultdict(list)
     for response in corpus.responses:
-      by_source[response.source].append(response.phi)
+      if response.phi is not None:
+        by_source[response.source].append(response.phi)
     counts = ', '.join(
         f'{found.solved[source]:,} {words}' for source, words in _SOURCES.items())
     self.verdicts = [f'{found.problems:,} problems: {counts}.']
     rows = [
-        [words, f'{stats.examples:,}', f'{stats.phi:+.3f}',
-         f'{np.mean(np.array(by_source[source]) < -0.5):.1%}',
+        [words, f'{stats.examples:,}',
+         *(('', '') if stats.phi is None else (
+             f'{stats.phi:+.3f}',
+             f'{np.mean(np.array(by_source[source]) < -0.5):.1%}')),
          f'{stats.tokens:.1f}']
         for source, words in _SOURCES.items()
         if (stats := found.sources.get(source)) and stats.examples]

@@ -215,7 +215,7 @@ def sources_table(found: results.RunResults) -> table.Table:
   """Training examples of each round, by their author."""
   rows = [
       [f'round {i}: {_SOURCES[source]}', f'{stats.examples:,}',
-       f'{stats.phi:+.3f}', f'{stats.tokens:.1f}']
+       '' if stats.phi is None else f'{stats.phi:+.3f}', f'{stats.tokens:.1f}']
       for i, r in enumerate(found.rounds, 1)
       for source, stats in r.sources.items() if stats.examples
   ]

@@ -13,6 +13,8 @@ call that was killed resumes where it was, in the middle of a block of texts too
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
+import hashlib
+import json
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +26,7 @@ from ddt_jax import storage
 from ddt_jax.data import chat
 from ddt_jax.data import lengths
 from ddt_jax.data import records
+from ddt_jax.data import stage_cache
 from ddt_jax.rounds import answers
 from ddt_jax.rounds import counts
 from ddt_jax.rounds import leaks
@@ -121,6 +124,8 @@ def curate(
       missing although the corpus must be complete.
   """
   folder = storage.path(folder)
+  if not options.score:
+    return _references_alone(problems, references, folder, made_from)
   work = stages.Stages(
       folder, {'problems': len(problems), **made_from}, complete=complete,
       check_stop=check_stop, title=title)
@@ -224,6 +229,54 @@ def _score_stage(context: Context, examples: Sequence[chat.Example]):
     ]
 
   return score
+
+
+# References alone ---------------------------------------------------------------
+
+
+def _references_alone(
+    problems, references: Mapping[str, chat.Example], folder, made_from
+) -> Corpus:
+  """The corpus of references that are trained on as they are, without scores.
+
+  Its responses carry no tokens, which are in the examples; no file repeats them. A
+  digest says on resuming whether the references are still the same.
+  """
+  kept, digests = [], {}
+  for p in problems:
+    example = references.get(p.id)
+    if example is None:
+      continue
+    one = hashlib.blake2b(example.tokens, digest_size=16)
+    one.update(example.supervised)
+    # The same text after the same prompt is trained on once.
+    if digests.setdefault(one.digest(), p.id) == p.id:
+      kept.append((p, example))
+  made_from = {**made_from, 'problems': len(problems), 'references': (
+      stage_cache.digest(b''.join(digests)))}
+  processes.from_first(_check_references, folder / 'references.json', made_from)
+  examples = [e for _, e in kept]
+  sizes = [int(e.supervised.sum()) for e in examples]
+  none = select.count([], bool, bool)
+  return Corpus(
+      [p for p, _ in kept],
+      [records.Response(p.id, (), p.solution, finish='eos', source='reference')
+       for p, _ in kept],
+      examples, counts.RoundSummary(
+          problems=len(problems), unanswerable=sum(not p.answer for p in problems),
+          own=none, hinted=none,
+          solved=dict.fromkeys(select.SOURCES, 0) | {'reference': len(kept)},
+          dropped={'too long': sum(p.id not in references for p in problems)},
+          sources={'reference': counts.SourceStats(
+              len(kept), None, sum(sizes) / len(kept) if kept else None)},
+          skipped_for={}, timings={}))
+
+
+def _check_references(file, made_from: dict[str, Any]) -> None:
+  """Records what a round's references are, or compares them with the record."""
+  if file.exists():
+    stage_cache.check_made_from(file, json.loads(file.read_text()), made_from)
+  storage.publish(file, json.dumps(made_from))
 
 
 # Between the stages -------------------------------------------------------------

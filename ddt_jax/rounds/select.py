@@ -43,6 +43,8 @@ class Options:
       references only under 'reference_if_phi_above'.
     drop_lowest: share in [0, 1) of the model's own and rewritten responses that
       is dropped for the lowest mean phi.
+    score: measure the mean phi of each response. False, where references alone
+      are trained on: the round then begins without a forward pass over all of them.
     shard: problems that a kill can cost.
   """
 
@@ -56,6 +58,7 @@ class Options:
   fallback: str = 'drop'
   min_phi: float = -np.inf
   drop_lowest: float = 0.0
+  score: bool = True
   shard: int = 250
 
   def __post_init__(self):
@@ -77,6 +80,10 @@ class Options:
     if not 0 <= self.drop_lowest < 1:
       raise errors.InputError(
           f'curate.drop_lowest {self.drop_lowest} is not in [0, 1)')
+    if not self.score and (self.samples or self.fallback != 'reference'):
+      raise errors.InputError(
+          'curate.score=False is for references alone: it needs curate.samples=0,'
+          ' hint.enabled=False and curate.fallback=reference')
 
   def problems_of_round(
       self, problems: Sequence[records.Problem], r: int, rounds: int

@@ -22,19 +22,23 @@ from absl import flags
 import numpy as np
 
 from configs import reference
-from experiments import train
+from ddt_jax import storage
 from experiments.bench import models
 from experiments.bench import paired
+from experiments.run import curation
 from experiments.run import inputs
 from experiments.run import lifecycle
+from experiments.run import steps
 
 _ROWS = flags.DEFINE_integer('rows', 300_000, 'Rows of the file.')
 _FILE = flags.DEFINE_string(
     'file', '', 'A .jsonl or .parquet file, made if it is missing; default: one in'
     ' a temporary folder.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Of the texts.')
-_ONCE = flags.DEFINE_bool('once', False, 'One start in this process.')
-LONGEST = 4096  # tokens of an example
+_LONGEST = flags.DEFINE_integer('longest', 4096, 'Tokens of an example.')
+_MODEL = flags.DEFINE_string('model', 'smollm2', 'The model.path of the tokenizer.')
+_RUN = flags.DEFINE_string(
+    'run', '', 'Folder of a run: one start in this process, and no more.')
 _POOL = 20_000  # sentences that texts consist of
 _WORDS = (
     'the of and to a in is that it was for on are as with they at be this from have'
@@ -70,7 +74,7 @@ def write(file: pathlib.Path, rows: int, seed: int) -> None:
         0, _POOL, max(1, round(tokens / mean))))
 
   def texts():
-    for i, length in enumerate(models.chain_lengths(rows, LONGEST)):
+    for i, length in enumerate(models.chain_lengths(rows, _LONGEST.value)):
       # 30: the chat template's own tokens.
       yield {'problem': f'{i}: ' + some(min(60, length / 6)),
              'solution': some(length - min(60, length / 6) - 30)}
@@ -96,15 +100,20 @@ def write(file: pathlib.Path, rows: int, seed: int) -> None:
 def config(file: str):
   """The config of a run on the file; one packed row a step."""
   c = reference.get_config()
-  c.model.path = 'smollm2'
-  c.data.path, c.data.max_tokens = file, LONGEST
+  c.model.path = _MODEL.value
+  c.data.path, c.data.max_tokens = file, _LONGEST.value
   c.data.validation = c.data.evaluation = 0.01
   c.train.batch, c.train.pack = 1, True
+  c.curate.score = False
   return c
 
 
-def start(file: str) -> dict[str, float]:
+def start(file: str, folder: str) -> dict[str, float]:
   """Starts a run up to its first batch.
+
+  Args:
+    file: of the rows.
+    folder: of the run.
 
   Returns:
     Seconds by stage, tokens, and the peak memory of this process in GB.
@@ -116,23 +125,28 @@ def start(file: str) -> dict[str, float]:
     print(f'{name}: {marks[name]:.1f} s', file=sys.stderr, flush=True)
 
   began = time.perf_counter()
+  kept = len(list((storage.user_cache() / 'tokens').glob('*/*')))
   c = config(file)
   s = inputs.make(c)
   mark('read and tokenised')
-  stream, steps = train.make_stream(c, s.train.examples, 0)
+  corpus = curation.corpus_of_round(
+      c, s, 0, s.params, pathlib.Path(folder) / 'rounds/0', 0)
+  mark('corpus')
+  stream, total = steps.make_stream(c, corpus.examples, 0)
   mark('planned')
   next(stream)
   mark('first batch')
   used = os.times()
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
   return marks | {
-      'tokens': sum(len(e.tokens) for e in s.train.examples), 'steps': steps,
+      'files of kept tokens': kept,
+      'tokens': sum(len(e.tokens) for e in s.train.examples), 'steps': total,
       'CPU seconds': used.user + used.system, 'peak GB': peak / 1e9}
 
 
 def main():
-  if _ONCE.value:
-    print(json.dumps(start(_FILE.value)))
+  if _RUN.value:
+    print(json.dumps(start(_FILE.value, _RUN.value)))
     return
   with tempfile.TemporaryDirectory() as folder:
     file = pathlib.Path(_FILE.value or f'{folder}/rows.jsonl')
@@ -142,9 +156,10 @@ def main():
     environment = os.environ | {'XDG_CACHE_HOME': folder}
     for name in ('first', 'second'):
       found = subprocess.run(
-          [sys.executable, '-m', 'experiments.bench.startup', '--once',
-           f'--file={file}'], env=environment, stdout=subprocess.PIPE, text=True,
-          check=True)
+          [sys.executable, '-m', 'experiments.bench.startup', f'--file={file}',
+           f'--model={_MODEL.value}', f'--longest={_LONGEST.value}',
+           f'--run={folder}/run'],
+          env=environment, stdout=subprocess.PIPE, text=True, check=True)
       paired.show(f'{name} start', json.loads(found.stdout.splitlines()[-1]))
 
 

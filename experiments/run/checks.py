@@ -99,6 +99,10 @@ def check_options(c, mesh: jax.sharding.Mesh) -> None:
       'evaluation', c.evaluation.temperature, c.evaluation.top_p)
   if (rewriting := answers.Rewriting(**c.hint)).enabled:
     rewriting.prompt_template()
+    if not c.curate.score:
+      raise errors.InputError(
+          'curate.score=False is for references alone, and hint.enabled rewrites'
+          ' them: add --config.hint.enabled=False')
   if c.checkpoint.export == 'best' and c.loss.name != 'sft' and not (
       c.validation.accuracy_every and c.validation.problems):
     raise errors.InputError(

@@ -10,6 +10,7 @@ import pytest
 import transformers
 
 from ddt_jax import embedded
+from ddt_jax import errors
 from ddt_jax import sharding
 from ddt_jax import verify
 from ddt_jax import weights
@@ -223,3 +224,32 @@ def test_rows_in_chat_format(whole):
   assert [turn['role'] for turn in row['messages']] == ['user', 'assistant']
   assert row['messages'][1]['content'] == corpus.responses[0].text
   assert row['source'] in select.SOURCES and np.isfinite(row['phi'])
+
+
+def references_alone(folder, chosen, **options):
+  return run(folder, chosen, hint=False, samples=0, fallback='reference', **options)
+
+
+def test_references_alone_need_no_scores(tmp_path):
+  chosen = (*some()[:6], dataclasses.replace(some()[2], id='twice'), SILENT)
+  scored = references_alone(tmp_path / 'scored', chosen)
+  corpus = references_alone(tmp_path / 'alone', chosen, score=False)
+  assert corpus.problems == scored.problems and len(corpus.problems) == 7
+  jax.tree.map(np.testing.assert_array_equal, corpus.examples, scored.examples)
+  assert [(r.problem_id, r.text, r.phi) for r in corpus.responses] == [
+      (r.problem_id, r.text, None) for r in scored.responses]
+  found, wanted = (c.summary for c in (corpus, scored))
+  assert found.solved == wanted.solved and found.unanswerable == 1
+  assert found.sources['reference'].phi is None
+  assert found.sources['reference'].tokens == wanted.sources['reference'].tokens
+  # Other references are refused on resuming.
+  references_alone(tmp_path / 'alone', chosen, score=False)
+  other = dataclasses.replace(chosen[0], solution='Another one.')
+  with pytest.raises(errors.InputError, match='references.json was made from'):
+    references_alone(tmp_path / 'alone', (other, *chosen[1:]), score=False)
+
+
+@pytest.mark.parametrize('options', [dict(samples=1), dict(fallback='drop')])
+def test_what_the_model_writes_is_always_scored(options):
+  with pytest.raises(errors.InputError, match='score=False is for references alone'):
+    select.Options(**dict(samples=0, fallback='reference', score=False) | options)
