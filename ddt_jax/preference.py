@@ -138,4 +138,4 @@ def _metrics(
 
 def _check(name: str, value: Any, valid: bool, wanted: str) -> None:
   if not valid:
-    raise errors.InputError(f'loss.{name}={value}: must be {wanted}')
+    raise errors.InputError(f'preference.{name}={value}: must be {wanted}')

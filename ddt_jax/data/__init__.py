@@ -20,6 +20,7 @@
   lengths        the one rule for examples that are too long; references tokenised
                  once for a whole run
   batches        examples -> batches for training and validation
+  pair_batches   pairs of responses -> batches for training
   buckets        examples -> batches for scoring
   stage_cache    the output of a stage in files, so that a stopped run resumes
 """

@@ -1,6 +1,6 @@
 """Examples -> batches: shuffled and resumable for training, in order otherwise."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from flax import struct
@@ -119,6 +119,23 @@ class Resumable(Iterator[Batch]):
     self._iterator.set_state(state)
 
 
+def shuffled(
+    examples: Sequence[Any], *, batch: int, epochs: int, seed: int,
+    batch_fn: Callable[[Sequence[Any]], Any],
+) -> grain.MapDataset:
+  """The data set of `Stream`, for examples of any kind.
+
+  Args:
+    examples, batch, epochs, seed: see `Stream`.
+    batch_fn: at most `batch` examples -> a batch.
+  """
+  # Shuffle before repeat: Grain then draws another order for each epoch. Batching
+  # after repeat lets a batch span two epochs.
+  return (
+      grain.MapDataset.source(examples).shuffle(seed=seed).repeat(epochs)
+      .batch(batch, batch_fn=batch_fn))
+
+
 class Stream(Resumable):
   """Shuffled batches over some epochs; resumable in the middle of an epoch.
 
@@ -147,19 +164,9 @@ class Stream(Resumable):
       time: length of rows; by default that of the longest example, rounded up.
     """
     time = time or lengths.row_length(examples)
-    # Shuffle before repeat: Grain then draws another order for each epoch. Batching
-    # after repeat lets a batch span two epochs.
-    super().__init__(
-        grain.MapDataset.source(examples)
-        .shuffle(seed=seed)
-        .repeat(epochs)
-        .batch(
-            batch,
-            batch_fn=lambda rows: collate(
-                rows, batch, time, mask_mode=mask_mode
-            ),
-        )
-    )
+    super().__init__(shuffled(
+        examples, batch=batch, epochs=epochs, seed=seed,
+        batch_fn=lambda rows: collate(rows, batch, time, mask_mode=mask_mode)))
 
 
 def in_order(

@@ -63,6 +63,7 @@ class Response:
     extracted: the answer that the verifier read from the text.
     reason: the verdict in words.
     phi: mean over the tokens, in nats; None if it was not scored.
+    log_p: sum over the tokens, in nats, under the model that scored it.
     analysis: of the reference, which the model wrote before it rewrote it, or
       before it was skipped.
   """
@@ -75,6 +76,7 @@ class Response:
   extracted: str | None = None
   reason: str = ''
   phi: float | None = None
+  log_p: float | None = None
   analysis: str = ''
 
 

@@ -7,5 +7,6 @@
   pairs     right against wrong responses, for preference losses
   counts    a round in numbers
   curate    one round's corpus, stage by stage
+  pair_corpus  one round's pairs, likewise
   evaluate  pass@1 and avg@k on held-out problems
 """

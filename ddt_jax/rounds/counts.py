@@ -45,6 +45,31 @@ class SourceStats:
 
 
 @dataclasses.dataclass(frozen=True)
+class PairCounts:
+  """How many problems gave pairs, and why the others gave none.
+
+  Attributes:
+    pairs: of all problems.
+    paired: problems with at least one pair.
+    only_right: problems with right responses and no wrong one.
+    only_wrong: problems with wrong responses and no right one.
+    neither: problems whose responses were all cut off, or not judged.
+  """
+
+  pairs: int
+  paired: int
+  only_right: int
+  only_wrong: int
+  neither: int
+
+  def __str__(self) -> str:
+    return (
+        f'{self.pairs} pairs from {self.paired} problems; no pair:'
+        f' {self.only_right} with right answers alone, {self.only_wrong} with wrong'
+        f' ones alone, {self.neither} with neither')
+
+
+@dataclasses.dataclass(frozen=True)
 class RoundSummary:
   """One round of `curate.curate` in numbers.
 
@@ -59,6 +84,7 @@ class RoundSummary:
     skipped_for: reason -> problems that were not rewritten for it, the
       commonest first.
     timings: stage -> seconds.
+    pairs: where the round trains on pairs of responses, else None.
   """
 
   problems: int
@@ -70,3 +96,4 @@ class RoundSummary:
   sources: dict[str, SourceStats]
   skipped_for: dict[str, int]
   timings: dict[str, float]
+  pairs: PairCounts | None = None

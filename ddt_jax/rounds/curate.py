@@ -18,6 +18,7 @@ import json
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import tqdm
 
 from ddt_jax import model
@@ -140,7 +141,7 @@ def curate(
 
   # The model's own answers: on-policy by construction, so they come first.
   own = work.run(
-      'sample', _sample_stage(context, options, key),
+      'sample', sample_stage(context, options, key),
       answerable if options.samples else [], size=options.shard,
       each=options.samples)
   chosen = select.first_distinct(own, good, options.keep)
@@ -163,7 +164,7 @@ def curate(
   fitting = [(r, e) for r, e in candidates if e is not None]
   examples = [e for _, e in fitting]
   scored = work.run(
-      'score', _score_stage(context, examples), [r for r, _ in fitting],
+      'score', score_stage(context, examples), [r for r, _ in fitting],
       size=options.shard)
   kept, dropped = select.by_phi(scored, options)
   dropped['too long'] = len(candidates) - len(fitting)
@@ -184,7 +185,10 @@ def curate(
 # Stages, see `stages.Make` ---------------------------------------------------------
 
 
-def _sample_stage(context: Context, options: select.Options, key: jax.Array):
+def sample_stage(
+    context: Context, options: select.Options, key: jax.Array
+) -> stages.Make:
+  """The model's own answers to problems, verified."""
   def sample(first, problems, journal):
     # Each block has its own key: 2 first here, 2 first + 1 in the rewriting.
     rows = answers.answer(
@@ -213,7 +217,10 @@ def _rewrite_stage(
   return rewrite
 
 
-def _score_stage(context: Context, examples: Sequence[chat.Example]):
+def score_stage(
+    context: Context, examples: Sequence[chat.Example]
+) -> stages.Make:
+  """Fills in `phi` and `log_p` of the responses that `examples` train on."""
   # One row length for all blocks: the forward is compiled once.
   time = lengths.row_length(examples) if examples else 0
 
@@ -224,7 +231,8 @@ def _score_stage(context: Context, examples: Sequence[chat.Example]):
         examples[first: first + len(responses)], batch=context.rows,
         mesh=context.mesh, time=time, after=journal.beat)
     return [
-        dataclasses.replace(r, phi=float(s.phi.mean()))
+        dataclasses.replace(
+            r, phi=float(s.phi.mean()), log_p=float(s.log_p.sum(dtype=np.float64)))
         for r, s in zip(responses, stats, strict=True)
     ]
 

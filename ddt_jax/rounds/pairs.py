@@ -18,6 +18,7 @@ from typing import Any
 from ddt_jax.data import chat
 from ddt_jax.data import records
 from ddt_jax.data import tables
+from ddt_jax.rounds import counts
 from ddt_jax.rounds import select
 
 
@@ -38,33 +39,9 @@ class Pair:
     return self.chosen.problem_id
 
 
-@dataclasses.dataclass(frozen=True)
-class PairCounts:
-  """How many problems gave pairs, and why the others gave none.
-
-  Attributes:
-    pairs: of all problems.
-    paired: problems with at least one pair.
-    only_right: problems with right responses and no wrong one.
-    only_wrong: problems with wrong responses and no right one.
-    neither: problems whose responses were all cut off, or not judged.
-  """
-
-  pairs: int
-  paired: int
-  only_right: int
-  only_wrong: int
-  neither: int
-
-  def __str__(self) -> str:
-    return (
-        f'{self.pairs} pairs from {self.paired} problems; no pair: only right'
-        f' {self.only_right}, only wrong {self.only_wrong}, neither {self.neither}')
-
-
 def from_responses(
     responses: Sequence[records.Response], end: chat.TurnEnd, *, keep: int = 1
-) -> tuple[list[Pair], PairCounts]:
+) -> tuple[list[Pair], counts.PairCounts]:
   """Pairs the right responses of each problem with its wrong ones.
 
   Args:
@@ -83,7 +60,7 @@ def from_responses(
       for both in zip(right[problem], wrong[problem], strict=False)
   ]
   sides = [(bool(right[problem]), bool(wrong[problem])) for problem in right]
-  return pairs, PairCounts(
+  return pairs, counts.PairCounts(
       len(pairs), sides.count((True, True)), sides.count((True, False)),
       sides.count((False, True)), sides.count((False, False)))
 

@@ -1,13 +1,18 @@
-"""The corpus of one round, out of a config."""
+"""The corpus of one round, of responses or of pairs, out of a config."""
 
 import os
+import sys
 from typing import Any
 
 import jax
+import tqdm
 
+from ddt_jax import processes
 from ddt_jax.rounds import answers
 from ddt_jax.rounds import curate
+from ddt_jax.rounds import pair_corpus
 from ddt_jax.rounds import select
+from ddt_jax.training import pair_loss
 from experiments.run import inputs
 from experiments.run import lifecycle
 from experiments.run import workdir
@@ -20,11 +25,12 @@ class NothingAccepted(RuntimeError):
 def corpus_of_round(
     c, s: inputs.Inputs, r: int, params: Any, folder: str | os.PathLike,
     step: int, *, complete: bool = False
-) -> curate.Corpus:
+) -> curate.Corpus | pair_corpus.PairCorpus:
   """Makes the corpus of round r, or reads what an earlier call has made.
 
   Args:
-    c, s: the config, and the inputs made from it.
+    c, s: the config, and the inputs made from it; its loss decides whether the
+      corpus is of responses or of pairs.
     r: the round, from 0.
     params: the model's parameters after `step` steps.
     folder: of the round.
@@ -35,10 +41,11 @@ def corpus_of_round(
     NothingAccepted: no response was accepted.
   """
   options = select.Options(**c.curate)
-  corpus = curate.curate(
+  given = (
       s.context(c, params),
-      options.problems_of_round(s.corpus.train, r, c.rounds), options,
-      answers.Rewriting(**c.hint), references=s.train.by_id, folder=folder,
+      options.problems_of_round(s.corpus.train, r, c.rounds), options)
+  shared = dict(
+      folder=folder,
       # A file made with other parameters, seed or options is refused on resuming.
       made_from={
           'step': step, 'seed': c.seed, 'config': workdir.config_hash(c)},
@@ -46,9 +53,19 @@ def corpus_of_round(
       key=jax.random.fold_in(jax.random.key(c.seed), r),
       complete=complete, check_stop=lifecycle.check_stop, title=f'round {r + 1}, ',
   )
+  if c.loss.name in pair_loss.NAMES:
+    corpus = pair_corpus.make(*given, **shared)
+    if processes.is_first():
+      tqdm.tqdm.write(f'round {r + 1}: {corpus.summary.pairs}', file=sys.stderr)
+    nothing = (
+        'no problem has a right and a wrong answer. More samples of each help:'
+        f' curate.samples={c.curate.samples}')
+  else:
+    corpus = curate.curate(
+        *given, answers.Rewriting(**c.hint), references=s.train.by_id, **shared)
+    nothing = (
+        'no response was accepted. With curate.fallback=reference the given'
+        ' solutions are trained on')
   if not corpus.examples:
-    raise NothingAccepted(
-        f'round {r + 1} has nothing to train on: no response was accepted. With'
-        ' curate.fallback=reference the given solutions are trained on'
-    )
+    raise NothingAccepted(f'round {r + 1} has nothing to train on: {nothing}')
   return corpus

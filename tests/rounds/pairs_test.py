@@ -7,6 +7,7 @@ import pytest
 
 from ddt_jax.data import chat
 from ddt_jax.data import records
+from ddt_jax.rounds import counts
 from ddt_jax.rounds import pairs
 from ddt_jax.rounds import select
 
@@ -27,16 +28,16 @@ def test_the_first_right_one_is_preferred_to_the_first_wrong_one():
       response('d', 'unknown', None), response('d', 'cut', True, 'length'),
       response('e', 'the given solution', True), response('e', 'w', False),
   ]
-  made, counts = pairs.from_responses(drawn, END)
+  made, found = pairs.from_responses(drawn, END)
   assert [(p.problem_id, p.chosen.text, p.rejected.text) for p in made] == [
       ('a', 'r1', 'w1')]
-  assert counts == pairs.PairCounts(
+  assert found == counts.PairCounts(
       pairs=1, paired=1, only_right=1, only_wrong=2, neither=1)
-  assert str(counts).startswith('1 pairs from 1 problems')
-  made, counts = pairs.from_responses(drawn, END, keep=2)
+  assert str(found).startswith('1 pairs from 1 problems')
+  made, found = pairs.from_responses(drawn, END, keep=2)
   assert [(p.chosen.text, p.rejected.text) for p in made] == [
       ('r1', 'w1'), ('r2', 'w2')]
-  assert (counts.pairs, counts.paired) == (2, 1)
+  assert (found.pairs, found.paired) == (2, 1)
 
 
 @hypothesis.given(
@@ -47,17 +48,17 @@ def test_the_first_right_one_is_preferred_to_the_first_wrong_one():
     st.integers(1, 3))
 def test_pairs_hold_one_of_each_side_and_each_problem_is_counted_once(rows, keep):
   drawn = [response(*row) for row in rows]
-  made, counts = pairs.from_responses(drawn, END, keep=keep)
+  made, found = pairs.from_responses(drawn, END, keep=keep)
   for p in made:
     assert p.chosen.problem_id == p.rejected.problem_id
     assert select.is_accepted(p.chosen, END) and pairs.is_wrong(p.rejected, END)
   for side in ('chosen', 'rejected'):
     texts = [(p.problem_id, getattr(p, side).tokens) for p in made]
     assert len(set(texts)) == len(texts)
-  assert counts.paired == len({p.problem_id for p in made}) <= counts.pairs
-  assert counts.pairs <= keep * counts.paired
+  assert found.paired == len({p.problem_id for p in made}) <= found.pairs
+  assert found.pairs <= keep * found.paired
   assert len({r.problem_id for r in drawn}) == (
-      counts.paired + counts.only_right + counts.only_wrong + counts.neither)
+      found.paired + found.only_right + found.only_wrong + found.neither)
 
 
 @pytest.mark.parametrize('kind, suffix', [('json', 'jsonl'), ('parquet', 'parquet')])
