@@ -107,7 +107,7 @@ def training():
   return dict(
       # ddt_jax.objectives.token_loss
       loss=dict(
-          name='idft',           # a key of objectives.WEIGHTS
+          name='idft',           # a key of objectives.WEIGHTS; or dpo, simpo: of pairs
           beta=1.0,              # > 0, nats: temperature of exp(-phi / beta); the paper's
           gamma_min=0.1,         # bounds of the exponent; 0 is SFT, 1 is DFT
           gamma_max=2.0,
@@ -124,6 +124,13 @@ def training():
           high=1.28,             # psft: largest p / p_old that is trained
           temperature=1.0,       # iw_sft: of the weight of a sequence
           most=16.0,             # iw_sft: largest weight
+      ),
+      # ddt_jax.training.pair_loss.Preference: losses of pairs, loss.name=dpo | simpo
+      preference=dict(
+          beta=0.1,              # scale of the margin; SimPO: 2.0 to 2.5
+          gamma=1.0,             # simpo: margin that is asked for, about beta / 2
+          label_smoothing=0.0,   # dpo: share of pairs labelled the wrong way round
+          nll_weight=0.0,        # of the NLL of right answers, per token
       ),
       # ddt_jax.training.reference.Reference: the model that a loss compares with
       reference=dict(
@@ -153,7 +160,8 @@ def training():
       ),
       # read by experiments/train.py
       train=dict(
-          batch=32,              # rows of a step, over all devices: examples, if not packed
+          batch=32,              # rows of a step, over all devices: examples, if not packed;
+                                 # pairs of rows, with a loss of pairs
           epochs=1,              # passes over a round's examples
           pack=False,            # several examples in a row of data.max_tokens
           micro_batches=1,       # a step's batch is cut into so many; same numbers

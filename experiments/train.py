@@ -151,7 +151,8 @@ def show(
 ) -> None:
   """Shows a line of metrics; the first of a round may say that little is trained."""
   bar.set_postfix_str(text, refresh=False)
-  said = log.little_trained(scalars['weight'], scalars['ess'])
+  # A loss of pairs has no token weights.
+  said = 'ess' in scalars and log.little_trained(scalars['weight'], scalars['ess'])
   if said and progress.round_step <= max(every, 1) and processes.is_first():
     tqdm.tqdm.write(f'warning: round {progress.round + 1}: {said}')
 

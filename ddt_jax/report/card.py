@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from ddt_jax.report import results
+from ddt_jax.report import run_rounds
 from ddt_jax.report import run_words
 from ddt_jax.report import table
 
@@ -45,7 +46,7 @@ def model_card(
   if found:
     for heading, content in (
         ('Accuracy', run_words.accuracy_table(found)),
-        ('Training data', run_words.sources_table(found)),
+        ('Training data', run_rounds.sources_table(found.rounds)),
         ('Reference solutions', run_words.corpus_table(found)),
     ):
       if content:

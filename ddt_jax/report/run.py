@@ -10,6 +10,7 @@ from ddt_jax import errors
 from ddt_jax import storage
 from ddt_jax.report import page
 from ddt_jax.report import results
+from ddt_jax.report import run_pairs
 from ddt_jax.report import run_plots
 from ddt_jax.report import run_words
 from ddt_jax.report import style
@@ -33,6 +34,17 @@ _CAPTIONS = {  # file: (heading, caption)
              'other objectives than sft it may rise while the model learns: they '
              'give unnatural tokens little weight. Below: the training loss of '
              'this objective. Thin: each logged step; thick: running mean.'),
+    'pairs_loss': ('Learning curves',
+                   'Above: negative log-likelihood, in training of the right '
+                   'answers of the pairs, in validation of the references held '
+                   'out. It may rise while the model learns: a loss of pairs '
+                   'lowers wrong answers, and right ones with them. Below: the '
+                   'loss per pair. Thin: each logged step; thick: running mean.'),
+    'pairs': ('Right against wrong answers',
+              'Above: mean rewards, as TRL logs them: for DPO beta log(p / p of '
+              'the reference) of an answer, for SimPO beta times its mean log p '
+              'per token. Below: share of pairs whose right answer has the '
+              'higher reward; a tie is no success.'),
 }
 
 
@@ -63,7 +75,7 @@ def write(workdir: str | os.PathLike[str]) -> str:
   storage.publish(folder / 'report.html', page.run(
       title=f'Report of the run {found.name}', verdict=run_words.verdict(found),
       warnings=run_words.warnings(found), tables=run_words.tables(found),
-      notes=run_words.NOTES, about_phi=run_words.ABOUT_PHI,
+      notes=run_words.notes(found), about_phi=run_words.ABOUT_PHI,
       plots=list(pictures.values()), examples=found.examples,
       facts=run_words.facts_table(config, found), running=found.status is not None))
   storage.publish(folder / 'report.md', _markdown(config, found, pictures))
@@ -105,7 +117,7 @@ def terminal(config: Mapping[str, Any], found: results.RunResults) -> str:
   blocks += [
       table.aligned(content)
       for _, content in run_words.tables(found, details=False)]
-  blocks.append(textwrap.fill(run_words.NOTES, _WIDTH))
+  blocks.append(textwrap.fill(run_words.notes(found), _WIDTH))
   return '\n\n'.join(blocks) + '\n'
 
 
@@ -119,10 +131,15 @@ def plots(
   pictures['phi_histogram'] = style.draw(run_plots.phi_histogram, found.corpus)
   if any(line['kind'] == 'train' for line in lines):
     pictures['loss'] = style.draw(run_plots.loss, lines, found.training)
+  if run_pairs.logged(lines):
+    pictures['pairs'] = style.draw(run_pairs.rewards, lines)
   if found.evaluation and len(found.evaluation) > 2:
     pictures['rounds'] = style.draw(run_plots.rounds, found)
+  captions = _CAPTIONS
+  if 'pairs' in pictures:
+    captions = captions | {'loss': captions['pairs_loss']}
   return {
-      name: page.Plot(*_CAPTIONS[name], picture)
+      name: page.Plot(*captions[name], picture)
       for name, picture in pictures.items()}
 
 
@@ -135,7 +152,7 @@ def _markdown(
            *(f'Warning: {table.escape(text)}' for text in run_words.warnings(found))]
   for heading, content in run_words.tables(found):
     parts += [f'## {heading}', table.markdown_table(content)]
-  parts += [run_words.NOTES, '## What phi is', run_words.ABOUT_PHI]
+  parts += [run_words.notes(found), '## What phi is', run_words.ABOUT_PHI]
   for name, plot in pictures.items():
     parts += [f'## {plot.heading}', f'![{plot.caption}](plots/{name}.png)',
               plot.caption]

@@ -38,7 +38,7 @@ def loss(
       (top, 'nll', 'NLL\n(nats per token)'),
       (bottom, 'loss', 'training loss\n(weighted nats)')):
     axes.set_ylabel(label)
-    _draw_curve(axes, train, scalar)
+    draw_curve(axes, train, scalar)
   if validation:
     _draw_validation(top, validation, 'nll', training)
   for axes in more:
@@ -153,12 +153,23 @@ def rounds(found: results.RunResults) -> figure.Figure:
   return fig
 
 
-def _draw_curve(axes, lines, name) -> None:
-  """A curve and its running mean; one point alone is drawn as a point."""
-  steps, values = column(lines, 'step'), column(lines, name)
+def draw_curve(
+    axes, lines: Sequence[Mapping[str, Any]], name: str, *,
+    color: str = style.BEFORE, scale: float = 1.0
+) -> None:
+  """Draws a scalar and its running mean; one point alone is drawn as a point.
+
+  Args:
+    axes: of Matplotlib.
+    lines: of metrics.jsonl.
+    name: of the scalar.
+    color: of both curves.
+    scale: factor of the values.
+  """
+  steps, values = column(lines, 'step'), scale * column(lines, name)
   few = dict(marker='o', ms=4) if len(steps) < 10 else {}
-  axes.plot(steps, values, color=style.BEFORE, lw=0.8, alpha=0.35)
-  axes.plot(steps, smooth(values), color=style.BEFORE, lw=1.8, **few)
+  axes.plot(steps, values, color=color, lw=0.8, alpha=0.35)
+  axes.plot(steps, smooth(values), color=color, lw=1.8, **few)
   if len(steps) == 1:
     # Around one point Matplotlib would show a range far below a step.
     axes.set_xlim(steps[0] - 1, steps[0] + 1)

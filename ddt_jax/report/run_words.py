@@ -12,6 +12,7 @@ from typing import Any
 
 from ddt_jax import significance
 from ddt_jax.report import results
+from ddt_jax.report import run_rounds
 from ddt_jax.report import table
 from ddt_jax.training import log
 
@@ -24,21 +25,16 @@ ABOUT_PHI = (
     ' training on many such tokens makes a model forget. phi measures fit, not'
     ' truth: a wrong sentence can have a phi of 0.')
 
-NOTES = (
+_MEASURES = (
     'pass@1: share of problems solved by the greedy answer, in %. avg@k: mean'
     ' over k sampled answers, in %. [low, high]: 95 % interval over the'
     ' problems; another seed may change the numbers by more. Change: in'
-    ' percentage points; "within noise" where the intervals overlap. Rounds:'
-    ' problems by the origin of their solution; skipped: rewriting got no'
-    ' analysis to start from; not judged: the verifier abstained. NLL (negative'
+    ' percentage points; "within noise" where the intervals overlap.')
+
+_UNITS = (
+    'not judged: the verifier abstained. NLL (negative'
     ' log-likelihood) and phi: nats per token. Mean phi near 0: the text is'
     ' natural to the model; below 0: it is foreign.')
-
-_SOURCES = {
-    'own': 'own answers', 'hinted': 'rewritten references',
-    'reference': 'references',
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
@@ -141,6 +137,11 @@ def _outcome(found: results.RunResults) -> str:
           f'{_outcomes(differing)}.')
 
 
+def notes(found: results.RunResults) -> str:
+  """Explains the measures and the tables of a run."""
+  return f'{_MEASURES} {run_rounds.notes(found.rounds)} {_UNITS}'
+
+
 def warnings(found: results.RunResults) -> list[str]:
   """What makes the results of a run worth little, in a sentence or two each."""
   said, training = [], found.training
@@ -191,36 +192,9 @@ def corpus_table(found: results.RunResults) -> table.Table:
           for label, before, after in (
               ('mean NLL (nats per token)', first.nll, last.nll),
               ('mean phi (nats per token)', first.phi, last.phi),
-              ('mean token weight', first.weight, last.weight))]
+              ('mean token weight', first.weight, last.weight))
+          if before is not None]
   return table.Table(['reference solutions', 'before', 'after', 'change'], rows)
-
-
-def rounds_table(found: results.RunResults) -> table.Table:
-  """Problems of each round, by the origin of their solution."""
-  rows = []
-  for i, r in enumerate(found.rounds, 1):
-    # Problems without any training example: neither answered, rewritten nor given.
-    unsolved = r.problems - sum(r.solved.values())
-    rows.append([str(i), *(f'{n:,}' for n in (
-        r.problems, r.solved['own'], r.solved['hinted'], r.solved['reference'],
-        unsolved, r.own.skipped + r.hinted.skipped, r.own.abstained + r.hinted.abstained,
-        r.own.tokens + r.hinted.tokens,
-    ))])
-  return table.Table([
-      'round', 'problems', 'own', 'rewritten', 'reference', 'none', 'skipped',
-      'not judged', 'tokens sampled'], rows)
-
-
-def sources_table(found: results.RunResults) -> table.Table:
-  """Training examples of each round, by their author."""
-  rows = [
-      [f'round {i}: {_SOURCES[source]}', f'{stats.examples:,}',
-       '' if stats.phi is None else f'{stats.phi:+.3f}', f'{stats.tokens:.1f}']
-      for i, r in enumerate(found.rounds, 1)
-      for source, stats in r.sources.items() if stats.examples
-  ]
-  return table.Table(['training data', 'examples', 'mean phi (nats per token)',
-                      'tokens per answer'], rows)
 
 
 def progress_table(found: results.RunResults) -> table.Table | None:
@@ -251,8 +225,8 @@ def tables(
       every.append(('Accuracy by round', progress_table(found)))
     every.append(('Answers', answers_table(found)))
   every += [
-      ('Rounds', rounds_table(found)),
-      ('Training data', sources_table(found)),
+      ('Rounds', run_rounds.rounds_table(found.rounds)),
+      ('Training data', run_rounds.sources_table(found.rounds)),
       ('Reference solutions', corpus_table(found)),
   ]
   return [(heading, content) for heading, content in every if content]
@@ -264,7 +238,10 @@ def facts_table(
   """Model, objective, data and time of a run; `config` is config.json."""
   training, data = found.training, found.data
   # As written in the config, also options that this objective ignores.
-  objective = ', '.join(f'{k} {v}' for k, v in config['loss'].items())
+  loss = config['loss']
+  if any(r.pairs for r in found.rounds):
+    loss = {'name': loss['name'], **config['preference']}
+  objective = ', '.join(f'{k} {v}' for k, v in loss.items())
   rows = [
       ['run', f'{found.name}, seed {found.seed}'],
       ['model', f'{config["model"]["path"]}, '

@@ -126,7 +126,7 @@ def _summary(
   return counts.RoundSummary(
       problems=len(problems), unanswerable=len(problems) - len(answerable),
       own=count(own), hinted=count([]),
-      solved={'own': len({pair.problem_id for pair in kept})},
+      solved=select.solved_by(pair.chosen for pair in kept),
       dropped={'too long': too_long},
       sources={
           'chosen': select.describe([pair.chosen for pair in kept], 'own'),

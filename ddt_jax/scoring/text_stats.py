@@ -38,8 +38,10 @@ class TextStats:
     nll: negative log-likelihood, nats.
     phi: log p + entropy, nats.
     entropy: of the prediction, nats.
-    weight: that the objective gives a token.
-    ess: effective sample size, (sum w)^2 / sum w^2, as a share of the tokens.
+    weight: that the objective gives a token; None where the model alone does not
+      decide it.
+    ess: effective sample size, (sum w)^2 / sum w^2, as a share of the tokens; None
+      likewise.
     clipped: share of exponents outside [gamma_min, gamma_max]; None for an
       objective without them.
     tokens, examples: numbers of supervised tokens and of texts.
@@ -49,8 +51,8 @@ class TextStats:
   nll: float
   phi: float
   entropy: float
-  weight: float
-  ess: float
+  weight: float | None
+  ess: float | None
   clipped: float | None
   tokens: float
   examples: int

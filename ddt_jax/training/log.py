@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import time
 
 from ddt_jax import objectives
+from ddt_jax.training import pair_loss
 from ddt_jax.training import train_step
 from ddt_jax.training.progress import Progress
 
@@ -54,8 +55,8 @@ def summarise(
   Returns:
     (progress, scalars, text): the progress with new totals (skipped, tokens,
     seconds); the scalars to write for `progress.step`: means per supervised token
-    as in `objectives.summarise`, loss per unit of the mask's weight, means per
-    step of grad_norm and curriculum, lr, skipped (of the run) and tokens_per_s; a
+    as in `objectives.summarise`, loss per unit of the mask's weight (of a loss of
+    pairs: as in `pair_loss.summarise`, loss per pair), means per step of grad_norm and curriculum, lr, skipped (of the run) and tokens_per_s; a
     short text for the progress bar.
 
   Raises:
@@ -84,7 +85,9 @@ def summarise(
       tokens=progress.tokens + int(sums['tokens']),
       seconds=progress.seconds + seconds,
   )
-  scalars = objectives.summarise(sums) | {
+  of_pairs = 'pairs' in sums
+  means = pair_loss.summarise(sums) if of_pairs else objectives.summarise(sums)
+  scalars = means | {
       'loss': float(sums['loss'] / max(sums['count'], 1.0)),
       'grad_norm': float(sums['grad_norm'] / n),
       'curriculum': float(sums['curriculum'] / n),
@@ -92,8 +95,8 @@ def summarise(
       'skipped': progress.skipped,
       'tokens_per_s': float(sums['tokens'] / seconds),
   }
-  text = (
-      'loss {loss:.3f}, NLL {nll:.3f}, phi {phi:.3f},'
-      ' {tokens_per_s:,.0f} tokens/s'.format(**scalars)
-  )
-  return progress, scalars, text
+  detail = 'NLL {nll:.3f}, phi {phi:.3f}'
+  if of_pairs:
+    detail = 'margin {rewards/margins:.3f}, accuracy {rewards/accuracies:.0%}'
+  text = f'loss {{loss:.3f}}, {detail}, {{tokens_per_s:,.0f}} tokens/s'
+  return progress, scalars, text.format(**scalars)

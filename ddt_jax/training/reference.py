@@ -53,7 +53,10 @@ class Reference:
 
   def is_read(self, name: str) -> bool:
     """Whether training by this objective reads the reference at all."""
-    return bool(self.kl_weight or objectives.reference_option(name))
+    # Losses that are no token weights read none.
+    is_weight = name in objectives.WEIGHTS
+    return bool(
+        self.kl_weight or is_weight and objectives.reference_option(name))
 
   def start(self, params: Any, kept: Any = None) -> Any:
     """The reference at the beginning of a round; None for 'live'.

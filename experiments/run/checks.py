@@ -16,6 +16,7 @@ from ddt_jax.data import lengths
 from ddt_jax.rounds import answers
 from ddt_jax.rounds import select
 from ddt_jax.training import optimizer
+from ddt_jax.training import pair_loss
 from ddt_jax.training import reference
 
 DTYPES = {  # by their usual names
@@ -50,6 +51,8 @@ RANGES = {  # least, most
     'optim.decay_ratio': (0, 1), 'optim.eps': (0, FINITE),
     'optim.weight_decay': (0, FINITE), 'optim.clip': (0, FINITE),
     'kl_to_base.problems': (0, MANY), 'kl_to_base.max_new_tokens': (1, MANY),
+    'preference.beta': (1e-12, FINITE), 'preference.gamma': (0, FINITE),
+    'preference.label_smoothing': (0, 0.5), 'preference.nll_weight': (0, FINITE),
     'reference.kl_weight': (0, FINITE), 'reference.every': (1, MANY),
     'reference.rate': (1e-12, 1),
     'validation.every': (0, MANY), 'validation.accuracy_every': (0, MANY),
@@ -86,12 +89,10 @@ def check_options(c, mesh: jax.sharding.Mesh) -> None:
           f'{name}={value}: at least {least}, at most {most:g}')
   if not c.name or '\0' in c.name:
     raise errors.InputError(f'name={c.name!r} cannot name a folder')
-  one = ddt.token_stats(jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32), top_k=2)
-  loss = objectives.pick(**c.loss)
-  option = objectives.reference_option(loss['name'])
-  objectives.token_loss(
-      stats=one, mask=jnp.ones(1), **loss,
-      **{option: one.log_p} if option else {})
+  if c.loss.name in pair_loss.NAMES:
+    _check_pairs(c)
+  else:
+    _check_token_loss(c)
   reference.Reference(**c.reference)
   optimizer.make(total_steps=1, **c.optim)
   select.Options(**c.curate)
@@ -118,6 +119,38 @@ def check_options(c, mesh: jax.sharding.Mesh) -> None:
         f'train.batch={c.train.batch} is no multiple of {parts}, micro_batches'
         ' times the data and fsdp axes of the mesh'
     )
+
+
+def _check_token_loss(c) -> None:
+  """Computes the loss of one token."""
+  one = ddt.token_stats(jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32), top_k=2)
+  loss = objectives.pick(**c.loss)
+  option = objectives.reference_option(loss['name'])
+  objectives.token_loss(
+      stats=one, mask=jnp.ones(1), **loss,
+      **{option: one.log_p} if option else {})
+
+
+def _check_pairs(c) -> None:
+  """Computes the loss of one pair; refuses options that pairs do not have."""
+  # The other options of token weights are tried as well: pairs do not read them.
+  objectives.pick(**c.loss.to_dict() | {'name': 'sft'})
+  pair_loss.Preference(c.loss.name, **c.preference)
+  for name, fits, wanted in (
+      ('curate.samples', c.curate.samples > 1, 'at least 2, a right and a wrong one'),
+      ('curate.temperature', c.curate.temperature > 0,
+       'above 0, or all answers to a problem are the same'),
+      ('curate.min_phi', c.curate.min_phi <= -1e9, '-1e9: phi does not filter them'),
+      ('curate.drop_lowest', not c.curate.drop_lowest, '0: phi does not filter them'),
+      ('hint.enabled', not c.hint.enabled, 'False, since both are own answers'),
+      ('train.pack', not c.train.pack, 'False'),
+      ('train.mask_mode', c.train.mask_mode == 'correct', 'correct'),
+      ('reference.kl_weight', not c.reference.kl_weight, '0'),
+  ):
+    if not fits:
+      raise errors.InputError(
+          f'{name}={_get(c, name)}: pairs (loss.name={c.loss.name}) need {wanted};'
+          f' configs/{c.loss.name}.py sets what they need')
 
 
 def _get(c, name: str) -> Any:

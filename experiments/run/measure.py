@@ -19,6 +19,7 @@ from ddt_jax.scoring import forward
 from ddt_jax.scoring import text_stats
 from ddt_jax.storage import typed_json
 from ddt_jax.training import metrics
+from ddt_jax.training import pair_loss
 from ddt_jax.training import train_step
 from ddt_jax.training.progress import Progress
 from experiments.run import drift
@@ -50,13 +51,20 @@ class Measured:
 def measured_loss(c) -> dict[str, Any]:
   """Options of the loss whose sums are measured.
 
-  Measuring knows the model alone. In place of an objective that reads another one's
-  log p it takes plain NLL: both report the same NLL, phi and entropy.
+  Measuring knows the model alone, and references instead of pairs. In place of an
+  objective that reads another model's log p, or pairs, it takes plain NLL: NLL, phi
+  and entropy are the same, and there is no weight to report, see `has_weight`.
   """
   loss = c.loss.to_dict()
-  if objectives.reference_option(loss['name']):
+  if not has_weight(c):
     loss['name'] = 'sft'
   return objectives.pick(**loss)
+
+
+def has_weight(c) -> bool:
+  """Whether the model alone decides the objective's weight of a token."""
+  name = c.loss.name
+  return name not in pair_loss.NAMES and not objectives.reference_option(name)
 
 
 class Measurements:
@@ -98,9 +106,12 @@ class Measurements:
           params, s.config, s.train.examples[:c.report.examples],
           batch=s.rows, mesh=s.mesh,
           top_k=objectives.needs(**loss).get('top_k', 0)))
+      corpus = text_stats.describe(stats, **loss)
+      if not has_weight(c):
+        corpus = dataclasses.replace(corpus, weight=None, ess=None)
       return typed_json.plain({
           'evaluation': evaluation,
-          'corpus': text_stats.describe(stats, **loss),
+          'corpus': corpus,
           # Measured now: once the next round trains, these parameters are gone.
           'phi': [x.phi.tolist() for x in stats[:c.report.shown]],
           'kl_to_base': drift.by_split(c, s, self._files, r, params),
@@ -139,6 +150,8 @@ class Measurements:
         # Batches of training size: a forward without a gradient needs less memory.
         for b in self._validation_batches()
     ))
+    if not has_weight(c):  # those of sft say nothing about this objective
+      del scalars['weight'], scalars['ess']
     # Greedy answers alone: sampling k more would cost k times as long.
     if accuracy and self._validation_problems:
       solved = evaluate.accuracy(

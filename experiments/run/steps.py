@@ -5,15 +5,19 @@ import sys
 from typing import Any
 
 import jax
+import optax
 import tqdm
 
+from ddt_jax import model
 from ddt_jax import objectives
 from ddt_jax import processes
 from ddt_jax import sharding
 from ddt_jax.data import batches
 from ddt_jax.data import chat
 from ddt_jax.data import packing
+from ddt_jax.data import pair_batches
 from ddt_jax.training import optimizer
+from ddt_jax.training import pair_loss
 from ddt_jax.training import reference
 from ddt_jax.training import train_step
 from ddt_jax.training.progress import Progress
@@ -21,27 +25,31 @@ from experiments.run import inputs
 
 
 def make_stream(
-    c, examples: Sequence[chat.Example], r: int
+    c, examples: Sequence[chat.Example | pair_batches.PairExample], r: int
 ) -> tuple[batches.Resumable, int]:
   """Returns the batches of round r, at their beginning, and their number.
 
   Args:
     c: the config.
-    examples: of the round.
+    examples: of the round, pairs where the loss is of pairs.
     r: the round, which has an order of its own.
   """
-  shared = dict(
-      batch=c.train.batch, epochs=c.train.epochs, seed=c.seed + r,
-      mask_mode=c.train.mask_mode)
-  if c.train.pack:
-    stream = packing.Stream(examples, time=c.data.max_tokens - 1, **shared)
+  shared = dict(batch=c.train.batch, epochs=c.train.epochs, seed=c.seed + r)
+  masked = dict(mask_mode=c.train.mask_mode)
+  total = batches.steps(len(examples), c.train.batch, c.train.epochs)
+  advice = ''
+  if c.loss.name in pair_loss.NAMES:
+    stream = pair_batches.Stream(examples, **shared)
+    padding = batches.padding_share(pair_batches.sides(examples))
+  elif c.train.pack:
+    stream = packing.Stream(
+        examples, time=c.data.max_tokens - 1, **shared, **masked)
     total, padding = stream.steps, stream.padding
   else:
-    stream = batches.Stream(examples, **shared)
-    total = batches.steps(len(examples), c.train.batch, c.train.epochs)
+    stream = batches.Stream(examples, **shared, **masked)
     padding = batches.padding_share(examples)
+    advice = '; --config.train.pack=True avoids it'
   if processes.is_first():
-    advice = '' if c.train.pack else '; --config.train.pack=True avoids it'
     tqdm.tqdm.write(
         f'round {r + 1}: {total} steps, {padding:.0%} of their rows is padding'
         f'{advice}', file=sys.stderr)
@@ -68,13 +76,36 @@ def make_step(
     updates, steps_before = progress.updates_before, progress.steps_before
   schedule, tx = optimizer.make(**span, updates=updates, **c.optim)
   step = jax.jit(
-      train_step.make_train_step(
-          s.config, tx, mesh=s.mesh, micro_batches=c.train.micro_batches,
-          steps_before=steps_before, **span, **c.curriculum,
-          comparison=reference.Reference(**c.reference),
-          **objectives.pick(**c.loss)),
+      pure_step(
+          c, s.config, tx, s.mesh, steps_before=steps_before, **span),
       donate_argnums=0,
       in_shardings=(shardings, sharding.batch_sharding(s.mesh)),
       out_shardings=(shardings, sharding.replicated(s.mesh)),
   )
   return step, lambda done: schedule(updates + done)
+
+
+def pure_step(
+    c, config: model.ModelConfig, tx: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh, **schedule: Any,
+) -> Callable:
+  """The step of the config's loss, not yet compiled.
+
+  Args:
+    c: the config; loss.name decides between a loss of tokens and one of pairs.
+    config, tx, mesh: see `train_step.make_train_step`.
+    **schedule: total_steps, first_step, steps_before.
+  """
+  shared = dict(
+      micro_batches=c.train.micro_batches,
+      comparison=reference.Reference(**c.reference), **c.curriculum, **schedule)
+  if c.loss.name in pair_loss.NAMES:
+    rule = pair_loss.Preference(c.loss.name, **c.preference)
+
+    def loss(params, batch, compared, strength):
+      del compared, strength  # its reference comes with the batch
+      return pair_loss.loss_sums(params, config, batch, rule, mesh=mesh)
+
+    return train_step.make_step(loss, tx, is_read=False, **shared)
+  return train_step.make_train_step(
+      config, tx, mesh=mesh, **shared, **objectives.pick(**c.loss))

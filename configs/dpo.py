@@ -1,0 +1,16 @@
+r"""DPO in rounds: right answers of the model preferred to its own wrong ones.
+
+python -m experiments.train --config configs/dpo.py --workdir DIR \
+    [--config.curate.samples=16] [--config.preference.nll_weight=1]
+"""
+
+from configs import idft
+
+
+def get_config(preset=''):
+  c = idft.get_config(preset)
+  c.name = c.loss.name = 'dpo'
+  c.curate.samples = 8
+  c.hint.enabled = False  # both sides of a pair are the model's own answers
+  c.optim.lr = 1e-4
+  return c

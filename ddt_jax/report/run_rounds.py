@@ -1,0 +1,67 @@
+"""The rounds of a run in tables: where their training data come from."""
+
+from collections.abc import Sequence
+
+from ddt_jax.report import table
+from ddt_jax.rounds import counts
+
+_SOURCES = {
+    'own': 'own answers', 'hinted': 'rewritten references',
+    'reference': 'references',
+    'chosen': 'right answers of pairs', 'rejected': 'wrong answers of pairs',
+}
+
+
+def notes(rounds: Sequence[counts.RoundSummary]) -> str:
+  """Explains the columns of `rounds_table`, without a full stop at the end."""
+  if any(r.pairs for r in rounds):
+    return (
+        'Rounds: a problem gives pairs if some of the model\'s complete answers are'
+        ' right and some wrong; too long: pairs that do not fit a row and are left'
+        ' out;')
+  return (
+      'Rounds: problems by the origin of their solution; skipped: rewriting got no'
+      ' analysis to start from;')
+
+
+def rounds_table(rounds: Sequence[counts.RoundSummary]) -> table.Table:
+  """Problems of each round, by the origin of their solution or by their pairs."""
+  if any(r.pairs for r in rounds):
+    return _pairs_table(rounds)
+  rows = []
+  for i, r in enumerate(rounds, 1):
+    # Problems without any training example: neither answered, rewritten nor given.
+    unsolved = r.problems - sum(r.solved.values())
+    rows.append([str(i), *(f'{n:,}' for n in (
+        r.problems, r.solved['own'], r.solved['hinted'], r.solved['reference'],
+        unsolved, r.own.skipped + r.hinted.skipped, r.own.abstained + r.hinted.abstained,
+        r.own.tokens + r.hinted.tokens,
+    ))])
+  return table.Table([
+      'round', 'problems', 'own', 'rewritten', 'reference', 'none', 'skipped',
+      'not judged', 'tokens sampled'], rows)
+
+
+def sources_table(rounds: Sequence[counts.RoundSummary]) -> table.Table:
+  """Training examples of each round, by their author."""
+  rows = [
+      [f'round {i}: {_SOURCES[source]}', f'{stats.examples:,}',
+       '' if stats.phi is None else f'{stats.phi:+.3f}', f'{stats.tokens:.1f}']
+      for i, r in enumerate(rounds, 1)
+      for source, stats in r.sources.items() if stats.examples
+  ]
+  return table.Table(['training data', 'examples', 'mean phi (nats per token)',
+                      'tokens per answer'], rows)
+
+
+def _pairs_table(rounds: Sequence[counts.RoundSummary]) -> table.Table:
+  """Problems of each round, by the sides that their answers take."""
+  rows = [
+      [str(i), *(f'{n:,}' for n in (
+          r.problems, r.pairs.pairs, r.pairs.paired, r.pairs.only_right,
+          r.pairs.only_wrong, r.pairs.neither, r.dropped['too long'],
+          r.own.abstained, r.own.tokens))]
+      for i, r in enumerate(rounds, 1)]
+  return table.Table([
+      'round', 'problems', 'pairs', 'paired', 'no wrong', 'no right',
+      'neither', 'too long', 'not judged', 'tokens sampled'], rows)
