@@ -1,12 +1,16 @@
-r"""Builds the on-policy corpus of one round, for any trainer.
+r"""Builds the on-policy corpus of one round, or its pairs, for any trainer.
 
 python -m experiments.curate --config configs/idft.py --out corpus.jsonl \
     [--config.data.path=mine.jsonl] [--config.model.path=DIR]
 
 Writes one conversation a line, {"messages": [...], "id", "source", "phi"}; with
---out corpus.parquet one a row. What was sampled on the way, wrong answers too, stays
-in the folder beside it, from which an interrupted call resumes.
+--out corpus.parquet one a row. A config of a loss of pairs, configs/dpo.py, writes
+one pair a line, {"prompt": [...], "chosen": [...], "rejected": [...], "id"}. What was
+sampled on the way, wrong answers too, stays in the folder beside it, from which an
+interrupted call resumes.
 """
+
+from typing import Any
 
 from absl import flags
 
@@ -14,7 +18,10 @@ from ddt_jax import errors
 from ddt_jax import processes
 from ddt_jax import storage
 from ddt_jax.data import tables
+from ddt_jax.rounds import counts
 from ddt_jax.rounds import curate
+from ddt_jax.rounds import pair_corpus
+from ddt_jax.rounds import pairs
 from experiments.run import curation
 from experiments.run import inputs
 from experiments.run import lifecycle
@@ -22,7 +29,7 @@ from experiments.run import options
 from experiments.run import workdir
 
 
-def execute(c, out: str) -> curate.Corpus:
+def execute(c, out: str) -> curate.Corpus | pair_corpus.PairCorpus:
   """Makes or completes the corpus; the whole command, also for notebooks.
 
   Args:
@@ -30,7 +37,7 @@ def execute(c, out: str) -> curate.Corpus:
     out: the file to write; Parquet if its name ends so, else JSON lines.
 
   Returns:
-    The corpus that is in the file.
+    The corpus, or the pairs, in the file.
   """
   c = c.copy_and_resolve_references()  # the caller's config stays as it is
   c.rounds = 1  # of all problems
@@ -41,15 +48,33 @@ def execute(c, out: str) -> curate.Corpus:
         errors.InputError, curation.NothingAccepted
     ):
       corpus = curation.corpus_of_round(c, s, 0, s.params, folder, step=0)
-    rows = zip(corpus.responses, corpus.problems, strict=True)
-    processes.from_first(tables.write, out, [curate.to_chat(*row) for row in rows])
-  solved = corpus.summary.solved
-  print(
-      f'{out}: {len(corpus.responses)} of {corpus.summary.problems} problems;'
-      f' {solved["own"]} solved by the model itself, {solved["hinted"]} by'
-      f' hinting, {solved["reference"]} given as references'
-  )
+    processes.from_first(tables.write, out, rows(corpus))
+  print(f'{out}: {described(corpus.summary)}')
   return corpus
+
+
+def rows(corpus: curate.Corpus | pair_corpus.PairCorpus) -> list[dict[str, Any]]:
+  """Conversations, or pairs, in the format of other trainers."""
+  if isinstance(corpus, pair_corpus.PairCorpus):
+    return [
+        pairs.to_chat(*row)
+        for row in zip(corpus.pairs, corpus.problems, strict=True)]
+  return [
+      curate.to_chat(*row)
+      for row in zip(corpus.responses, corpus.problems, strict=True)]
+
+
+def described(summary: counts.RoundSummary) -> str:
+  """Says how many problems gave a response, or pairs."""
+  if summary.pairs:
+    long = summary.dropped['too long']
+    return f'{summary.pairs}' + (f'; {long} pairs left out as too long' if long else '')
+  solved = summary.solved
+  examples = sum(source.examples for source in summary.sources.values())
+  return (
+      f'{examples} of {summary.problems} problems;'
+      f' {solved["own"]} solved by the model itself, {solved["hinted"]} by'
+      f' hinting, {solved["reference"]} given as references')
 
 
 if __name__ == '__main__':

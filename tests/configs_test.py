@@ -18,7 +18,8 @@ CONFIGS = sorted(
 LOSSES = (
     'sft', 'dft', 'power', 'threshold', 'chord', 'eaft', 'deft', 'phi_mask', 'psft',
     'iw_sft', 'asft', 'sft_kl')
-TRAINING = ('idft', 'real_model', 'reference', 'rft', 'hd_sft', *LOSSES)
+PAIRS = ('dpo', 'simpo')
+TRAINING = ('idft', 'real_model', 'reference', 'rft', 'hd_sft', *PAIRS, *LOSSES)
 # Fields that a config of a loss sets beside its name.
 BESIDE = {
     'threshold': {'loss.denominator'}, 'psft': {'reference.kind'},
@@ -55,7 +56,7 @@ def test_a_training_config_is_accepted(name):
   c = load(name).get_config()
   checks.check_options(c, sharding.make_mesh(**c.mesh))
   assert c.name == name  # names the run's folder
-  assert c.loss.name in objectives.WEIGHTS
+  assert c.loss.name in (PAIRS if name in PAIRS else objectives.WEIGHTS)
 
 
 @pytest.mark.parametrize('preset', presets.NAMES)
@@ -86,3 +87,13 @@ def test_configs_of_data_train_on_right_answers_of_the_model_alone():
     c = load(name).get_config()
     assert c.loss.name == 'sft' and c.curate.fallback == 'drop'
     assert c.hint.enabled == (not c.curate.samples) == (name == 'hd_sft')
+
+
+def test_losses_of_pairs_are_compared_on_equal_terms():
+  dpo, simpo, base = (
+      dict(flat(load(n).get_config())) for n in ('dpo', 'simpo', 'idft'))
+  differ = {k for k in dpo if dpo[k] != base[k]}
+  assert differ == {
+      'name', 'loss.name', 'curate.samples', 'hint.enabled', 'optim.lr'}
+  assert {k for k in dpo if dpo[k] != simpo[k]} == {
+      'name', 'loss.name', 'preference.beta'}

@@ -105,8 +105,22 @@ def loss_sums(
   hidden, _ = model.forward(
       params, config, rows.tokens, positions=rows.positions, return_hidden=True,
       mesh=mesh)
-  stats = vocab_head.token_stats(
-      hidden, model.head(params), rows.targets, mesh=mesh)
+  return head_sums(hidden, model.head(params), batch, rule, mesh=mesh)
+
+
+def head_sums(
+    hidden: jax.Array, head: jax.Array, batch: pair_batches.PairBatch,
+    rule: Preference, *, mesh: jax.sharding.Mesh | None = None,
+) -> tuple[jax.Array, tuple[jax.Array, dict[str, jax.Array]]]:
+  """`loss_sums` from hidden states; never holds [2 P, T, V].
+
+  Args:
+    hidden: of the flat rows [2 P, T, D].
+    head: [V, D].
+    batch, rule, mesh: see `loss_sums`.
+  """
+  rows = batch.flat_rows()
+  stats = vocab_head.token_stats(hidden, head, rows.targets, mesh=mesh)
 
   def per_response(x):  # [2 P, T] -> [P, 2]
     # where, not a product: 0 times a log p of -inf is NaN.

@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from configs import idft
+from configs import simpo
 from ddt_jax import errors
 from ddt_jax import sharding
 from experiments.run import checks
@@ -51,5 +52,21 @@ def test_a_value_outside_its_range_names_the_field(field):
   mesh = sharding.make_mesh(fsdp=1, devices=jax.devices()[:1])
   value = {int: -1, float: NAN, str: 'nothing such'}[type(get(c, field))]
   c.update_from_flattened_dict({field: value})
+  with pytest.raises(errors.InputError, match=f'{field}='):
+    checks.check_options(c, mesh)
+
+
+@pytest.mark.parametrize('field, value', [
+    ('curate.samples', 1), ('curate.temperature', 0.0), ('curate.min_phi', -1.0),
+    ('curate.drop_lowest', 0.1), ('hint.enabled', True), ('train.pack', True),
+    ('train.mask_mode', 'official'), ('reference.kl_weight', 0.1),
+    ('preference.label_smoothing', 0.1), ('preference.beta', 0.0),
+    ('preference.nll_weight', NAN), ('loss.name', 'ipo'),
+    ('checkpoint.export', 'best'), ('train.batch', 7)])
+def test_pairs_refuse_what_they_do_not_have_by_name(field, value):
+  c = simpo.get_config()
+  mesh = sharding.make_mesh(fsdp=2, devices=jax.devices()[:2])
+  checks.check_options(c, mesh)
+  c.update_from_flattened_dict({field: value, 'validation.accuracy_every': 0})
   with pytest.raises(errors.InputError, match=f'{field}='):
     checks.check_options(c, mesh)

@@ -107,12 +107,12 @@ def test_phi_is_that_of_the_training_forward(whole):
     assert tuple(e.tokens[e.supervised]) == r.tokens  # never encoded again
 
 
-def lines(folder):
-  """Every record of every stage, without the times."""
+def lines(folder, corpus='corpus'):
+  """Every record of every stage, without the times; and the file of the corpus."""
   return {
       file.relative_to(folder): file.read_text().split('\n')[2:]
       for file in sorted(folder.rglob('0*.jsonl'))
-  } | {'corpus': (folder / 'corpus.jsonl').read_text()}
+  } | {'corpus': (folder / f'{corpus}.jsonl').read_text()}
 
 
 def test_a_call_that_was_interrupted_ends_the_same(whole, tmp_path):
