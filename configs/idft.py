@@ -20,7 +20,8 @@ def get_config(preset=''):
   c.seed = 0       # of sampling and shuffling
   c.rounds = 2     # each makes its own data with the model as it is
   c.update(
-      model() | data() | curation() | training() | measuring() | machine())
+      model() | data() | curation() | objective() | training() | measuring()
+      | machine())
   presets.apply(c, preset)  # of --config configs/idft.py:PRESET
   return c
 
@@ -103,7 +104,7 @@ def curation():
   )
 
 
-def training():
+def objective():
   return dict(
       # ddt_jax.objectives.token_loss
       loss=dict(
@@ -140,12 +141,32 @@ def training():
           every=8,               # steps, of refreshed
           rate=0.05,             # of ema
       ),
+      # ddt_jax.training.distill.Distillation, of loss.name='distill': the student
+      # follows a teacher on its own responses, which `curate` says how to draw
+      distill=dict(
+          every=1,               # steps between two draws of responses
+          responses='all',       # or right: those that the verifier calls right
+          teacher='',            # the model of `reference`; or a folder with its tokenizer
+          hint=True,             # the teacher reads the reference, see hint.template
+          kind='forward',        # KL(teacher || student); or reverse, jsd
+          mixture=0.5,           # of jsd: share of the teacher in the mixture
+          temperature=1.0,       # of both distributions
+          clip=0.0,              # largest divergence of a token, nats; 0: no bound
+          skip=0,                # first tokens of a response that are not trained
+          least_entropy=0.0,     # of the teacher, nats: other tokens are not trained
+          most_entropy=0.0,      # 0: no bound
+      ),
       # ddt_jax.objectives.curriculum, as shares of the steps: of a round, or of the
       # run with across_rounds='continue'
       curriculum=dict(
           warmup_ratio=0.0,      # at strength 0, where IDFT is DFT
           transition_ratio=0.0,  # rising linearly to strength 1
       ),
+  )
+
+
+def training():
+  return dict(
       # ddt_jax.training.optimizer.make
       optim=dict(
           lr=3e-4,               # peak; the paper: 6e-5 for 7B

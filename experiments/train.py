@@ -28,6 +28,7 @@ from ddt_jax.training import log
 from ddt_jax.training import metrics
 from ddt_jax.training.progress import Progress
 from experiments.run import curation
+from experiments.run import distilling
 from experiments.run import exporting
 from experiments.run import inputs
 from experiments.run import lifecycle
@@ -69,11 +70,10 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
       resumed = progress.round_step > 0  # params are of the middle of the round
       if not resumed:
         measurements.measure_model(r, params, writer, progress.step)
-      corpus = curation.corpus_of_round(
+      stream, total, summary = steps.make_data(
           c, s, r, params, folder / 'rounds' / str(r), progress.steps_before,
           complete=resumed)
-      measurements.keep_summary(r, corpus.summary)
-      stream, total = steps.make_stream(c, corpus.examples, r)
+      measurements.keep_summary(r, summary)
       page.update(progress, params, total)
 
       # State and step.
@@ -87,13 +87,13 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
       pending, since = [], time.monotonic()
       bar = engine.progress_bar(total, f'round {r + 1}, train', progress.round_step)
       for done in range(progress.round_step + 1, total + 1):
+        stream.draw_if_due(state.params)
         state, sums = step(state, batches.place(next(stream), s.mesh))
         pending.append(sums)  # on the device: reading them waits for the step
         progress = progress.next_step()
         bar.update()
         due = functools.partial(is_due, done, total)
-        saving = (
-            lifecycle.stop_requested() or done == total or due(c.checkpoint.every))
+        saving = lifecycle.stop_requested() or done == total or due(c.checkpoint.every)
         validating = bool(s.validation.examples) and due(c.validation.every)
 
         if saving or validating or due(c.log.every):
@@ -111,6 +111,8 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
           page.update(progress, state.params, total)
         if saving:
           writer.flush()  # first, so that a checkpoint's steps have their lines
+          if not summary and done == total:
+            measurements.keep_summary(r, stream.summary())
           progress = progress.saved_with(stream.get_state(), finished=done == total)
           states.save(state, progress)
           lifecycle.check_stop()
@@ -168,7 +170,7 @@ def execute(c, folder: str) -> str:
     The report as text; it is also in the folder.
   """
   folder = storage.path(folder)
-  with workdir.owned(c, folder, inputs.make) as s:
+  with workdir.owned(c, folder, distilling.make_inputs) as s:
     with lifecycle.explained_errors(
         errors.InputError, FloatingPointError, curation.NothingAccepted
     ):
@@ -180,7 +182,7 @@ def main():
   c = flags.FLAGS.config
   if flags.FLAGS.check:
     with lifecycle.explained_errors():
-      print(preview.text(c, inputs.make(c)))
+      print(preview.text(c, distilling.make_inputs(c)))
     return
   print(execute(c, flags.FLAGS.workdir or f'runs/{c.name}'))
 

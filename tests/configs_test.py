@@ -7,6 +7,7 @@ import re
 import pytest
 
 from configs import presets
+from ddt_jax import errors
 from ddt_jax import objectives
 from ddt_jax import sharding
 from experiments.run import checks
@@ -19,7 +20,10 @@ LOSSES = (
     'sft', 'dft', 'power', 'threshold', 'chord', 'eaft', 'deft', 'phi_mask', 'psft',
     'iw_sft', 'asft', 'sft_kl')
 PAIRS = ('dpo', 'simpo')
-TRAINING = ('idft', 'real_model', 'reference', 'rft', 'hd_sft', *PAIRS, *LOSSES)
+DISTILLATION = ('sdft', 'opsd', 'on_policy_distillation')
+TRAINING = (
+    'idft', 'real_model', 'reference', 'rft', 'hd_sft', *PAIRS, *LOSSES,
+    *DISTILLATION)
 # Fields that a config of a loss sets beside its name.
 BESIDE = {
     'threshold': {'loss.denominator'}, 'psft': {'reference.kind'},
@@ -56,7 +60,10 @@ def test_a_training_config_is_accepted(name):
   c = load(name).get_config()
   checks.check_options(c, sharding.make_mesh(**c.mesh))
   assert c.name == name  # names the run's folder
-  assert c.loss.name in (PAIRS if name in PAIRS else objectives.WEIGHTS)
+  known = (
+      PAIRS if name in PAIRS else
+      ('distill',) if name in DISTILLATION else objectives.WEIGHTS)
+  assert c.loss.name in known
 
 
 @pytest.mark.parametrize('preset', presets.NAMES)
@@ -74,6 +81,23 @@ def test_objectives_are_compared_on_equal_terms(name):
   differ = {k for k in found.keys() | base.keys() if found.get(k) != base.get(k)}
   assert differ == {'name', 'loss.name'} | BESIDE.get(name, set())
   assert found['loss.name'] == NAMES.get(name, name)
+
+
+def test_configs_of_distillation_differ_from_idft_in_what_they_distil():
+  for name in DISTILLATION:
+    found, base = (dict(flat(load(n).get_config())) for n in (name, 'idft'))
+    differ = {k for k in found if found[k] != base[k]} - {'name', 'loss.name'}
+    assert all(k.startswith(('distill.', 'reference.', 'hint.')) for k in differ)
+
+
+@pytest.mark.parametrize('wrong', [
+    {'train.pack': True}, {'reference.kl_weight': 0.1}, {'distill.every': 0},
+    {'distill.kind': 'both'}, {'distill.responses': 'wrong'}], ids=str)
+def test_options_that_distillation_does_not_have_are_refused(wrong):
+  c = load('sdft').get_config()
+  c.update_from_flattened_dict(wrong)
+  with pytest.raises(errors.InputError, match=next(iter(wrong))):
+    checks.check_options(c, sharding.make_mesh(**c.mesh))
 
 
 def test_the_reference_config_samples_nothing():

@@ -110,6 +110,9 @@ class Resumable(Iterator[Batch]):
   def __next__(self) -> Batch:
     return next(self._iterator)
 
+  def draw_if_due(self, params: Any) -> None:
+    """Does nothing: these batches are given. `own_rows.OwnRows` draws its own."""
+
   def get_state(self) -> dict[str, Any]:
     """Position in the stream, JSON-able; it is saved with every checkpoint."""
     return self._iterator.get_state()

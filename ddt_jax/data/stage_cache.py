@@ -122,31 +122,50 @@ class StageCache:
     """
     counts, total = [], 0.0
     for first in range(0, len(items), size):
-      file = self._folder / f'{first // size:05d}.jsonl'
-      # Process 0 reads and the others get its text. So all take the same branch:
-      # `make` needs every process.
-      text = processes.from_first(self._read, file)
-      if text is None and self._complete:
-        raise errors.InputError(
-            f'{file} is missing or damaged, and the parameters that it was made'
-            ' with are gone; restore it, or choose another --workdir')
-      if text is None:
-        began = time.monotonic()
-        made = make(first, items[first: first + size])
-        seconds = time.monotonic() - began
-        text = processes.from_first(self._write, file, made, seconds)
-      # Not splitlines(): it also splits at U+2028, which JSON strings may hold.
-      head, *lines = text.split('\n')[:-1]
-      seconds = json.loads(head)['seconds']
-      counts.append(len(lines))
+      block, seconds = self.block(
+          first // size,
+          lambda first=first: make(first, items[first: first + size]), cls)
+      counts.append(len(block))
       total += seconds
-      yield [records.from_json(line, cls) for line in lines], seconds
+      yield block, seconds
     # Last: a manifest says that every block is there.
     manifest = json.dumps({
         'made_from': self._made_from, 'items': len(items), 'records': counts,
         'seconds': total,
     }, indent=2) + '\n'
     processes.from_first(storage.publish, self._folder / MANIFEST, manifest)
+
+  def block(
+      self, index: int, make: Callable[[], Sequence[Record]], cls: type[Record], *,
+      complete: bool = False,
+  ) -> tuple[list[Record], float]:
+    """One block by itself: its records, and the seconds that `make` took.
+
+    Args:
+      index: names its file.
+      make, cls: see `map`.
+      complete: this file must be there, see `StageCache`.
+
+    Raises:
+      errors.InputError: see `map`.
+    """
+    file = self._folder / f'{index:05d}.jsonl'
+    # Process 0 reads and the others get its text. So all take the same branch:
+    # `make` needs every process.
+    text = processes.from_first(self._read, file)
+    if text is None and (complete or self._complete):
+      raise errors.InputError(
+          f'{file} is missing or damaged, and the parameters that it was made'
+          ' with are gone; restore it, or choose another --workdir')
+    if text is None:
+      began = time.monotonic()
+      made = make()
+      seconds = time.monotonic() - began
+      text = processes.from_first(self._write, file, made, seconds)
+    # Not splitlines(): it also splits at U+2028, which JSON strings may hold.
+    head, *lines = text.split('\n')[:-1]
+    return ([records.from_json(line, cls) for line in lines],
+            json.loads(head)['seconds'])
 
   def _write(self, file, made, seconds) -> str:
     """Publishes a block's file; returns its text below the digest."""

@@ -5,6 +5,7 @@
 """
 
 from ddt_jax.hinted_decode.rewriting import Rewritten
+from ddt_jax.hinted_decode.rewriting import contexts
 from ddt_jax.hinted_decode.rewriting import rewrite
 from ddt_jax.hinted_decode.two_streams import Generated
 from ddt_jax.hinted_decode.two_streams import Mixture
@@ -13,6 +14,6 @@ from ddt_jax.hinted_decode.two_streams import check_mixture
 from ddt_jax.hinted_decode.two_streams import generate
 
 __all__ = [
-    'Generated', 'Mixture', 'Pair', 'Rewritten', 'check_mixture', 'generate',
-    'rewrite',
+    'Generated', 'Mixture', 'Pair', 'Rewritten', 'check_mixture', 'contexts',
+    'generate', 'rewrite',
 ]

@@ -98,18 +98,9 @@ def rewrite(
   )
   options = two_streams.make_options(
       config, tokenizer=tokenizer, **shared, **options)
-  # What follows the hinted prompt at once.
-  begun = tokenizer.encode(
-      marker if analysis == 'none' else prefill, add_special_tokens=False)
-  limits, results = {}, {}
-  for i, (student, hinted) in enumerate(requests):
-    limit = config.max_positions - max_new_tokens - len(hinted)
-    if limit <= len(begun) or len(student) + max_new_tokens > config.max_positions:
-      longer = max(len(student), len(hinted))
-      results[i] = _skipped(
-          f'{longer} tokens leave no room for {max_new_tokens}')
-    else:
-      limits[i] = min(limit, max_analysis_tokens)
+  begun = _begun(tokenizer, analysis, marker, prefill)
+  limits, results = _limits(
+      config, requests, begun, max_new_tokens, max_analysis_tokens)
   # Also the request ids, so a skipped request does not change the draws of others.
   indices = list(limits)
   # Refuse before the analyses, which take long.
@@ -117,14 +108,11 @@ def rewrite(
       config, two_streams.make_requests(
           [requests[i] for i in indices], max_new_tokens, request_ids=indices),
       options)
-  if analysis == 'none':
-    pairs = {i: (requests[i][0], [*requests[i][1], *begun]) for i in indices}
-  else:
-    pairs, skipped = _analysed(
-        params, config, requests, limits, begun, marker=marker,
-        tokenizer=tokenizer, options=engine.DecodeOptions(greedy=True, **shared),
-        key=key)
-    results |= skipped
+  pairs, skipped = _contexts(
+      params, config, requests, limits, begun, analysis=analysis, marker=marker,
+      tokenizer=tokenizer, options=engine.DecodeOptions(greedy=True, **shared),
+      key=key)
+  results |= skipped
   rewritten = engine.run(  # stage 2: both streams, the analysis in the hinted one
       params, config, two_streams.make_requests(
           list(pairs.values()), max_new_tokens, request_ids=list(pairs)),
@@ -136,6 +124,72 @@ def rewrite(
         analysis=context[len(requests[i][1]):], reason='',
     )
   return [results[i] for i in range(len(requests))]
+
+
+def contexts(
+    params: Any,
+    config: model.ModelConfig,
+    requests: Sequence[two_streams.Pair],
+    *,
+    tokenizer: Any,
+    max_new_tokens: int,
+    max_analysis_tokens: int,
+    marker: str = '# CoT\n',
+    analysis: str = 'model',
+    prefill: str = '',
+    **decoding: Any,
+) -> tuple[dict[int, list[int]], dict[int, str]]:
+  """What the hinted stream has read when a solution begins, of each request.
+
+  Args:
+    params, config, requests, tokenizer, max_new_tokens, max_analysis_tokens, marker,
+      analysis, prefill: see `rewrite`.
+    **decoding: eos_ids, slots, cache_dtype, mesh, journal.
+
+  Returns:
+    (hinted prompt and analysis, up to and including the marker; reason), by index:
+    each request is in one of both.
+  """
+  begun = _begun(tokenizer, analysis, marker, prefill)
+  limits, left_out = _limits(
+      config, requests, begun, max_new_tokens, max_analysis_tokens)
+  pairs, skipped = _contexts(
+      params, config, requests, limits, begun, analysis=analysis, marker=marker,
+      tokenizer=tokenizer, options=engine.DecodeOptions(greedy=True, **decoding),
+      key=jax.random.key(0))  # greedy decoding draws nothing
+  return ({i: hinted for i, (_, hinted) in pairs.items()},
+          {i: r.reason for i, r in (left_out | skipped).items()})
+
+
+def _begun(tokenizer, analysis: str, marker: str, prefill: str) -> list[int]:
+  """Tokens that follow the hinted prompt at once."""
+  return tokenizer.encode(
+      marker if analysis == 'none' else prefill, add_special_tokens=False)
+
+
+def _limits(
+    config, requests, begun, max_new_tokens: int, max_analysis_tokens: int
+) -> tuple[dict[int, int], dict[int, Rewritten]]:
+  """(most tokens of each analysis by index; requests without room for one)."""
+  limits, skipped = {}, {}
+  for i, (student, hinted) in enumerate(requests):
+    limit = config.max_positions - max_new_tokens - len(hinted)
+    if limit <= len(begun) or len(student) + max_new_tokens > config.max_positions:
+      longer = max(len(student), len(hinted))
+      skipped[i] = _skipped(
+          f'{longer} tokens leave no room for {max_new_tokens}')
+    else:
+      limits[i] = min(limit, max_analysis_tokens)
+  return limits, skipped
+
+
+def _contexts(
+    params, config, requests, limits, begun, *, analysis: str, **options
+) -> tuple[dict[int, two_streams.Pair], dict[int, Rewritten]]:
+  """`_analysed`, or its result without analyses: the hinted prompt and `begun`."""
+  if analysis == 'none':
+    return {i: (requests[i][0], [*requests[i][1], *begun]) for i in limits}, {}
+  return _analysed(params, config, requests, limits, begun, **options)
 
 
 def _analysed(

@@ -178,7 +178,7 @@ def make_step(
     transition_ratio: float = 0.0,
     comparison: reference.Reference,
     is_read: bool,
-) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+) -> Callable[..., tuple[TrainState, Metrics]]:
   r"""Builds the pure function `step(state, batch) -> (state, metrics)` of a loss.
 
   .. math:: g = \frac{\sum_m \nabla L_m}{\max(\sum_m n_m, 1)}
@@ -199,18 +199,18 @@ def make_step(
     is_read: whether the loss reads the reference.
 
   Returns:
-    step(state, batch); batch is a pytree of arrays with one leading axis of rows.
-    Its metrics are scalars: the sums of the loss as loss, count and by name,
-    curriculum, grad_norm (before clipping) and finite.
+    step(state, batch, compared=None); batch is a pytree of arrays with one leading
+    axis of rows; `compared` takes the place of the reference. Its metrics are
+    scalars: the sums of the loss as loss, count and by name, curriculum, grad_norm
+    (before clipping) and finite.
   """
   grad = jax.value_and_grad(loss, has_aux=True)
 
-  def step(state, batch):
+  def step(state, batch, compared=None):
     strength = objectives.curriculum(
         state.step + first_step - steps_before, total_steps,
         warmup_ratio=warmup_ratio, transition_ratio=transition_ratio,
     )
-    compared = None
     if is_read:
       live = comparison.kind == 'live'
       compared = state.params if live else state.reference

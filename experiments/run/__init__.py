@@ -8,6 +8,7 @@
   inputs       model and data of a config
   preview      what a run would do
   curation     the corpus of one round
+  distilling   the teacher, the batches and the loss of distillation
   run_state    the train state of a run: created, saved, restored
   steps        the batches and the training step of a round
   live         the report while a run is at work

@@ -15,6 +15,7 @@ from ddt_jax.data import batches
 from ddt_jax.data import lengths
 from ddt_jax.rounds import answers
 from ddt_jax.rounds import select
+from ddt_jax.training import distill
 from ddt_jax.training import optimizer
 from ddt_jax.training import pair_loss
 from ddt_jax.training import reference
@@ -33,6 +34,7 @@ CHOICES = {
     'train.mask_mode': batches.MASK_MODES,
     'train.across_rounds': ('restart', 'continue'),
     'reference.kind': reference.KINDS,
+    'distill.responses': distill.RESPONSES,
     'checkpoint.export': ('last', 'best'),
 }
 FINITE = sys.float_info.max
@@ -55,6 +57,7 @@ RANGES = {  # least, most
     'preference.label_smoothing': (0, 0.5), 'preference.nll_weight': (0, FINITE),
     'reference.kl_weight': (0, FINITE), 'reference.every': (1, MANY),
     'reference.rate': (1e-12, 1),
+    'distill.every': (1, MANY), 'distill.skip': (0, MANY),
     'validation.every': (0, MANY), 'validation.accuracy_every': (0, MANY),
     'validation.problems': (0, MANY), 'checkpoint.every': (0, MANY),
     'checkpoint.keep': (1, MANY), 'log.every': (0, MANY),
@@ -89,8 +92,11 @@ def check_options(c, mesh: jax.sharding.Mesh) -> None:
           f'{name}={value}: at least {least}, at most {most:g}')
   if not c.name or '\0' in c.name:
     raise errors.InputError(f'name={c.name!r} cannot name a folder')
+  distill.Distillation(**c.distill)
   if c.loss.name in pair_loss.NAMES:
     _check_pairs(c)
+  elif c.loss.name == distill.NAME:
+    _check_distillation(c)
   else:
     _check_token_loss(c)
   reference.Reference(**c.reference)
@@ -151,6 +157,17 @@ def _check_pairs(c) -> None:
       raise errors.InputError(
           f'{name}={_get(c, name)}: pairs (loss.name={c.loss.name}) need {wanted};'
           f' configs/{c.loss.name}.py sets what they need')
+
+
+def _check_distillation(c) -> None:
+  """Raises InputError for options that distillation does not have."""
+  if c.train.pack:
+    raise errors.InputError(
+        'train.pack=True: own responses of distillation are not packed')
+  if c.reference.kl_weight:
+    raise errors.InputError(
+        f'reference.kl_weight={c.reference.kl_weight}: the loss of distillation is'
+        ' a divergence already; reference.kind says which model is the teacher')
 
 
 def _get(c, name: str) -> Any:

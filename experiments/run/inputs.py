@@ -47,6 +47,7 @@ class Inputs:
     train, validation: the tokenised references of `corpus`.
     decoding: options of `engine.generate`: eos_ids, slots, cache_dtype, mesh.
     rows: of a scoring batch, over all devices.
+    teacher: see `distilling.Teacher`; None if it is the model itself.
   """
 
   mesh: jax.sharding.Mesh
@@ -60,6 +61,7 @@ class Inputs:
   validation: lengths.Fitted
   decoding: dict[str, Any]
   rows: int
+  teacher: Any = None
 
   def context(self, c, params: Any) -> curate.Context:
     """Inputs of `curate.curate` besides the problems."""

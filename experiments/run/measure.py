@@ -19,7 +19,6 @@ from ddt_jax.scoring import forward
 from ddt_jax.scoring import text_stats
 from ddt_jax.storage import typed_json
 from ddt_jax.training import metrics
-from ddt_jax.training import pair_loss
 from ddt_jax.training import train_step
 from ddt_jax.training.progress import Progress
 from experiments.run import drift
@@ -52,8 +51,8 @@ def measured_loss(c) -> dict[str, Any]:
   """Options of the loss whose sums are measured.
 
   Measuring knows the model alone, and references instead of pairs. In place of an
-  objective that reads another model's log p, or pairs, it takes plain NLL: NLL, phi
-  and entropy are the same, and there is no weight to report, see `has_weight`.
+  objective that reads another model, or pairs, it takes plain NLL: NLL, phi and
+  entropy are the same, and there is no weight to report, see `has_weight`.
   """
   loss = c.loss.to_dict()
   if not has_weight(c):
@@ -64,7 +63,7 @@ def measured_loss(c) -> dict[str, Any]:
 def has_weight(c) -> bool:
   """Whether the model alone decides the objective's weight of a token."""
   name = c.loss.name
-  return name not in pair_loss.NAMES and not objectives.reference_option(name)
+  return name in objectives.WEIGHTS and not objectives.reference_option(name)
 
 
 class Measurements:
@@ -127,8 +126,10 @@ class Measurements:
     if scalars:
       writer.write(step, 'evaluation', scalars)
 
-  def keep_summary(self, r: int, summary: counts.RoundSummary) -> None:
-    """Writes the summary of round r beside its corpus."""
+  def keep_summary(self, r: int, summary: counts.RoundSummary | None) -> None:
+    """Writes the summary of round r beside its corpus; None: it is not known yet."""
+    if summary is None:
+      return
     self._files.once(f'rounds/{r}/summary', lambda: typed_json.plain(summary))
 
   def _summary(self, r: int) -> counts.RoundSummary:

@@ -8,10 +8,13 @@ import numpy as np
 
 from ddt_jax import sharding
 from ddt_jax.data import chat
+from ddt_jax.training import distill
 from ddt_jax.training import optimizer
 from ddt_jax.training import reference
 from ddt_jax.training import train_step
+from experiments.run import distilling
 from experiments.run import inputs
+from experiments.run import steps
 
 
 def text(c, s: inputs.Inputs) -> str:
@@ -38,6 +41,7 @@ def text(c, s: inputs.Inputs) -> str:
       f' ({", ".join(f"{a}={n}" for a, n in s.mesh.shape.items())})',
       f'memory    {state_bytes(c, s) / 2**30:.2f} GiB a device for parameters,'
       ' gradients and Adam\'s moments, without activations and caches',
+      *([distilling.memory(c, s)] if c.loss.name == distill.NAME else []),
       '', 'The first reference. Training is on the text between » and «:', '',
       textwrap.indent(marked(s.tokenizer, examples[0]), '  '), '',
   ])
@@ -50,7 +54,7 @@ def state_bytes(c, s: inputs.Inputs) -> int:
   rule = reference.Reference(**c.reference)
   state = jax.eval_shape(
       lambda p: train_step.TrainState.create(
-          p, tx, rule.start(p) if rule.is_read(c.loss.name) else None), s.params)
+          p, tx, rule.start(p) if steps.reads_reference(c) else None), s.params)
 
   def on_one(tree: Any) -> int:
     places = sharding.tree_shardings(tree, s.mesh)
@@ -59,8 +63,9 @@ def state_bytes(c, s: inputs.Inputs) -> int:
         for x, place in zip(
             jax.tree.leaves(tree), jax.tree.leaves(places), strict=True))
 
+  teacher = on_one(s.teacher.params) if s.teacher else 0
   # Gradients have the shapes of the parameters.
-  return on_one(state) + on_one(state.params)
+  return on_one(state) + on_one(state.params) + teacher
 
 
 def marked(tokenizer: Any, example: chat.Example) -> str:

@@ -14,6 +14,7 @@ from ddt_jax.training import reference
 from ddt_jax.training import train_step
 from ddt_jax.training.progress import Progress
 from experiments.run import inputs
+from experiments.run import steps
 
 
 class RunState:
@@ -82,5 +83,5 @@ def new_state(
     kept: see `reference.Reference.start`.
   """
   rule = reference.Reference(**c.reference)
-  compared = rule.start(params, kept) if rule.is_read(c.loss.name) else None
+  compared = rule.start(params, kept) if steps.reads_reference(c) else None
   return train_step.TrainState.create(params, tx, compared)

@@ -1,8 +1,9 @@
 """The batches and the training step of one round, out of a config."""
 
 from collections.abc import Callable, Sequence
+import os
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -16,12 +17,52 @@ from ddt_jax.data import batches
 from ddt_jax.data import chat
 from ddt_jax.data import packing
 from ddt_jax.data import pair_batches
+from ddt_jax.rounds import counts
+from ddt_jax.rounds import own_rows
+from ddt_jax.training import distill
 from ddt_jax.training import optimizer
 from ddt_jax.training import pair_loss
 from ddt_jax.training import reference
 from ddt_jax.training import train_step
 from ddt_jax.training.progress import Progress
+from experiments.run import curation
+from experiments.run import distilling
 from experiments.run import inputs
+
+
+class Data(NamedTuple):
+  """What a round trains on.
+
+  Attributes:
+    stream: the batches, at their beginning.
+    steps: their number.
+    summary: of the round; None where it is known at its end, `stream.summary()`.
+  """
+
+  stream: batches.Resumable | own_rows.OwnRows
+  steps: int
+  summary: counts.RoundSummary | None
+
+
+def make_data(
+    c, s: inputs.Inputs, r: int, params: Any, folder: os.PathLike, step: int, *,
+    complete: bool
+) -> Data:
+  """Makes the data of round r, or reads what an earlier call has made.
+
+  Args:
+    c, s: the config, and the inputs made from it; its loss decides whether the
+      student writes its rows between the steps.
+    r, params, folder, step, complete: see `curation.corpus_of_round`.
+
+  Raises:
+    curation.NothingAccepted: there is nothing to train on.
+  """
+  if c.loss.name == distill.NAME:
+    stream = distilling.make_stream(c, s, r, params, folder, step, complete=complete)
+    return Data(stream, stream.steps, None)
+  corpus = curation.corpus_of_round(c, s, r, params, folder, step, complete=complete)
+  return Data(*make_stream(c, corpus.examples, r), corpus.summary)
 
 
 def make_stream(
@@ -75,25 +116,35 @@ def make_step(
     span = dict(total_steps=c.rounds * total, first_step=r * total)
     updates, steps_before = progress.updates_before, progress.steps_before
   schedule, tx = optimizer.make(**span, updates=updates, **c.optim)
+  step = pure_step(
+      c, s.config, tx, s.mesh, teacher=s.teacher and s.teacher.config,
+      steps_before=steps_before, **span)
+  # A teacher of its own is an argument: as a constant it would be compiled in.
+  given = () if s.teacher is None else (s.teacher.params,)
   step = jax.jit(
-      pure_step(
-          c, s.config, tx, s.mesh, steps_before=steps_before, **span),
+      step,
       donate_argnums=0,
-      in_shardings=(shardings, sharding.batch_sharding(s.mesh)),
+      in_shardings=(
+          shardings, sharding.batch_sharding(s.mesh),
+          *(sharding.tree_shardings(x, s.mesh) for x in given)),
       out_shardings=(shardings, sharding.replicated(s.mesh)),
   )
-  return step, lambda done: schedule(updates + done)
+  return (lambda state, batch: step(state, batch, *given),
+          lambda done: schedule(updates + done))
 
 
 def pure_step(
     c, config: model.ModelConfig, tx: optax.GradientTransformation,
-    mesh: jax.sharding.Mesh, **schedule: Any,
+    mesh: jax.sharding.Mesh, *, teacher: model.ModelConfig | None = None,
+    **schedule: Any
 ) -> Callable:
   """The step of the config's loss, not yet compiled.
 
   Args:
-    c: the config; loss.name decides between a loss of tokens and one of pairs.
+    c: the config; loss.name decides between losses of tokens, pairs and contexts.
     config, tx, mesh: see `train_step.make_train_step`.
+    teacher: of distillation from another model, whose parameters are then the
+      third argument of the step.
     **schedule: total_steps, first_step, steps_before.
   """
   shared = dict(
@@ -107,5 +158,16 @@ def pure_step(
       return pair_loss.loss_sums(params, config, batch, rule, mesh=mesh)
 
     return train_step.make_step(loss, tx, is_read=False, **shared)
+  if c.loss.name == distill.NAME:
+    loss = distill.make_loss(
+        config, teacher or config, distill.Distillation(**c.distill), mesh=mesh)
+    return train_step.make_step(loss, tx, is_read=reads_reference(c), **shared)
   return train_step.make_train_step(
       config, tx, mesh=mesh, **shared, **objectives.pick(**c.loss))
+
+
+def reads_reference(c) -> bool:
+  """Whether the state holds the parameters of a reference, see `reference`."""
+  if c.loss.name == distill.NAME:
+    return not c.distill.teacher
+  return reference.Reference(**c.reference).is_read(c.loss.name)
