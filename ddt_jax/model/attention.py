@@ -11,6 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ddt_jax.model import cudnn
+from ddt_jax.model import flash
+from ddt_jax.model import kernels
 from ddt_jax.model import splash
 
 PADDING = -1  # position of padding and of unwritten cache columns
@@ -116,14 +119,14 @@ def attend_rows(
 ) -> jax.Array:
   """`attend` of rows to themselves that never holds [T, T] for long rows.
 
-  On TPUs a kernel does it, see `splash`. Elsewhere the queries of a long row come
+  `kernels.choose` names the program. Without a kernel the queries of a long row come
   in blocks. A block leaves out the keys after it and those before its window, and
   its backward recomputes its scores and its mask.
 
   Args:
     q, k, v: see `attend`; S = T.
     positions: [B, T], rising along each segment by one a token, so that no query
-      sees a later key.
+      sees a later key. With a mesh, padding is at the end of a row.
     segment_ids: [B, T]; None: one segment.
     window: see `visible`; None: all keys before a query.
     whole: rows of at most this many tokens are one block.
@@ -132,9 +135,16 @@ def attend_rows(
   Returns:
     y [B, T, N, H]; undefined at padding.
   """
-  if splash.applies(q.shape[1], k.shape[1], mesh):
-    return splash.attend_rows(
-        q, k, v, positions, segment_ids, window=window, mesh=mesh)
+  choice = kernels.choose(
+      mesh, dtype=q.dtype, time=q.shape[1], head_dim=q.shape[3],
+      kv_heads=k.shape[1], segmented=segment_ids is not None)
+  shared = dict(window=window, mesh=mesh)
+  if choice.name == 'splash':
+    return splash.attend_rows(q, k, v, positions, segment_ids, **shared)
+  if choice.name == 'triton':
+    return flash.attend_rows(q, k, v, positions, segment_ids, **shared)
+  if choice.name == 'cudnn':
+    return cudnn.attend_rows(q, k, v, positions, **shared)
 
   def segments(queries, keys):
     if segment_ids is None:

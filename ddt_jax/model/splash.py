@@ -14,25 +14,6 @@ from jax.sharding import PartitionSpec as P
 
 _LANES = 128  # rows are cut into blocks of a multiple of it
 _BLOCK = 512  # the kernel's default of 128 leaves the matrix unit idle
-SHORTEST = 512  # tokens: one block; nothing is skipped in shorter rows
-
-
-def applies(
-    time: int, kv_heads: int, mesh: jax.sharding.Mesh | None
-) -> bool:
-  """Tells whether rows of this shape are computed by the kernel.
-
-  Args:
-    time: tokens of a row.
-    kv_heads: their number, over all devices.
-    mesh: of the rows. Without one it is unknown how they are sharded, and XLA
-      cannot split a kernel: never.
-  """
-  if mesh is None:
-    return False
-  # Not the default backend: a program may be compiled for devices elsewhere.
-  on_tpu = mesh.devices.flat[0].platform == 'tpu'
-  return on_tpu and time >= SHORTEST and kv_heads % mesh.shape['tensor'] == 0
 
 
 def attend_rows(
