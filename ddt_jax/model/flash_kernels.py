@@ -47,7 +47,8 @@ def _visible(ids, q_start, k_start, blocks, window):
   return (back >= 0) & (back < window) & (q_ids[:, None] == k_ids[None])
 
 
-def output(blocks: Blocks, window: int, scale: float, q, k, v, ids, first, y, log_sum):
+def output(
+    blocks: Blocks, window: int, scale: float, q, k, v, ids, first, y, log_sum):
   """Writes y and L / ln 2 of a block of queries, see `flash`."""
   from jax.experimental import pallas as pl
 
@@ -77,7 +78,8 @@ def output(blocks: Blocks, window: int, scale: float, q, k, v, ids, first, y, lo
 
 
 def query_gradient(
-    blocks: Blocks, window: int, scale: float, q, k, v, dy, ids, first, log_sum, delta, dq):
+    blocks: Blocks, window: int, scale: float, q, k, v, dy, ids, first, log_sum,
+    delta, dq):
   """Writes dq of a block of queries."""
   from jax.experimental import pallas as pl
 
@@ -100,7 +102,8 @@ def query_gradient(
 
 
 def key_gradients(
-    blocks: Blocks, window: int, scale: float, q, k, v, dy, ids, last, log_sum, delta, dk, dv):
+    blocks: Blocks, window: int, scale: float, q, k, v, dy, ids, last, log_sum,
+    delta, dk, dv):
   """Writes a query head's share of dk and dv of a block of keys, in float32."""
   from jax.experimental import pallas as pl
 

@@ -78,7 +78,8 @@ def _on_gpu(device, dtype, head_dim, segmented) -> Choice:
 
 
 def on_each_device(
-    local: Callable[..., jax.Array], mesh: jax.sharding.Mesh | None
+    local: Callable[..., jax.Array], mesh: jax.sharding.Mesh | None,
+    heads_at: int = 2,
 ) -> Callable[..., jax.Array]:
   """Returns `local`, called by each device on its own rows and heads.
 
@@ -87,11 +88,13 @@ def on_each_device(
   Args:
     local: q, k, v [B, T, heads, H] and ids [B, T] -> y [B, T, N, H].
     mesh: rows are sharded over data and fsdp, heads over tensor; None: one device.
+    heads_at: axis of the heads; 1 for [B, heads, T, H].
   """
   if mesh is None:
     return local
-  rows, heads = ('data', 'fsdp'), 'tensor'
-  spec = P(rows, None, heads, None)
+  rows, axes = ('data', 'fsdp'), [None, None]
+  axes.insert(heads_at - 1, 'tensor')
+  spec = P(rows, *axes)
   return jax.shard_map(
       local, mesh=mesh, in_specs=(spec, spec, spec, P(rows, None)),
       out_specs=spec, check_vma=False)

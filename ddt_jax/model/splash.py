@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
+
+from ddt_jax.model import kernels
 
 _LANES = 128  # rows are cut into blocks of a multiple of it
 _BLOCK = 512  # the kernel's default of 128 leaves the matrix unit idle
@@ -58,14 +59,8 @@ def attend_rows(
     kernel = _kernel(q.shape[1], time + more, block, window, interpret)
     return kernel(q, k, v, segments)
 
-  if mesh is not None:
-    # XLA cannot split a kernel: each device calls it on its own rows and heads.
-    rows, heads = ('data', 'fsdp'), 'tensor'
-    spec = P(rows, heads, None, None)
-    local = jax.shard_map(
-        local, mesh=mesh, in_specs=(spec, spec, spec, P(rows, None)),
-        out_specs=spec, check_vma=False)
-  return local(q, k, v, segments)[:, :, :time].swapaxes(1, 2)
+  y = kernels.on_each_device(local, mesh, heads_at=1)(q, k, v, segments)
+  return y[:, :, :time].swapaxes(1, 2)
 
 
 def _kernel(
@@ -86,7 +81,7 @@ def _kernel(
   mask = splash.CausalMask(shape) if window is None else splash.LocalMask(
       shape, window_size=(window - 1, 0), offset=0)
   one_row = splash.make_splash_mha(
-      splash.MultiHeadMask([mask] * heads), block_sizes=sizes, head_shards=1, q_seq_shards=1,
-      interpret=interpret)
+      splash.MultiHeadMask([mask] * heads), block_sizes=sizes, head_shards=1,
+      q_seq_shards=1, interpret=interpret)
   return jax.vmap(lambda q, k, v, segments: one_row(
       q, k, v, splash.SegmentIds(segments, segments)))
