@@ -10,6 +10,7 @@ model will see it, and ends.
 """
 
 import functools
+import sys
 import time
 from typing import Any
 
@@ -56,6 +57,8 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
     curation.NothingAccepted: a round has no examples.
     FloatingPointError: too many updates in a row were skipped.
   """
+  if processes.is_first():
+    print(f'attention: {preview.attention(c, s)}', file=sys.stderr)
   files = workdir.Workdir(folder)
   measurements = measure.Measurements(c, files, s)
   states = run_state.RunState(c, folder, s)

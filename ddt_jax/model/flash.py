@@ -91,7 +91,7 @@ def _attend(tiles, window, interpret, q, k, v, ids):
 def _forward(tiles, window, interpret, q, k, v, ids):
   """y [B, T, N, H], and what the backward needs."""
   batch, time, heads, _ = q.shape
-  first, _ = _ranges(ids, tiles.y, window)
+  first, _ = block_ranges(ids, tiles.y, window)
   log_sum = jax.ShapeDtypeStruct((batch, heads, time), jnp.float32)
   y, log_sum = _call(
       flash_kernels.output, 'queries', tiles.y, window, interpret, (q, k, v), ids,
@@ -106,11 +106,11 @@ def _backward(tiles, window, interpret, kept, dy):
   delta = jnp.einsum(
       'btnh,btnh->bnt', y, dy, preferred_element_type=jnp.float32)
   rows = (log_sum, delta)
-  first, _ = _ranges(ids, tiles.dq, window)
+  first, _ = block_ranges(ids, tiles.dq, window)
   dq, = _call(
       flash_kernels.query_gradient, 'queries', tiles.dq, window, interpret,
       (q, k, v, dy), ids, first, rows, outputs=(q,))
-  _, last = _ranges(ids, tiles.dkv, window)
+  _, last = block_ranges(ids, tiles.dkv, window)
   # One result a query head: heads that share keys would have to wait for each
   # other to add up in place. float32, since the sum over them comes after.
   wide = jax.ShapeDtypeStruct(q.shape, jnp.float32)
@@ -127,7 +127,7 @@ def _backward(tiles, window, interpret, kept, dy):
 _attend.defvjp(_forward, _backward)
 
 
-def _ranges(
+def block_ranges(
     ids: jax.Array, blocks: Blocks, window: int
 ) -> tuple[jax.Array, jax.Array]:
   """Ranges of blocks beyond which no token sees another.
@@ -168,7 +168,7 @@ def _call(
     blocks, window, interpret: see `Tiles` and `attend_rows`.
     arrays: q, k, v and perhaps dy, each [B, T, heads, H].
     ids: [B, T].
-    border: [B, blocks], one of `_ranges`.
+    border: [B, blocks], one of `block_ranges`.
     rows: [B, N, T] each, of the queries.
     outputs: their shapes, [B, T, N, H] or [B, N, T]; a call writes its own block.
   """

@@ -8,6 +8,7 @@ import numpy as np
 
 from ddt_jax import sharding
 from ddt_jax.data import chat
+from ddt_jax.model import kernels
 from ddt_jax.training import distill
 from ddt_jax.training import optimizer
 from ddt_jax.training import reference
@@ -39,12 +40,21 @@ def text(c, s: inputs.Inputs) -> str:
       f' {int(np.median(lengths)):,}',
       f'devices   {s.mesh.size} {s.mesh.devices.flat[0].device_kind}'
       f' ({", ".join(f"{a}={n}" for a, n in s.mesh.shape.items())})',
+      f'attention {attention(c, s)}',
       f'memory    {state_bytes(c, s) / 2**30:.2f} GiB a device for parameters,'
       ' gradients and Adam\'s moments, without activations and caches',
       *([distilling.memory(c, s)] if c.loss.name == distill.NAME else []),
       '', 'The first reference. Training is on the text between » and «:', '',
       textwrap.indent(marked(s.tokenizer, examples[0]), '  '), '',
   ])
+
+
+def attention(c, s: inputs.Inputs) -> kernels.Choice:
+  """The program that computes attention in training, for rows of data.max_tokens."""
+  return kernels.choose(
+      s.mesh, dtype=s.config.dtype, time=c.data.max_tokens - 1,
+      head_dim=s.config.head_dim, kv_heads=s.config.num_kv_heads,
+      segmented=c.train.pack)
 
 
 def state_bytes(c, s: inputs.Inputs) -> int:

@@ -1,16 +1,13 @@
 """Attention against a loop in float64, and its mask against its definition."""
 
 import functools
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddt_jax import sharding
 from ddt_jax.model import attention
-from ddt_jax.model import splash
 
 
 def mask_by_hand(positions, key_positions, segments, window=None):
@@ -98,70 +95,3 @@ def test_a_long_row_has_no_mask_of_all_its_pairs():
   at = jax.ShapeDtypeStruct((1, time), jnp.int32)
   text = str(jax.make_jaxpr(attention.attend_rows)(x, k, v, at, at))
   assert f'{time},{time}]' not in text and f'512,{time}]' in text
-
-
-@pytest.mark.parametrize('window', [None, 70])
-def test_the_kernel_for_tpus_equals_the_blocks_in_value_and_gradient(
-    monkeypatch, window
-):
-  monkeypatch.setattr(splash, '_BLOCK', 128)
-  time = 300  # three blocks, the last one filled up
-  keys = jax.random.split(jax.random.key(0), 4)
-  q = jax.random.normal(keys[0], (2, time, 4, 64))
-  k = jax.random.normal(keys[1], (2, 2, 64, time))
-  v = jax.random.normal(keys[2], (2, 2, time, 64))
-  weight = jax.random.normal(keys[3], q.shape)
-  # Two segments and padding at the end; padding at the beginning.
-  positions = np.tile(np.arange(time), (2, 1))
-  segments = np.ones_like(positions)
-  segments[0, 50:], positions[0, 50:] = 2, positions[0, 50:] - 50
-  segments[0, 110:], positions[0, 110:] = 0, -1
-  positions[1] -= 30
-  positions[1, :30] = -1
-  real = (positions >= 0)[..., None, None]
-
-  def total(attend):
-    def f(q, k, v):
-      y = attend(
-          q, k, v, jnp.asarray(positions), jnp.asarray(segments), window=window)
-      return jnp.sum(jnp.where(real, y * weight, 0)), jnp.where(real, y, 0)
-    return jax.jit(jax.value_and_grad(f, (0, 1, 2), has_aux=True))(q, k, v)
-
-  (_, y), grads = total(functools.partial(splash.attend_rows, interpret=True))
-  (_, want), want_grads = total(attention.attend_rows)
-  np.testing.assert_allclose(y, want, atol=2e-5)
-  for got, expected in zip(grads, want_grads, strict=True):
-    np.testing.assert_allclose(got, expected, atol=5e-5)
-
-  # No bit of a segment reaches another one, or the other row.
-  moved = q.at[0, :50].add(1.0), k.at[0, :, :, :50].add(1.0), v.at[0, :, :50].add(1.0)
-  args = jnp.asarray(positions), jnp.asarray(segments)
-  kernel = jax.jit(functools.partial(
-      splash.attend_rows, window=window, interpret=True))
-  before, after = kernel(q, k, v, *args), kernel(*moved, *args)
-  np.testing.assert_array_equal(after[0, 50:110], before[0, 50:110])
-  np.testing.assert_array_equal(after[1], before[1])
-  assert (after[0, :50] != before[0, :50]).any()
-
-
-def test_the_kernel_runs_on_the_rows_and_heads_of_each_device():
-  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
-  keys = jax.random.split(jax.random.key(0), 3)
-  q = jax.random.normal(keys[0], (4, 128, 4, 64))
-  k = jax.random.normal(keys[1], (4, 2, 64, 128))
-  v = jax.random.normal(keys[2], (4, 2, 128, 64))
-  positions = jnp.tile(jnp.arange(128), (4, 1))
-  split = jax.jit(functools.partial(
-      splash.attend_rows, mesh=mesh, interpret=True))(q, k, v, positions)
-  np.testing.assert_allclose(
-      split, attention.attend_rows(q, k, v, positions), atol=2e-5)
-
-
-def test_only_long_rows_on_tpus_go_to_the_kernel():
-  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
-  assert not splash.applies(4096, 8, mesh) and not splash.applies(4096, 8, None)
-  tpu = types.SimpleNamespace(
-      devices=np.array([types.SimpleNamespace(platform='tpu')]),
-      shape={'tensor': 2})
-  assert splash.applies(4096, 8, tpu)
-  assert not splash.applies(4096, 3, tpu) and not splash.applies(256, 8, tpu)
