@@ -101,7 +101,7 @@ def test_check_shows_counts_and_one_example_and_trains_nothing(tmp_path):
   done = commands.run(*command(tmp_path / 'run', data), '--check')
   assert '3 problems to train on, 3 with an answer to verify' in done.stdout
   assert r'»2+3=5. Answer: \boxed{5}.<|im_end|>«' in done.stdout
-  assert 'GiB a device' in done.stdout
+  assert 'GiB a device' in done.stdout and 'attention blocks' in done.stdout
   assert not (tmp_path / 'run').exists()
 
 
