@@ -16,13 +16,13 @@ import jax
 import numpy as np
 
 from ddt_jax import engine
-from ddt_jax import hinted_decode
 from ddt_jax import model
 from ddt_jax import storage
 from ddt_jax import weights
 from experiments.bench import models
 from experiments.bench import paired
 from experiments.bench import peers
+from experiments.bench import workloads
 from experiments.run import lifecycle
 
 _MODEL = flags.DEFINE_enum('model', '27m', ['tiny', '27m'], 'Size of the model.')
@@ -41,42 +41,6 @@ SIZES = {
 def make_model(name: str):
   config = models.qwen2(**SIZES[name])
   return config, model.init(config, jax.random.key(0))
-
-
-def make_pairs(config: model.ModelConfig, n: int):
-  rng = np.random.default_rng(n)
-  return [
-      tuple(rng.integers(2, config.vocab_size, k).tolist()
-            for k in (STUDENT, HINTED))
-      for _ in range(n)
-  ]
-
-
-class Ours:
-  """Contender: hinted decoding or plain sampling of some requests."""
-
-  def __init__(self, params, config, pairs, new, *, slots, hinted=True):
-    options = dict(
-        eos_ids=(), slots=slots, temperature=peers.TEMPERATURE, top_p=peers.TOP_P
-    )
-    if hinted:
-      options |= dict(
-          combine=hinted_decode.Mixture(peers.HINT_BETA), first_may_end=False)
-    requests = [
-        engine.Request((h, s) if hinted else (s,), new, i)
-        for i, (s, h) in enumerate(pairs)
-    ]
-    self.syncs: list[engine.HostSync] = []
-    self._run = lambda: engine.run(
-        params, config, requests, engine.DecodeOptions(**options),
-        key=jax.random.key(0), on_sync=self.syncs.append,
-    )
-
-  def __call__(self) -> dict[str, float]:
-    """Decodes; returns the seconds without the prefill."""
-    self.syncs.clear()
-    self._run()
-    return {'decode': sum(s.decode_s for s in self.syncs)}
 
 
 def utilisation(params, config):
@@ -118,7 +82,8 @@ def step_times(params, config, lengths=(128, 512, 1024)):
   """
   rows = []
   for new in lengths:
-    run = Ours(params, config, make_pairs(config, 8), new, slots=8)
+    pairs = workloads.make_pairs(config, 8, STUDENT, HINTED)
+    run = workloads.Decoding(params, config, pairs, new, slots=8)
     run()  # compiles
     run()
     each = [
@@ -140,10 +105,10 @@ def main():
   with tempfile.TemporaryDirectory() as folder:
     weights.save(folder, config, params)
     net = peers.load_torch(folder)
-  pairs = make_pairs(config, 32)
+  pairs = workloads.make_pairs(config, 32, STUDENT, HINTED)
   in_jax = peers.official_in_jax(params, config)
   ours = {
-      f'{kind}, {n}': Ours(
+      f'{kind}, {n}': workloads.Decoding(
           params, config, pairs[:n], new, slots=n, hinted=kind == 'hinted'
       )
       for n in (1, 8, 32) for kind in ('hinted', 'plain')

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddt_jax import ddt
-from ddt_jax import objectives
 from ddt_jax import vocab_head
 from experiments.bench import paired
+from experiments.bench import workloads
 from experiments.run import lifecycle
 
 _SHAPES = flags.DEFINE_list(
@@ -36,30 +36,6 @@ def arrays(tokens, width, vocab):
   hidden = rng.standard_normal((tokens, width), np.float32)
   head = rng.standard_normal((vocab, width), np.float32) * (3 / width**0.5)
   return hidden, head, rng.integers(0, vocab, tokens).astype(np.int32)
-
-
-def gradient(loss):
-  """Function of (hidden, head, targets): the loss and its two gradients."""
-  return jax.value_and_grad(loss, (0, 1))
-
-
-def tiles(name):
-  """The objective by `weighted_nll`, in tiles of tokens."""
-  def loss(hidden, head, targets):
-    total, _, _ = vocab_head.weighted_nll(
-        hidden, head, targets, jnp.ones(len(targets)),
-        objectives.constant_weights(name))
-    return total / len(targets)
-  return gradient(loss)
-
-
-def by_statistics(name, statistics):
-  """The objective on token statistics by the given function."""
-  def loss(hidden, head, targets):
-    stats = statistics(hidden, head, targets)
-    total, count, _ = objectives.token_loss(name, stats, jnp.ones(len(targets)))
-    return total / count
-  return gradient(loss)
 
 
 def distilled(hidden, head, targets):
@@ -117,20 +93,20 @@ def of_tokamax(shape, args):
       continue
     error = abs(found - float(jax.jit(log_p_alone)(*args)))
     paired.show(f'{shape}: tokamax, {name}, error of its loss', {'nats': error})
-    return {f'tokamax, {name}': gradient(loss)} if error < 1e-3 else {}
+    return {f'tokamax, {name}': workloads.gradient(loss)} if error < 1e-3 else {}
   return {}
 
 
 def contenders(shape, *args):
   """{name: call} of every way that is installed."""
   found = {
-      'tiles, idft': tiles('idft'),
-      'tiles, sft': tiles('sft'),
-      'tiles, divergence': gradient(distilled),
-      'stream, idft': by_statistics('idft', vocab_head.token_stats),
-      'stream, sft': by_statistics('sft', vocab_head.token_stats),
-      'held, idft': by_statistics('idft', held),
-      'held, cross-entropy': gradient(log_p_alone),
+      'tiles, idft': workloads.tiles('idft'),
+      'tiles, sft': workloads.tiles('sft'),
+      'tiles, divergence': workloads.gradient(distilled),
+      'stream, idft': workloads.by_statistics('idft', vocab_head.token_stats),
+      'stream, sft': workloads.by_statistics('sft', vocab_head.token_stats),
+      'held, idft': workloads.by_statistics('idft', held),
+      'held, cross-entropy': workloads.gradient(log_p_alone),
   }
   if importlib.util.find_spec('tokamax'):
     found |= of_tokamax(shape, args)

@@ -12,15 +12,13 @@ import time
 
 from absl import flags
 import jax
-import numpy as np
 
-from ddt_jax import model
 from ddt_jax.data import batches
-from ddt_jax.data import chat
 from ddt_jax.data import packing
 from ddt_jax.training import train_step
 from experiments.bench import models
 from experiments.bench import paired
+from experiments.bench import workloads
 from experiments.run import lifecycle
 
 _SIZE = flags.DEFINE_string('size', '2x128x2048', 'Layers x width x vocabulary.')
@@ -28,15 +26,6 @@ _TIME = flags.DEFINE_integer('time', 4096, 'Longest example, in tokens.')
 _EXAMPLES = flags.DEFINE_integer('examples', 300_000, 'Examples that are planned.')
 _ROWS = flags.DEFINE_integer('rows', 2, 'Rows of a batch.')
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Rounds; each contender steps once.')
-
-
-def examples(config: model.ModelConfig, lengths: np.ndarray) -> list[chat.Example]:
-  """Random tokens of the given lengths, all of them supervised."""
-  rng = np.random.default_rng(0)
-  return [
-      chat.Example(
-          rng.integers(2, config.vocab_size, n).astype(np.int32), np.ones(n, bool))
-      for n in lengths]
 
 
 def main():
@@ -57,7 +46,7 @@ def main():
     supervised[name] = sum(inputs) / len(planned)  # a row
 
   # One batch of each kind; its shape decides the time of a step, not its content.
-  some = examples(config, lengths[:50 * _ROWS.value])
+  some = workloads.examples(config, lengths[:50 * _ROWS.value])
   packed = next(packing.pack(
       some, rows=_ROWS.value, time=_TIME.value - 1, seed=0))
   padded = batches.collate(some[:_ROWS.value], _ROWS.value, _TIME.value - 1)

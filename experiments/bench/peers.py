@@ -19,9 +19,8 @@ import transformers
 from ddt_jax import hinted_decode
 from ddt_jax import model
 from ddt_jax import sampling
+from experiments.bench import workloads
 
-TEMPERATURE, TOP_P = 0.3, 0.95
-HINT_BETA = 3.0  # of the hint weight
 LOSS_BETA, GAMMA = 1.0, (0.1, 2.0)  # of IDFT's exponent
 
 Pairs = Sequence[tuple[list[int], list[int]]]
@@ -81,16 +80,16 @@ def _mixture(logits_p: torch.Tensor, logits_q: torch.Tensor) -> torch.Tensor:
   """log m [B, V] under the linear schedule of the hint weight."""
   log_p, log_q = logits_p.log_softmax(-1), logits_q.log_softmax(-1)
   entropy = -(log_p.exp() * log_p).sum(-1, keepdim=True)
-  lam = (HINT_BETA * entropy / np.log(log_p.shape[-1])).clamp(0, 1)
+  lam = (workloads.HINT_BETA * entropy / np.log(log_p.shape[-1])).clamp(0, 1)
   return (1 - lam) * log_p + lam * log_q
 
 
 def draw(log_m: torch.Tensor) -> torch.Tensor:
   """Draws tokens [B, 1]: the nucleus at temperature 1, then the temperature."""
   ranked, order = log_m.softmax(-1).sort(-1, descending=True)
-  beyond = ranked.cumsum(-1) - ranked > TOP_P
+  beyond = ranked.cumsum(-1) - ranked > workloads.TOP_P
   kept = log_m.gather(-1, order).masked_fill(beyond, -1e20)
-  at = (kept / TEMPERATURE).softmax(-1).multinomial(1)
+  at = (kept / workloads.TEMPERATURE).softmax(-1).multinomial(1)
   return order.gather(-1, at)
 
 
@@ -157,8 +156,8 @@ def generate(net: torch.nn.Module, pairs: Pairs, new: int) -> None:
   """Samples from the student prompts by transformers' `generate`."""
   ids, mask = _left_padded([s for s, _ in pairs])
   net.generate(
-      ids, attention_mask=mask, do_sample=True, temperature=TEMPERATURE,
-      top_p=TOP_P, top_k=0, min_new_tokens=new, max_new_tokens=new,
+      ids, attention_mask=mask, do_sample=True, temperature=workloads.TEMPERATURE,
+      top_p=workloads.TOP_P, top_k=0, min_new_tokens=new, max_new_tokens=new,
       pad_token_id=0,
   )
 
@@ -175,13 +174,13 @@ def _official_step(params, config, p, q, ends, key):
     hidden, _ = model.forward(params, config, ids, return_hidden=True)
     return model.logits(params, hidden[:, end - 1])
 
-  mixture = hinted_decode.Mixture(HINT_BETA, first_from_hint=False)
+  mixture = hinted_decode.Mixture(workloads.HINT_BETA, first_from_hint=False)
   log_m = mixture(
       jnp.stack([last(p, ends[0]), last(q, ends[1])]), jnp.ones(1, int),
       jnp.zeros(1, bool),
   )
   token = sampling.draw(key[None], sampling.distribution(
-      log_m, temperature=TEMPERATURE, top_p=TOP_P
+      log_m, temperature=workloads.TEMPERATURE, top_p=workloads.TOP_P
   ))
   return p.at[:, ends[0]].set(token), q.at[:, ends[1]].set(token)
 

@@ -1,0 +1,64 @@
+"""The benchmark for a GPU: it runs at small sizes, and one failure stops nothing."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments.bench import gpu
+from experiments.bench import gpu_parts
+from tests.support import commands
+
+
+def test_a_failure_is_noted_and_the_rest_is_measured(tmp_path, capsys):
+  def fails():
+    raise RuntimeError('out of memory')
+
+  out = tmp_path / 'gpu.json'
+  found = gpu.run(
+      {'a': fails, 'b': lambda: {'tokens/s': 12345.6}}, str(out), minutes=1)
+  assert found == json.loads(out.read_text())
+  assert found['results']['a']['error'] == 'RuntimeError: out of memory'
+  assert found['results']['b']['tokens/s'] == 12345.6 and found['jax']
+  assert 'b: tokens/s 12,346' in capsys.readouterr().out
+
+
+def test_what_the_time_does_not_reach_is_named():
+  found = gpu.run({'a': dict, 'b': dict}, '', minutes=-1)
+  assert found['left_out'] == ['a', 'b'] and not found['results']
+
+
+def test_a_token_sees_itself_and_those_before_it_in_its_segment():
+  assert gpu_parts.visible_pairs(np.array([[1, 1, 2, 2, 2, 0]])) == 3 + 6
+
+
+def test_the_work_of_a_step_is_that_of_its_products():
+  scale = gpu_parts.small()
+  config = scale.models['tiny']
+  batch = gpu_parts.packed_batch(config, 2, scale.time)
+  params = gpu_parts.weights(config)
+  found = gpu_parts.train_flops(config, params, batch)
+  layer = 64 * (64 + 2 * 32 + 64 + 3 * 160)  # q, k with v, o, MLP
+  dense = 6 * (2 * layer + 503 * 64) * int(batch.mask.sum())
+  pairs = gpu_parts.visible_pairs(batch.segment_ids)
+  # Biases and norms are counted with the products.
+  assert found == pytest.approx(dense + 12 * 2 * 64 * pairs, rel=5e-3)
+
+
+def test_no_share_of_an_unknown_peak():
+  assert gpu_parts.mfu(1e12) == {}
+
+
+@pytest.mark.slow  # 20 programs to compile
+def test_a_small_run(tmp_path):
+  out = tmp_path / 'gpu.json'
+  commands.run('experiments.bench.gpu', '--small', f'--out={out}', timeout=500)
+  found = json.loads(out.read_text())
+  failed = [k for k, f in found['results'].items() if 'error' in f]
+  assert failed == ['attention tiny, one segment, cudnn']  # needs a GPU
+  for name, figures in found['results'].items():
+    if name.startswith(('attention', 'tiles')) and name not in failed:
+      assert figures['changed outside'] == 0 < figures['changed inside']
+      assert max(figures[f'error of {x}'] for x in ('y', 'dq', 'dk', 'dv')) < 1e-5
+  assert found['results']['train tiny, idft']['attention'] == 'blocks'
+  assert found['results']['decode tiny, hinted']['tokens/s'] > 0
