@@ -23,7 +23,9 @@ import jaxlib
 
 from ddt_jax import storage
 from ddt_jax.model import flash
+from experiments.bench import gpu_attention
 from experiments.bench import gpu_parts
+from experiments.bench import gpu_scale
 from experiments.run import lifecycle
 
 _OUT = flags.DEFINE_string('out', '', 'File that the results are written to.')
@@ -35,10 +37,10 @@ _PARTS = flags.DEFINE_list(
 Measurements = dict[str, Any]
 
 
-def measurements(scale: gpu_parts.Scale) -> Measurements:
+def measurements(scale: gpu_scale.Scale) -> Measurements:
   """{name: function without arguments}, the most important first."""
   first, *others = scale.models
-  partial, alone = functools.partial, gpu_parts.attention_alone
+  partial, alone = functools.partial, gpu_attention.measure
   found = {
       f'attention {first}, packed, triton': partial(
           alone, scale, first, 'triton', True)}
@@ -129,7 +131,7 @@ def line(name: str, figures: dict[str, Any]) -> str:
 
 
 def main():
-  scale = gpu_parts.small() if _SMALL.value else gpu_parts.real()
+  scale = gpu_scale.small() if _SMALL.value else gpu_scale.real()
   todo = measurements(scale)
   if _PARTS.value:
     todo = {k: f for k, f in todo.items() if k.startswith(tuple(_PARTS.value))}

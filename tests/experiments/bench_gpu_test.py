@@ -7,6 +7,7 @@ import pytest
 
 from experiments.bench import gpu
 from experiments.bench import gpu_parts
+from experiments.bench import gpu_scale
 from tests.support import commands
 
 
@@ -29,18 +30,18 @@ def test_what_the_time_does_not_reach_is_named():
 
 
 def test_a_token_sees_itself_and_those_before_it_in_its_segment():
-  assert gpu_parts.visible_pairs(np.array([[1, 1, 2, 2, 2, 0]])) == 3 + 6
+  assert gpu_scale.visible_pairs(np.array([[1, 1, 2, 2, 2, 0]])) == 3 + 6
 
 
 def test_the_work_of_a_step_is_that_of_its_products():
-  scale = gpu_parts.small()
+  scale = gpu_scale.small()
   config = scale.models['tiny']
-  batch = gpu_parts.packed_batch(config, 2, scale.time)
-  params = gpu_parts.weights(config)
+  batch = gpu_scale.packed_batch(config, 2, scale.time)
+  params = gpu_scale.weights(config)
   found = gpu_parts.train_flops(config, params, batch)
   layer = 64 * (64 + 2 * 32 + 64 + 3 * 160)  # q, k with v, o, MLP
   dense = 6 * (2 * layer + 503 * 64) * int(batch.mask.sum())
-  pairs = gpu_parts.visible_pairs(batch.segment_ids)
+  pairs = gpu_scale.visible_pairs(batch.segment_ids)
   # Biases and norms are counted with the products.
   assert found == pytest.approx(dense + 12 * 2 * 64 * pairs, rel=5e-3)
 
