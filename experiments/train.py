@@ -10,7 +10,6 @@ model will see it, and ends.
 """
 
 import functools
-import sys
 import time
 from typing import Any
 
@@ -57,8 +56,6 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
     curation.NothingAccepted: a round has no examples.
     FloatingPointError: too many updates in a row were skipped.
   """
-  if processes.is_first():
-    print(f'attention: {preview.attention(c, s)}', file=sys.stderr)
   files = workdir.Workdir(folder)
   measurements = measure.Measurements(c, files, s)
   states = run_state.RunState(c, folder, s)
@@ -174,6 +171,7 @@ def execute(c, folder: str) -> str:
   """
   folder = storage.path(folder)
   with workdir.owned(c, folder, distilling.make_inputs) as s:
+    preview.say_attention(c, s)
     with lifecycle.explained_errors(
         errors.InputError, FloatingPointError, curation.NothingAccepted
     ):

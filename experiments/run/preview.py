@@ -1,11 +1,13 @@
 """Describes a run before it begins: counts, memory, and one example as the model sees it."""
 
+import sys
 import textwrap
 from typing import Any
 
 import jax
 import numpy as np
 
+from ddt_jax import processes
 from ddt_jax import sharding
 from ddt_jax.data import chat
 from ddt_jax.model import kernels
@@ -55,6 +57,12 @@ def attention(c, s: inputs.Inputs) -> kernels.Choice:
       s.mesh, dtype=s.config.dtype, time=c.data.max_tokens - 1,
       head_dim=s.config.head_dim, kv_heads=s.config.num_kv_heads,
       segmented=c.train.pack)
+
+
+def say_attention(c, s: inputs.Inputs) -> None:
+  """Prints the program for attention, once in a run of several processes."""
+  if processes.is_first():
+    print(f'attention: {attention(c, s)}', file=sys.stderr)
 
 
 def state_bytes(c, s: inputs.Inputs) -> int:

@@ -75,6 +75,7 @@ def test_three_rows_by_hand_train_and_a_second_call_resumes(tmp_path):
   assert done.returncode == 0, done.stderr[-2000:]
   assert '3 problems: 3 train' in done.stdout
   assert '<|im_end|>' in done.stdout  # which token ends the turn is said
+  assert 'attention: blocks' in done.stderr
   for name in ('report.md', 'report.html', 'plots/loss.png',
                'model/model.safetensors', 'model/tokenizer.json'):
     assert (tmp_path / 'run' / name).stat().st_size, name
