@@ -34,6 +34,14 @@ def model():
           dtype='float32',    # of activations and products; or bfloat16 (bf16)
           remat='none',       # recomputed in the backward: none | dots | full
       ),
+      # ddt_jax.lora.init: low-rank adapters on a frozen base, see configs/README.md
+      lora=dict(
+          rank=0,                # of the adapters; 0: all parameters are trained
+          alpha=32.0,            # they are scaled by alpha / rank
+          targets='all-linear',  # or q_proj,k_proj,v_proj,o_proj,gate_proj,...
+          rslora=False,          # scale by alpha / sqrt(rank) instead
+          path='',               # PEFT folder to start from; the rest must fit it
+      ),
   )
 
 

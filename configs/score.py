@@ -31,6 +31,14 @@ def data():
           dtype='float32',  # of activations and products; or bfloat16
           remat='none',     # without effect: scoring has no backward
       ),
+      # ddt_jax.lora.init: adapters on the model, see configs/README.md
+      lora=dict(
+          rank=0,           # of the adapters; 0: none
+          alpha=32.0,       # they are scaled by alpha / rank
+          targets='all-linear',
+          rslora=False,     # scale by alpha / sqrt(rank) instead
+          path='',          # the PEFT folder that holds them
+      ),
       data=dict(
           path='',          # a file, or org/name of the hub, see configs/README.md
           paths='',         # or several, with commas; own: the model's own samples

@@ -14,6 +14,7 @@ Source: arXiv:2106.09685; rsLoRA arXiv:2312.03732.
 """
 
 from collections.abc import Iterator, Sequence
+import dataclasses
 import difflib
 from typing import Any
 
@@ -155,6 +156,16 @@ def attach(params: dict[str, Any], adapters: Adapters) -> dict[str, Any]:
       'lora_a': a, 'lora_b': adapters.scale * b})
 
 
+def applied(trained: Any, base: dict[str, Any] | None = None) -> dict[str, Any]:
+  """Returns parameters for `model.forward` from what a run trains.
+
+  Args:
+    trained: adapters; or, without a base, all parameters.
+    base: frozen parameters, stacked; None where all are trained.
+  """
+  return trained if base is None else attach(base, trained)
+
+
 def merge(params: dict[str, Any], adapters: Adapters) -> dict[str, Any]:
   """Returns parameters with W + s A B in place of W, in W's dtype.
 
@@ -163,14 +174,47 @@ def merge(params: dict[str, Any], adapters: Adapters) -> dict[str, Any]:
     adapters: of the same model.
   """
 
-  def folded(kernel, a, b):
-    # All bits of float32 also on a TPU, whose default product is bfloat16's.
-    update = adapters.scale * jnp.matmul(
-        a.astype(jnp.float32), b.astype(jnp.float32),
-        precision=jax.lax.Precision.HIGHEST)
-    return {'kernel': (kernel + update).astype(kernel.dtype)}
+  def merged(kernel, a, b):
+    return {'kernel': _sum(kernel, a, b, adapters.scale).astype(kernel.dtype)}
 
-  return _with_linears(params, adapters, folded)
+  return _with_linears(params, adapters, merged)
+
+
+def merge_lazily(params: dict[str, Any], adapters: Adapters) -> dict[str, Any]:
+  """Returns merged parameters of which `weights.save` computes a layer at a time.
+
+  Args:
+    params: of the base, from `weights.open` or on this process's devices.
+    adapters: of the same model, in NumPy.
+  """
+  return _with_linears(params, adapters, lambda kernel, a, b: {
+      'kernel': _Merged(kernel, a, b, adapters.scale)})
+
+
+@dataclasses.dataclass(frozen=True)
+class _Merged:
+  """W + s A B of stacked layers; `merged[i]` computes one, in float32."""
+
+  kernel: Any
+  a: np.ndarray
+  b: np.ndarray
+  scale: float
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    return tuple(self.kernel.shape)
+
+  def __getitem__(self, layer: int) -> np.ndarray:
+    return np.asarray(_sum(
+        self.kernel[layer], self.a[layer], self.b[layer], self.scale))
+
+
+def _sum(kernel, a, b, scale: float) -> jax.Array:
+  """W + s A B, the sum in float32."""
+  # All bits of float32 also on a TPU, whose default product is bfloat16's.
+  return kernel + scale * jnp.matmul(
+      a.astype(jnp.float32), b.astype(jnp.float32),
+      precision=jax.lax.Precision.HIGHEST)
 
 
 def _with_linears(params, adapters: Adapters, change):

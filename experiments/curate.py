@@ -43,7 +43,7 @@ def execute(c, out: str) -> curate.Corpus | pair_corpus.PairCorpus:
   c.rounds = 1  # of all problems
   out = storage.path(out)
   folder = out.parent / f'{out.name}.shards'
-  with workdir.owned(c, folder, inputs.make) as s:
+  with workdir.owned(c, folder, inputs.make_untrained) as s:
     with lifecycle.explained_errors(
         errors.InputError, curation.NothingAccepted
     ):

@@ -39,7 +39,7 @@ def main():
 
 def checked_inputs(c) -> inputs.Inputs:
   """Inputs of the config; InputError where there is nothing to evaluate on."""
-  s = inputs.make(c)
+  s = inputs.make_untrained(c)
   # Without this the command would print nothing and succeed.
   if not s.corpus.evaluation or not c.evaluation.problems:
     raise errors.InputError(

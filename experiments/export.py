@@ -1,10 +1,12 @@
 r"""A run's model as a Hugging Face folder, for transformers, vLLM and others.
 
 python -m experiments.export --workdir DIR --out DIR \
-    [--checkpoint=best] [--dtype=bfloat16] [--file_gb=5]
+    [--checkpoint=best] [--dtype=bfloat16] [--file_gb=5] [--merged | --adapter]
 
 Reads a checkpoint tensor by tensor, so a large model needs little memory. The run
-may be unfinished, or still be training.
+may be unfinished, or still be training. Of a run with LoRA the adapters are merged
+into the base, which is read from its source; with --adapter they are written alone,
+as a PEFT folder.
 """
 
 import json
@@ -14,8 +16,10 @@ from typing import Any
 from absl import flags
 from etils import epath
 import jax
+import numpy as np
 
 from ddt_jax import errors
+from ddt_jax import lora
 from ddt_jax import model
 from ddt_jax import storage
 from ddt_jax import weights
@@ -36,10 +40,14 @@ _MISSING = {
             ' and validation data; --checkpoint=last exports the newest parameters',
 }
 
+_OTHER_SHAPES = (
+    '{}, the base model of the run, has other shapes than its checkpoint: put the'
+    ' model there that the run was started from')
+
 
 def run(
     folder: epath.Path, out: epath.Path, *, chosen: str | None = None,
-    dtype: str | None = None, file_gb: float = 5,
+    dtype: str | None = None, file_gb: float = 5, adapter: bool = False,
 ) -> str:
   """Exports a run's parameters; see the flags.
 
@@ -57,6 +65,10 @@ def run(
     raise errors.InputError(
         f'--out={out} is not empty: choose another folder, or remove it')
   c = json.loads((folder / 'config.json').read_text())
+  adapted = c.get('lora', {}).get('rank')
+  if adapter and not adapted:
+    raise errors.InputError(
+        f'--adapter: {folder} trained all parameters, its lora.rank is 0')
   # The base first: a large checkpoint is read whole to check it for damage.
   source = inputs.model_folder(c['model']['path'])
   config = model_files.with_generation_eos(weights.check_folder(source), source)
@@ -68,7 +80,15 @@ def run(
   if opened is None:
     raise errors.InputError(f'{folder} has no undamaged {_MISSING[chosen]}')
   params, progress = opened
-  step, config = progress['step'], _fitting(config, params, source)
+  step = progress['step']
+  if adapted:
+    params = _adapters(params, c['lora'], config, source)
+    if adapter:
+      exporting.write_adapter(out, params, config=config, path=c['model']['path'])
+      return (f'{out}: adapters of rank {params.rank}, {lora.count(params):,} values,'
+              f' {chosen} parameters, after step {step:,}')
+    params = exporting.merged(source, params)
+  config = _fitting(config, params, source)
   file, found = folder / 'results.json', None
   if chosen == measured and file.exists():
     found = results.RunResults.from_json(file.read_text(), file)
@@ -98,6 +118,23 @@ def _measured(folder: epath.Path, c: dict[str, Any]) -> str:
   return 'best' if wanted == 'best' and best.steps() else 'last'
 
 
+def _adapters(
+    stored: Any, options: dict[str, Any], config: model.ModelConfig, source: str
+) -> lora.Adapters:
+  """The adapters of a checkpoint, read whole.
+
+  Raises:
+    errors.InputError: the base has other shapes than they.
+  """
+  found = lora.Adapters(
+      jax.tree.map(np.asarray, stored['layers']), options['rank'], options['alpha'],
+      options['rslora'])
+  for name, a, b in found:
+    if (a.shape[1], b.shape[2]) != lora.shape(config, name):
+      raise errors.InputError(_OTHER_SHAPES.format(source))
+  return found
+
+
 def _fitting(
     config: model.ModelConfig, params: dict[str, Any], source: str
 ) -> model.ModelConfig:
@@ -111,21 +148,22 @@ def _fitting(
   shapes = jax.tree.map(lambda x: tuple(x.shape), params)
   expected = jax.tree.map(lambda x: x.shape, weights.abstract(config))
   if shapes != expected:
-    raise errors.InputError(
-        f'{source}, the base model of the run, has other shapes than its'
-        ' checkpoint: put the model there that the run was started from')
+    raise errors.InputError(_OTHER_SHAPES.format(source))
   return config
 
 
 def main():
   given = flags.FLAGS
   with lifecycle.explained_errors():
+    if given.adapter and given.merged:
+      raise errors.InputError('--adapter or --merged, not both')
     for name in ('workdir', 'out'):
       if not given[name].value:
         raise errors.InputError(f'--{name}=DIR is needed')
     print(run(
         storage.path(given.workdir), storage.path(given.out),
-        chosen=given.checkpoint, dtype=given.dtype, file_gb=given.file_gb))
+        chosen=given.checkpoint, dtype=given.dtype, file_gb=given.file_gb,
+        adapter=given.adapter))
 
 
 if __name__ == '__main__':  # tests import several commands that have --workdir
@@ -139,4 +177,8 @@ if __name__ == '__main__':  # tests import several commands that have --workdir
       "Of the files; default the base model's.")
   flags.DEFINE_float(
       'file_gb', 5, 'Most bytes of a file, in GB (10^9 bytes).', lower_bound=1e-3)
+  flags.DEFINE_bool(
+      'merged', False, 'Of a run with LoRA: full weights, as by default.')
+  flags.DEFINE_bool(
+      'adapter', False, 'Of a run with LoRA: its adapters alone, a PEFT folder.')
   lifecycle.launch(main)

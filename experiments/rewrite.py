@@ -187,7 +187,7 @@ def print_table(c, s: inputs.Inputs, work: stages.Stages) -> None:
 def checked_inputs(c) -> inputs.Inputs:
   """Inputs of the config; InputError where its template cannot be used."""
   answers.Rewriting(**c.hint).prompt_template()
-  return inputs.make(c)
+  return inputs.make_untrained(c)
 
 
 def main():

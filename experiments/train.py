@@ -59,7 +59,7 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
   files = workdir.Workdir(folder)
   measurements = measure.Measurements(c, files, s)
   states = run_state.RunState(c, folder, s)
-  state, params, progress = states.restore()
+  state, trained, progress = states.restore()
 
   with metrics.Writer(
       folder, start_step=progress.step, tensorboard=c.log.tensorboard,
@@ -67,27 +67,28 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
     page = live.LiveReport(files, measurements, writer)
     for r in range(progress.round, c.rounds):
       # Data. The model answers, rewrites what it failed, and is scored.
-      resumed = progress.round_step > 0  # params are of the middle of the round
+      params = s.applied(trained)  # of the middle of the round, if resumed
+      resumed = progress.round_step > 0
       if not resumed:
         measurements.measure_model(r, params, writer, progress.step)
       stream, total, summary = steps.make_data(
           c, s, r, params, folder / 'rounds' / str(r), progress.steps_before,
           complete=resumed)
       measurements.keep_summary(r, summary)
-      page.update(progress, params, total)
+      page.update(progress, total)
 
       # State and step.
       if resumed:
         stream.set_state(progress.stream)
       elif state is None or c.train.across_rounds == 'restart':
-        state = states.create(params, state and state.reference)
+        state = states.create(trained, state and state.reference)
       step, rate = steps.make_step(c, s, states.shardings, r, total, progress)
 
       # Loop.
       pending, since = [], time.monotonic()
       bar = engine.progress_bar(total, f'round {r + 1}, train', progress.round_step)
       for done in range(progress.round_step + 1, total + 1):
-        stream.draw_if_due(state.params)
+        stream.draw_if_due(s.applied(state.params))
         state, sums = step(state, batches.place(next(stream), s.mesh))
         pending.append(sums)  # on the device: reading them waits for the step
         progress = progress.next_step()
@@ -105,10 +106,10 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
           pending = []
         if validating:
           scalars = measurements.validation(
-              state.params, accuracy=due(c.validation.accuracy_every))
+              s.applied(state.params), accuracy=due(c.validation.accuracy_every))
           writer.write(progress.step, 'validation', scalars)
           progress = states.keep_best(state, progress, scalars)
-          page.update(progress, state.params, total)
+          page.update(progress, total)
         if saving:
           writer.flush()  # first, so that a checkpoint's steps have their lines
           if not summary and done == total:
@@ -119,20 +120,23 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
         if not pending:
           since = time.monotonic()  # validation and saving are not training time
       bar.close()
-      params = state.params
-    params, chosen = states.params_to_export(params)
-    measurements.measure_model(c.rounds, params, writer, progress.step)
+      trained = state.params
+    trained, chosen = states.to_export(trained)
+    measurements.measure_model(c.rounds, s.applied(trained), writer, progress.step)
 
-  # Export.
-  return finish(files, s, params, measurements.results(progress, params), chosen)
+  return finish(c, files, s, trained, measurements.results(progress), chosen)
 
 
 def finish(
-    files: workdir.Workdir, s: inputs.Inputs, params: Any,
+    c, files: workdir.Workdir, s: inputs.Inputs, trained: Any,
     found: results.RunResults, chosen: str,
 ) -> results.RunResults:
-  """Writes the Hugging Face folder `model` of a run, and its results."""
-  training = found.training
+  """Writes the folder `model` of a run, with adapters `adapter` too; and results."""
+  training, params = found.training, trained
+  if s.adapters is not None:
+    exporting.write_adapter(
+        files.path / 'adapter', trained, config=s.config, path=c.model.path)
+    params = exporting.merged(s.source, trained)
   exporting.write(
       files.path / 'model', files.path, params, config=s.config,
       tokenizer=s.tokenizer, end=s.end, source=s.source, found=found, chosen=chosen,

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ddt_jax import errors
+from ddt_jax import lora
 from ddt_jax import model
 from ddt_jax import objectives
 from ddt_jax import vocab_head
@@ -28,8 +29,9 @@ class Reference:
 
   Attributes:
     kl_weight: of the KL to the reference, >= 0.
-    kind: 'frozen', the model before training; 'refreshed', the parameters of at
-      most `every` steps ago; 'ema', their moving average; 'live', the current ones.
+    kind: 'frozen', the model before training, with adapters the base alone;
+      'refreshed', the parameters of at most `every` steps ago; 'ema', their moving
+      average, with adapters that of A and of B; 'live', the current ones.
     every: steps between two copies, of 'refreshed'.
     rate: weight of the current parameters in each step of 'ema', in (0, 1].
   """
@@ -58,17 +60,35 @@ class Reference:
     return bool(
         self.kl_weight or is_weight and objectives.reference_option(name))
 
-  def start(self, params: Any, kept: Any = None) -> Any:
-    """The reference at the beginning of a round; None for 'live'.
+  def start(self, trained: Any, kept: Any = None) -> Any:
+    """The reference that the state holds at the beginning of a round.
 
     Args:
-      params: of the model.
+      trained: parameters of the model, or its adapters.
       kept: the reference at the end of the last round, None before the first.
+
+    Returns:
+      A tree like `trained`; None where no copy is needed: of 'live', and of 'frozen'
+      with adapters, whose base is there anyway.
     """
-    if self.kind == 'live':
+    adapted = isinstance(trained, lora.Adapters)
+    if self.kind == 'live' or self.kind == 'frozen' and adapted:
       return None
     # The base of a run stays its base in every round.
-    return params if kept is None or self.kind == 'refreshed' else kept
+    return trained if kept is None or self.kind == 'refreshed' else kept
+
+  def parameters(self, trained: Any, reference: Any, base: Any = None) -> Any:
+    """The reference's parameters, for `model.forward`.
+
+    Args:
+      trained: parameters of the model, or its adapters.
+      reference: of the state, see `start`.
+      base: that the adapters are on; None without adapters.
+    """
+    if self.kind == 'live':
+      return lora.applied(trained, base)
+    # The adapters switched off.
+    return base if reference is None else lora.applied(reference, base)
 
   def after(self, step: jax.Array, params: Any, reference: Any) -> Any:
     """The reference after `step` steps, given the new parameters."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ddt_jax import lora
 from ddt_jax import model
 from ddt_jax import objectives
 from ddt_jax import vocab_head
@@ -24,7 +25,7 @@ class TrainState:
 
   Attributes:
     step: int32 scalar, steps taken, skipped ones included; drives the curriculum.
-    params: the parameter tree of `model`, float32.
+    params: the parameter tree of `model`, or the adapters of a frozen one, float32.
     opt_state: state of the optax optimizer, which counts applied updates itself.
     skipped: int32 scalar, updates not applied because the gradient was not finite.
     reference: parameters that the loss compares with, see `reference`; or None.
@@ -199,24 +200,27 @@ def make_step(
     is_read: whether the loss reads the reference.
 
   Returns:
-    step(state, batch, compared=None); batch is a pytree of arrays with one leading
-    axis of rows; `compared` takes the place of the reference. Its metrics are
+    step(state, batch, compared=None, base=None); batch is a pytree of arrays with one
+    leading axis of rows; `compared` takes the place of the reference; with `base`,
+    the frozen parameters, state.params are adapters on them. Its metrics are
     scalars: the sums of the loss as loss, count and by name, curriculum, grad_norm
     (before clipping) and finite.
   """
-  grad = jax.value_and_grad(loss, has_aux=True)
 
-  def step(state, batch, compared=None):
+  def step(state, batch, compared=None, base=None):
     strength = objectives.curriculum(
         state.step + first_step - steps_before, total_steps,
         warmup_ratio=warmup_ratio, transition_ratio=transition_ratio,
     )
     if is_read:
-      live = comparison.kind == 'live'
-      compared = state.params if live else state.reference
+      compared = comparison.parameters(state.params, state.reference, base)
 
     def gradient(batch):
-      (total, (count, sums)), grads = grad(state.params, batch, compared, strength)
+      def of_trained(trained):
+        return loss(lora.applied(trained, base), batch, compared, strength)
+
+      (total, (count, sums)), grads = jax.value_and_grad(
+          of_trained, has_aux=True)(state.params)
       return grads, {'loss': total, 'count': count, **sums}
 
     grads, sums = _sum_over_parts(gradient, batch, micro_batches)

@@ -6,6 +6,7 @@ from ddt_jax.weights.adapters import load_adapter
 from ddt_jax.weights.adapters import save_adapter
 from ddt_jax.weights.loading import check_folder
 from ddt_jax.weights.loading import load
+from ddt_jax.weights.loading import open
 from ddt_jax.weights.loading import untied
 from ddt_jax.weights.names import abstract
 from ddt_jax.weights.names import hf_names
@@ -13,6 +14,6 @@ from ddt_jax.weights.saving import save
 from ddt_jax.weights.saving import source_dtype
 
 __all__ = [
-    'abstract', 'check_folder', 'gguf', 'hf_names', 'load', 'load_adapter', 'save',
-    'save_adapter', 'smollm2', 'source_dtype', 'untied',
+    'abstract', 'check_folder', 'gguf', 'hf_names', 'load', 'load_adapter', 'open',
+    'save', 'save_adapter', 'smollm2', 'source_dtype', 'untied',
 ]

@@ -6,6 +6,7 @@ from typing import Any
 
 from absl import logging
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ddt_jax import errors
@@ -31,8 +32,9 @@ def load(
     mesh: jax.sharding.Mesh | None = None,
     dtype: str | None = None,
     remat: str = 'none',
+    param_dtype: str = 'float32',
 ) -> tuple[model.ModelConfig, dict[str, Any]]:
-  """Loads a decoder from a Hugging Face folder; parameters become float32.
+  """Loads a decoder from a Hugging Face folder.
 
   Each device's shard of a parameter comes straight from the files. Beside the
   arrays on its devices, a process holds one shard of one parameter. Files and
@@ -44,6 +46,8 @@ def load(
       device of this process.
     dtype: compute dtype, default float32.
     remat: see `model.ModelConfig`.
+    param_dtype: of the parameters; the compute dtype saves memory where they are
+      not trained.
 
   Returns:
     (config, params).
@@ -52,10 +56,65 @@ def load(
     errors.InputError: a file is missing or unreadable, or tensors do not fit
       config.json. All such tensors are named before any weight is read.
   """
-  folder = storage.path(path)
-  config = dataclasses.replace(
-      check_folder(folder), dtype=dtype or 'float32', remat=remat
-  )
+  config, files, table, abstract = _checked(storage.path(path))
+  config = dataclasses.replace(config, dtype=dtype or 'float32', remat=remat)
+  mesh = mesh or sharding.make_mesh(devices=jax.local_devices()[:1])
+
+  def read(key_path, leaf, place):
+    name = sharding.path_name(key_path)
+    # The callback gets the slices of one shard of this process, and reads no more.
+    return jax.make_array_from_callback(
+        leaf.shape, place,
+        lambda index: _read(files, name, table[name], index).astype(
+            jnp.dtype(param_dtype), copy=False))
+
+  shardings = sharding.tree_shardings(abstract, mesh)
+  return config, jax.tree_util.tree_map_with_path(read, abstract, shardings)
+
+
+def open(path: Any) -> tuple[model.ModelConfig, dict[str, Any]]:
+  """Opens a Hugging Face folder as by `load`, and reads no weight yet.
+
+  Args:
+    path: local folder with config.json and safetensors.
+
+  Returns:
+    (config, params): leaves have a shape; `leaf[i]` of stacked layers reads one of
+    them, `np.asarray(leaf)` all, in float32.
+
+  Raises:
+    errors.InputError: see `load`.
+  """
+  config, files, table, abstract = _checked(storage.path(path))
+
+  def stored(key_path, leaf):
+    name = sharding.path_name(key_path)
+    return _Stored(files, name, table[name], leaf.shape)
+
+  return config, jax.tree_util.tree_map_with_path(stored, abstract)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stored:
+  """A parameter in its files: their tensors, and its shape, stacked or not."""
+
+  files: tensor_files.TensorFiles
+  path: str
+  tensors: list[str]
+  shape: tuple[int, ...]
+
+  def __getitem__(self, layer: int) -> np.ndarray:
+    index = slice(layer, layer + 1), *(slice(None),) * (len(self.shape) - 1)
+    return _read(self.files, self.path, self.tensors, index)[0]
+
+  def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    index = (slice(None),) * len(self.shape)
+    return np.asarray(_read(self.files, self.path, self.tensors, index), dtype)
+
+
+def _checked(folder):
+  """Config, files, tensors behind each parameter, and shapes, checked."""
+  config = check_folder(folder)
   files = tensor_files.TensorFiles(folder)
   if config.num_layers > len(files):  # before a list of all names is built
     raise errors.InputError(
@@ -69,17 +128,7 @@ def load(
     _warn(f'{folder}: {_some(files.read)} is read; not read: {_some(files.unread)}')
   if unused := [x for x in _unused(files, table) if x != HEAD]:
     _warn(f'{folder}: {len(unused)} tensor(s) are not used: {_some(unused)}')
-  mesh = mesh or sharding.make_mesh(devices=jax.local_devices()[:1])
-
-  def read(key_path, leaf, place):
-    name = sharding.path_name(key_path)
-    # The callback gets the slices of one shard of this process, and reads no more.
-    return jax.make_array_from_callback(
-        leaf.shape, place, lambda index: _read(files, name, table[name], index)
-    )
-
-  shardings = sharding.tree_shardings(abstract, mesh)
-  return config, jax.tree_util.tree_map_with_path(read, abstract, shardings)
+  return config, files, table, abstract
 
 
 def check_folder(path: Any) -> model.ModelConfig:

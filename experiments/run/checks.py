@@ -19,6 +19,7 @@ from ddt_jax.training import distill
 from ddt_jax.training import optimizer
 from ddt_jax.training import pair_loss
 from ddt_jax.training import reference
+from experiments.run import adapters
 
 DTYPES = {  # by their usual names
     'float32': 'float32', 'fp32': 'float32', 'f32': 'float32',
@@ -61,6 +62,7 @@ RANGES = {  # least, most
     'validation.every': (0, MANY), 'validation.accuracy_every': (0, MANY),
     'validation.problems': (0, MANY), 'checkpoint.every': (0, MANY),
     'checkpoint.keep': (1, MANY), 'log.every': (0, MANY),
+    'lora.rank': (0, MANY), 'lora.alpha': (1e-12, FINITE),
     'evaluation.problems': (0, MANY), 'evaluation.samples': (0, MANY),
     'evaluation.max_new_tokens': (1, MANY), 'evaluation.temperature': (0, FINITE),
     'verifier.workers': (1, MANY), 'verifier.timeout_s': (1e-3, 1e6),
@@ -116,6 +118,7 @@ def check_options(c, mesh: jax.sharding.Mesh) -> None:
         f'checkpoint.export=best: with loss.name={c.loss.name} only accuracy says'
         ' which parameters are best, and validation.accuracy_every or'
         ' validation.problems is 0')
+  adapters.check(**c.lora)
   sharding.decoding_mesh(mesh, c.decoding.tensor)
   # Each micro-batch is sharded by rows, so each device needs a whole number of
   # them.

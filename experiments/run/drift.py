@@ -20,12 +20,13 @@ def by_split(
   The base answers `c.kl_to_base.problems` prompts of each split of the evaluation
   at temperature 1, before the first round; the answers stay in the run's folder.
   Its parameters are loaded again for each call and freed after it, so training
-  holds no second model.
+  holds no second model. With adapters the base is the model without them.
 
   Args:
     c, s: the config, and the inputs made from it.
     files: of the run.
-    r: the round; 0 is before training, where the model is the base.
+    r: the round; 0 is before training, where the model is the base, unless it
+      starts from adapters.
     params: of the model.
 
   Returns:
@@ -33,16 +34,20 @@ def by_split(
   """
   if not c.kl_to_base.problems:
     return {}
-  texts = files.once('measured/base_samples', lambda: _draw(c, s, params))['texts']
-  if r == 0:
+  texts = files.once('measured/base_samples', lambda: _draw(
+      c, s, params if s.base is None else s.base))['texts']
+  if r == 0 and not c.lora.path:
     return {split: 0.0 for split, of_split in texts.items() if of_split}
-  _, _, base = inputs.load_model(s.mesh, **c.model)
+  base = s.base
+  if base is None:
+    _, _, base = inputs.load_model(s.mesh, **c.model)
   found = {
       split: kl_to_base.kl_to_base(
           base, params, s.config, [chat.answered(*text) for text in of_split],
           batch=s.rows, mesh=s.mesh)
       for split, of_split in texts.items() if of_split}
-  jax.tree.map(lambda x: x.delete(), base)
+  if s.base is None:
+    jax.tree.map(lambda x: x.delete(), base)
   return found
 
 

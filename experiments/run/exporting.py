@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import pathlib
 from typing import Any
 
 from etils import epath
+import jax
 
+from ddt_jax import lora
 from ddt_jax import model
 from ddt_jax import processes
 from ddt_jax import report
@@ -13,6 +16,7 @@ from ddt_jax import storage
 from ddt_jax import weights
 from ddt_jax.data import chat
 from ddt_jax.report import results
+from experiments.run import inputs
 from experiments.run import workdir
 
 
@@ -56,6 +60,34 @@ def write(
   processes.from_first(
       _write_card, out, folder, found, step=step, chosen=chosen, dtype=dtype)
   return dtype
+
+
+def write_adapter(
+    out: Any, adapters: lora.Adapters, *, config: model.ModelConfig, path: str
+) -> None:
+  """Writes a PEFT folder.
+
+  Args:
+    out: the folder to write.
+    adapters: of a run.
+    config: of the base.
+    path: model.path of the run, which the folder names as its base.
+  """
+  source = inputs.model_folder(path)
+  here = path in inputs.SHIPPED or pathlib.Path(path).expanduser().is_dir()
+  weights.save_adapter(
+      out, config, adapters, base=str(pathlib.Path(source).resolve()) if here else path)
+
+
+def merged(source: str, adapters: lora.Adapters) -> Any:
+  """The base of a folder with adapters merged in, for `write`.
+
+  Args:
+    source: the Hugging Face folder of the base, read layer by layer.
+    adapters: sharded or not.
+  """
+  _, base = weights.open(source)
+  return lora.merge_lazily(base, jax.tree.map(processes.to_host, adapters))
 
 
 def _write_card(out, folder: epath.Path, found, **facts) -> None:

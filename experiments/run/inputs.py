@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from ddt_jax import embedded
 from ddt_jax import errors
+from ddt_jax import lora
 from ddt_jax import model
 from ddt_jax import processes
 from ddt_jax import sharding
@@ -27,6 +28,7 @@ from ddt_jax.data import turns
 from ddt_jax.embedded import word_problems
 from ddt_jax.rounds import answers
 from ddt_jax.rounds import curate
+from experiments.run import adapters
 from experiments.run import checks
 from experiments.run import model_files
 
@@ -41,12 +43,14 @@ class Inputs:
   Attributes:
     mesh: of training and scoring.
     source: the model's Hugging Face folder.
-    tokenizer, config, params: the model.
+    tokenizer, config, params: the model; with adapters, `params` apply them.
     end: the token that ends a turn.
     corpus: problems by use.
     train, validation: the tokenised references of `corpus`.
     decoding: options of `engine.generate`: eos_ids, slots, cache_dtype, mesh.
     rows: of a scoring batch, over all devices.
+    base, adapters: with adapters, the frozen parameters and what a run starts to
+      train on them; else None.
     teacher: see `distilling.Teacher`; None if it is the model itself.
   """
 
@@ -61,7 +65,18 @@ class Inputs:
   validation: lengths.Fitted
   decoding: dict[str, Any]
   rows: int
+  base: Any = None
+  adapters: lora.Adapters | None = None
   teacher: Any = None
+
+  @property
+  def trained(self) -> Any:
+    """What a run starts to train: all parameters, or the adapters."""
+    return self.params if self.adapters is None else self.adapters
+
+  def applied(self, trained: Any) -> Any:
+    """Parameters for `model.forward` of what a run trains, see `lora.applied`."""
+    return lora.applied(trained, self.base)
 
   def context(self, c, params: Any) -> curate.Context:
     """Inputs of `curate.curate` besides the problems."""
@@ -80,8 +95,7 @@ def make(c) -> Inputs:
   mesh = sharding.make_mesh(**c.mesh)
   checks.check_options(c, mesh)
   source = model_folder(c.model.path)
-  tokenizer, config, params = load_model(
-      mesh, **(c.model.to_dict() | {'path': source}))
+  tokenizer, config, params, base, start = load_adapted(c, mesh, source)
   check_positions(c.data.max_tokens, config)
   end = chat.turn_end(tokenizer, config.eos_ids)
   if (rewriting := answers.Rewriting(**c.hint)).enabled:
@@ -99,7 +113,13 @@ def make(c) -> Inputs:
   return Inputs(
       mesh, source, tokenizer, config, params, end, problems, train, validation,
       decoding_options(mesh, config, end, **c.decoding),
-      scoring_rows(mesh, c.data.max_tokens, **c.scoring))
+      scoring_rows(mesh, c.data.max_tokens, **c.scoring), base, start)
+
+
+def make_untrained(c) -> Inputs:
+  """`make` for a command that trains nothing: its adapters come from a folder."""
+  adapters.check_applied(**c.lora)
+  return make(c)
 
 
 def fingerprint(params: Any) -> str:
@@ -135,10 +155,42 @@ def check_hint(tokenizer: Any, rewriting: answers.Rewriting) -> None:
         ' system turn, use a TOML file whose system is empty') from e
 
 
+def load_adapted(
+    c, mesh: jax.sharding.Mesh, source: str
+) -> tuple[Any, model.ModelConfig, Any, Any, lora.Adapters | None]:
+  """The model of a config, with its adapters if there are any.
+
+  Args:
+    c: the config.
+    mesh: of training.
+    source: the folder of its model.
+
+  Returns:
+    (tokenizer, config, parameters for `model.forward`, base, adapters); without
+    adapters the last two are None. A base is held in the compute dtype.
+
+  Raises:
+    errors.InputError: see `load_model` and `adapters.start`.
+  """
+  options = c.model.to_dict() | {'path': source}
+  if not c.lora.rank:
+    return *load_model(mesh, **options), None, None
+  # Adapters first: a bad folder must not cost the time of loading a base.
+  start = adapters.start(
+      weights.check_folder(source), mesh, seed=c.seed, **c.lora)
+  tokenizer, config, base = load_model(mesh, frozen=True, **options)
+  return tokenizer, config, lora.attach(base, start), base, start
+
+
 def load_model(
-    mesh: jax.sharding.Mesh, *, path: str, dtype: str, remat: str
+    mesh: jax.sharding.Mesh, *, path: str, dtype: str, remat: str,
+    frozen: bool = False
 ) -> tuple[Any, model.ModelConfig, Any]:
   """Tokenizer, config and parameters of a Hugging Face folder or id.
+
+  Args:
+    mesh, path, dtype, remat: see `weights.load`.
+    frozen: hold the parameters in the compute dtype too, as they are not trained.
 
   Raises:
     errors.InputError: an option or a file of the folder cannot be used.
@@ -150,7 +202,8 @@ def load_model(
   weights.check_folder(folder)
   tokenizer = model_files.load_tokenizer(folder)
   config, params = weights.load(
-      folder, mesh=mesh, dtype=checks.DTYPES[dtype], remat=remat)
+      folder, mesh=mesh, dtype=checks.DTYPES[dtype], remat=remat,
+      param_dtype=checks.DTYPES[dtype] if frozen else 'float32')
   stopping.check_eos(tokenizer, config.vocab_size)
   return tokenizer, model_files.with_generation_eos(config, folder), params
 

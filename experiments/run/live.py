@@ -1,7 +1,6 @@
 """The report of a run that is not finished."""
 
 import time
-from typing import Any
 
 from ddt_jax import processes
 from ddt_jax import report
@@ -22,12 +21,11 @@ class LiveReport:
     self._files, self._measurements, self._writer = files, measurements, writer
     self._due = time.monotonic()
 
-  def update(self, progress: Progress, params: Any, steps: int) -> None:
+  def update(self, progress: Progress, steps: int) -> None:
     """Writes the report, unless the last one is too fresh for its cost.
 
     Args:
       progress: of the run.
-      params: of the model; their number is reported.
       steps: of the current round.
     """
     began = time.monotonic()
@@ -35,7 +33,7 @@ class LiveReport:
     if not processes.from_first(lambda: began >= self._due):
       return
     self._writer.flush()
-    found = self._measurements.results(progress, params, round_steps=steps)
+    found = self._measurements.results(progress, round_steps=steps)
     self._files.publish('so_far', found.to_json())
     processes.from_first(report.write, self._files.path)
     now = time.monotonic()

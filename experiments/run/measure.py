@@ -71,6 +71,7 @@ class Measurements:
 
   def __init__(self, c, files: workdir.Workdir, s: inputs.Inputs):
     self._c, self._files, self._s = c, files, s
+    self._parameters = sum(x.size for x in jax.tree.leaves(s.params))
     answerable = [p for p in s.corpus.validation if p.answer]
     self._validation_problems = answerable[:c.validation.problems]
     self._eval_step = jax.jit(
@@ -170,13 +171,12 @@ class Measurements:
     return batches.in_order(examples, batch=c.train.batch)
 
   def results(
-      self, progress: Progress, params: Any, *, round_steps: int | None = None
+      self, progress: Progress, *, round_steps: int | None = None
   ) -> results.RunResults:
     """Puts together what the report shows.
 
     Args:
       progress: of the run.
-      params: of the model; their number is reported.
       round_steps: of the current round; None: the run is finished, and
         `measure_model` was called for each round.
     """
@@ -205,7 +205,7 @@ class Measurements:
             seconds=progress.seconds, skipped=progress.skipped,
             best_step=progress.best_step, best_by=progress.best_by,
             best_value=progress.best_value,
-            parameters=sum(x.size for x in jax.tree.leaves(params)),
+            parameters=self._parameters,
             weight=_mean(lines, 'weight'), ess=_mean(lines, 'ess'),
         ),
         timings=timings | {'train': progress.seconds},

@@ -37,6 +37,12 @@ ELSEWHERE = {
     'gradient_checkpointing': 'model.remat',
     'num_generations': 'curate.samples',
     'max_completion_length': 'curate.max_new_tokens',
+    'lora_r': 'lora.rank',
+    'lora_rank': 'lora.rank',
+    'lora_alpha': 'lora.alpha',
+    'lora_target_modules': 'lora.targets',
+    'target_modules': 'lora.targets',
+    'use_rslora': 'lora.rslora',
 }
 # Options that stood elsewhere in earlier versions; old commands go on working.
 MOVED = {

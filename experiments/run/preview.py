@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ddt_jax import lora
 from ddt_jax import processes
 from ddt_jax import sharding
 from ddt_jax.data import chat
@@ -29,11 +30,13 @@ def text(c, s: inputs.Inputs) -> str:
   examples = s.train.examples
   lengths = np.array([len(e.tokens) for e in examples])
   trained = sum(int(e.supervised.sum()) for e in examples)
-  size = sum(x.size for x in jax.tree.leaves(s.params))
+  size = sum(x.size for x in jax.tree.leaves(s.params if s.base is None else s.base))
+  frozen = '' if s.adapters is None else (
+      f', frozen; adapters of rank {c.lora.rank} train {lora.count(s.adapters):,}')
   answers = sum(bool(p.answer) for p in s.corpus.train)
   return '\n'.join([
-      f'model     {c.model.path}: {size:,} parameters, computed in'
-      f' {s.config.dtype}, {s.config.max_positions:,} positions',
+      f'model     {c.model.path}: {size:,} parameters{frozen}, computed'
+      f' in {s.config.dtype}, {s.config.max_positions:,} positions',
       f'data      {len(s.corpus.train):,} problems to train on, {answers:,} with an'
       f' answer to verify; {len(s.corpus.validation):,} for validation;'
       f' {sum(map(len, s.corpus.evaluation.values())):,} for evaluation',
@@ -43,8 +46,9 @@ def text(c, s: inputs.Inputs) -> str:
       f'devices   {s.mesh.size} {s.mesh.devices.flat[0].device_kind}'
       f' ({", ".join(f"{a}={n}" for a, n in s.mesh.shape.items())})',
       f'attention {attention(c, s)}',
-      f'memory    {state_bytes(c, s) / 2**30:.2f} GiB a device for parameters,'
-      ' gradients and Adam\'s moments, without activations and caches',
+      f'memory    {state_bytes(c, s) / 2**30:.2f} GiB a device for parameters, and'
+      ' gradients and Adam\'s moments of what is trained, without activations and'
+      ' caches',
       *([distilling.memory(c, s)] if c.loss.name == distill.NAME else []),
       '', 'The first reference. Training is on the text between » and «:', '',
       textwrap.indent(marked(s.tokenizer, examples[0]), '  '), '',
@@ -66,13 +70,13 @@ def say_attention(c, s: inputs.Inputs) -> None:
 
 
 def state_bytes(c, s: inputs.Inputs) -> int:
-  """Bytes of the train state and the gradients on one device."""
+  """Bytes of the train state, gradients, base and teacher on one device."""
   _, tx = optimizer.make(total_steps=1, **c.optim)
   # Shapes alone: nothing is allocated.
   rule = reference.Reference(**c.reference)
   state = jax.eval_shape(
       lambda p: train_step.TrainState.create(
-          p, tx, rule.start(p) if steps.reads_reference(c) else None), s.params)
+          p, tx, rule.start(p) if steps.reads_reference(c) else None), s.trained)
 
   def on_one(tree: Any) -> int:
     places = sharding.tree_shardings(tree, s.mesh)
@@ -82,8 +86,8 @@ def state_bytes(c, s: inputs.Inputs) -> int:
             jax.tree.leaves(tree), jax.tree.leaves(places), strict=True))
 
   teacher = on_one(s.teacher.params) if s.teacher else 0
-  # Gradients have the shapes of the parameters.
-  return on_one(state) + on_one(state.params) + teacher
+  # Gradients have the shapes of what is trained.
+  return on_one(state) + on_one(state.params) + on_one(s.base) + teacher
 
 
 def marked(tokenizer: Any, example: chat.Example) -> str:

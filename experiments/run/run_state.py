@@ -13,27 +13,34 @@ from ddt_jax.training import optimizer
 from ddt_jax.training import reference
 from ddt_jax.training import train_step
 from ddt_jax.training.progress import Progress
+from experiments.run import adapters
 from experiments.run import inputs
 from experiments.run import steps
+from experiments.run import workdir
 
 
 class RunState:
   """Creates, saves and restores the train state of a run.
 
+  With adapters the state holds these alone; the base is read again on resuming.
+
   Attributes:
     shardings: of the state: one table for parameters and moments.
-    create: parameters, which are donated, and the reference of the round before or
-      None -> a new state.
+    create: what is trained, which is donated, and the reference of the round before
+      or None -> a new state.
   """
 
   def __init__(self, c, folder: epath.Path, s: inputs.Inputs):
-    self._export, self._params = c.checkpoint.export, s.params
+    self._export, self._trained = c.checkpoint.export, s.trained
+    if s.adapters is not None:
+      adapters.check_base(
+          workdir.Workdir(folder), inputs.fingerprint((s.base, s.adapters)))
     self._nll_counts = c.loss.name == 'sft'
     _, tx = optimizer.make(total_steps=1, **c.optim)
     # Total steps are unknown before the first corpus; they do not change the
     # state's shapes.
     create = functools.partial(new_state, c, tx)
-    abstract = jax.eval_shape(create, s.params, None)
+    abstract = jax.eval_shape(create, s.trained, None)
     self.shardings = sharding.tree_shardings(abstract, s.mesh)
     self.create = jax.jit(create, donate_argnums=0, out_shardings=self.shardings)
     self._abstract = checkpoint.abstract(abstract, self.shardings)
@@ -41,12 +48,12 @@ class RunState:
     self._best = checkpoint.Checkpoints(folder, 'best', keep=1)
 
   def restore(self) -> tuple[train_step.TrainState | None, Any, Progress]:
-    """(state, parameters, progress) of the newest checkpoint, or of a new run."""
+    """(state, what is trained, progress) of the newest checkpoint, or of a new run."""
     restored = self._latest.restore(self._abstract)
     if restored is None:
-      return None, self._params, Progress()
+      return None, self._trained, Progress()
     # Free the initial parameters: two copies may not fit in memory.
-    jax.tree.map(lambda x: x.delete(), self._params)
+    jax.tree.map(lambda x: x.delete(), self._trained)
     state, progress = restored
     return state, state.params, Progress.from_json(progress)
 
@@ -64,24 +71,24 @@ class RunState:
       self._best.save(found.step, {'params': state.params}, found.to_json())
     return found
 
-  def params_to_export(self, params: Any) -> tuple[Any, str]:
-    """(parameters, 'best'), or the last ones where there is no best checkpoint."""
+  def to_export(self, trained: Any) -> tuple[Any, str]:
+    """(trained, 'best'), or the last ones where there is no best checkpoint."""
     if self._export == 'last':
-      return params, 'last'
+      return trained, 'last'
     best = self._best.restore({'params': self._abstract.params})
-    return (params, 'last') if best is None else (best[0]['params'], 'best')
+    return (trained, 'last') if best is None else (best[0]['params'], 'best')
 
 
 def new_state(
-    c, tx: optax.GradientTransformation, params: Any, kept: Any
+    c, tx: optax.GradientTransformation, trained: Any, kept: Any
 ) -> train_step.TrainState:
   """The state at the beginning of a round, with the reference that the loss reads.
 
   Args:
     c, tx: the config and the optimizer.
-    params: of the model.
+    trained: parameters of the model, or its adapters.
     kept: see `reference.Reference.start`.
   """
   rule = reference.Reference(**c.reference)
-  compared = rule.start(params, kept) if steps.reads_reference(c) else None
-  return train_step.TrainState.create(params, tx, compared)
+  compared = rule.start(trained, kept) if steps.reads_reference(c) else None
+  return train_step.TrainState.create(trained, tx, compared)

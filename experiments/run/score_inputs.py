@@ -22,6 +22,7 @@ from ddt_jax.scoring import controls
 from ddt_jax.scoring import forward
 from ddt_jax.scoring import sample_size
 from ddt_jax.scoring import sources
+from experiments.run import adapters
 from experiments.run import inputs
 
 OWN = 'own'  # stands for the model's own samples among the inputs
@@ -72,7 +73,8 @@ def make(c) -> Inputs:
   mesh = sharding.make_mesh(**c.mesh)
   names = input_names(c)
   check_options(c, names)
-  tokenizer, config, params = inputs.load_model(mesh, **c.model)
+  tokenizer, config, params, *_ = inputs.load_adapted(
+      c, mesh, inputs.model_folder(c.model.path))
   end = chat.turn_end(tokenizer, config.eos_ids)
   max_tokens = c.data.max_tokens or config.max_positions
   inputs.check_positions(max_tokens, config)
@@ -152,6 +154,7 @@ def check_options(c, names: list[str]) -> None:
   if len(set(names)) < len(names):
     raise errors.InputError(
         f'data.paths names an input twice: {", ".join(names)}')
+  adapters.check_applied(**c.lora)
   if c.temperature <= 0:
     raise errors.InputError(f'temperature must be positive, not {c.temperature}')
   for name, value in (

@@ -119,8 +119,8 @@ def make_step(
   step = pure_step(
       c, s.config, tx, s.mesh, teacher=s.teacher and s.teacher.config,
       steps_before=steps_before, **span)
-  # A teacher of its own is an argument: as a constant it would be compiled in.
-  given = () if s.teacher is None else (s.teacher.params,)
+  # A teacher of its own and a base are arguments: constants would be compiled in.
+  given = s.teacher and s.teacher.params, s.base
   step = jax.jit(
       step,
       donate_argnums=0,
@@ -144,7 +144,7 @@ def pure_step(
     c: the config; loss.name decides between losses of tokens, pairs and contexts.
     config, tx, mesh: see `train_step.make_train_step`.
     teacher: of distillation from another model, whose parameters are then the
-      third argument of the step.
+      third argument of the step. The fourth is the base of adapters.
     **schedule: total_steps, first_step, steps_before.
   """
   shared = dict(

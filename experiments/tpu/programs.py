@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from ddt_jax import ddt
 from ddt_jax import errors
 from ddt_jax import hinted_decode
+from ddt_jax import lora
 from ddt_jax import model
 from ddt_jax import objectives
 from ddt_jax import sharding
@@ -60,6 +61,29 @@ def _compiled(on, f: Callable[..., Any], *args: Any, **options: Any) -> Any:
 def _params(config: model.ModelConfig, mesh) -> Any:
   params = jax.eval_shape(lambda: model.init(config, jax.random.key(0)))
   return _placed(params, sharding.tree_shardings(params, mesh))
+
+
+def _trained(c, mesh, config: model.ModelConfig) -> tuple[Any, Any]:
+  """(what is trained, the frozen base or None), as `experiments.train` holds them."""
+  params = _params(config, mesh)
+  if not c.lora.rank:
+    return params, None
+  options = {k: v for k, v in c.lora.items() if k != 'path'}
+  adapters = jax.eval_shape(
+      lambda: lora.init(config, jax.random.key(0), **options))
+  return tuple(
+      _placed(x, sharding.tree_shardings(x, mesh))
+      for x in (adapters, _cast(params, config.dtype)))
+
+
+def _applied(c, mesh, config: model.ModelConfig) -> Any:
+  """Parameters for `model.forward`."""
+  params = jax.eval_shape(lora.applied, *_trained(c, mesh, config))
+  return _placed(params, sharding.tree_shardings(params, mesh))
+
+
+def _cast(params: Any, dtype: Any) -> Any:
+  return jax.eval_shape(lambda p: jax.tree.map(lambda x: x.astype(dtype), p), params)
 
 
 def _batch(c, mesh) -> batches.Batch:
@@ -171,9 +195,10 @@ def train(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
   _, tx = optimizer.make(total_steps=_STEPS, **c.optim)
   rule = reference.Reference(**c.reference)
   read = rule.is_read(c.loss.name)
+  trained, base = _trained(c, mesh, config)
   state = jax.eval_shape(
       lambda p: train_step.TrainState.create(p, tx, rule.start(p) if read else None),
-      _params(config, mesh))
+      trained)
   where = sharding.tree_shardings(state, mesh)
   state, batch = _placed(state, where), _batch(c, mesh)
   step = jax.jit(
@@ -183,19 +208,22 @@ def train(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
           **objectives.pick(**c.loss),
       ),
       donate_argnums=0,
-      in_shardings=(where, sharding.batch_sharding(mesh)),
+      in_shardings=(
+          where, sharding.batch_sharding(mesh), None,
+          sharding.tree_shardings(base, mesh)),
       out_shardings=(where, sharding.replicated(mesh)),
   )
   yield Part(
-      'training step', _compiled(mesh, step, state, batch),
-      {'parameters': state.params, 'moments': state.opt_state,
-       'reference': state.reference, 'batch': batch},
+      'training step', _compiled(mesh, step, state, batch, None, base),
+      ({} if base is None else {'frozen base': base}) | {
+          'parameters': state.params, 'moments': state.opt_state,
+          'reference': state.reference, 'batch': batch},
       _tiles(c.train.batch // c.train.micro_batches, c, mesh))
 
 
 def scorer(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
   """Token statistics of a batch, with the parameters sharded as in training."""
-  params, batch = _params(config, mesh), _batch(c, mesh)
+  params, batch = _applied(c, mesh, config), _batch(c, mesh)
   compiled = _compiled(mesh, forward.batch_stats, params, config, mesh, batch)
   yield Part(
       'scorer', compiled, {'parameters': params, 'batch': batch},
@@ -210,10 +238,8 @@ def decode(c, mesh, config: model.ModelConfig, context: int) -> Iterator[Part]:
     raise errors.InputError(
         f'--context={context} has no room for a prompt before'
         f' curate.max_new_tokens={ring}: raise it')
-  params = jax.eval_shape(
-      lambda p: jax.tree.map(
-          lambda x: x.astype(config.dtype), model.unstacked(p)),
-      _params(config, mesh))
+  params = _cast(
+      jax.eval_shape(model.unstacked, _applied(c, mesh, config)), config.dtype)
   params = _placed(params, sharding.tree_shardings(params, mesh))
   made = jax.eval_shape(lambda: loop_state.empty(
       config, (context - ring,) * (2 if c.hint.enabled else 1), slots=slots,
