@@ -7,8 +7,8 @@ An adapted layer computes
 with W frozen [in, out], A [in, rank] and B [rank, out]. B starts at 0, so that an
 adapter that was never trained changes nothing. Layers are stacked, as in `model`.
 
-`attach` is for training, where W takes no gradient and no second copy; `merge`
-folds the adapter into W, for decoding and export.
+`attach` puts A and B beside W, which takes no gradient and no second copy: a run
+trains, scores and decodes so. `merge` folds the adapter into W, for export.
 
 Source: arXiv:2106.09685; rsLoRA arXiv:2312.03732.
 """

@@ -83,6 +83,7 @@ def _facts(config, found, step: int, chosen: str, dtype: str) -> table.Table:
       ['base', config['model']['path']],
       ['data', data.get('path') or data.get('name', '')],
       ['method', method],
+      *_lora(config.get('lora', {})),
       ['weights', f'after step {step:,}{best}, {dtype}'],
   ]
   if found:
@@ -94,3 +95,12 @@ def _facts(config, found, step: int, chosen: str, dtype: str) -> table.Table:
                 ' solutions, nats per token'],
     ]
   return table.Table(['', ''], rows, words=(0, 1))
+
+
+def _lora(options: Mapping[str, Any]) -> list[list[str]]:
+  """A row on the adapters, if some were trained."""
+  if not options.get('rank'):
+    return []
+  scale = 'alpha / sqrt(rank)' if options['rslora'] else 'alpha / rank'
+  return [['LoRA', f'rank {options["rank"]}, alpha {options["alpha"]:g} (scale:'
+                   f' {scale}), on {options["targets"]}']]

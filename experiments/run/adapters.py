@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import numpy as np
 
 from ddt_jax import errors
 from ddt_jax import lora
@@ -52,7 +53,12 @@ def start(
     _check_fits(path, found, rank=rank, **options)
   else:
     found = lora.init(config, jax.random.key(seed), rank=rank, **options)
-  return jax.device_put(found, sharding.tree_shardings(found, mesh))
+
+  def placed(x, where):
+    # Every process has the same numbers, and takes the shards of its devices.
+    return jax.make_array_from_callback(x.shape, where, np.asarray(x).__getitem__)
+
+  return jax.tree.map(placed, found, sharding.tree_shardings(found, mesh))
 
 
 def _check_fits(

@@ -1,5 +1,6 @@
 """Runs with adapters: what is saved, exported, resumed, used elsewhere and refused."""
 
+import importlib
 import json
 import shutil
 
@@ -16,6 +17,7 @@ from ddt_jax import model
 from ddt_jax import sharding
 from ddt_jax import weights
 from ddt_jax.training import checkpoint
+from ddt_jax.training import metrics
 from experiments import export
 from experiments import train
 from experiments.run import checks
@@ -96,6 +98,8 @@ def test_the_export_command_writes_the_same_folders(run, tmp_path):
   for file in ('adapter_model.safetensors', 'adapter_config.json'):
     assert (tmp_path / 'adapter' / file).read_bytes() == (
         run / 'adapter' / file).read_bytes()
+  card = (tmp_path / 'model' / 'README.md').read_text()
+  assert '| LoRA | rank 4, alpha 32 (scale: alpha / rank), on all-linear |' in card
   fields = json.loads((run / 'adapter' / 'adapter_config.json').read_text())
   assert fields['base_model_name_or_path'] == str(embedded.STUDENT.resolve())
 
@@ -209,6 +213,26 @@ def test_peft_computes_the_logits_of_the_run(run):
   with torch.no_grad():
     want = theirs(torch.tensor(TOKENS)).logits.numpy()
   np.testing.assert_allclose(logits(run / 'model'), want, atol=2e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['sdft', 'dpo'])
+def test_distillation_and_pairs_train_adapters(name, tmp_path):
+  of_name = importlib.import_module(f'configs.{name}')
+  c = of_name.get_config()
+  c.update_from_flattened_dict({
+      'lora.rank': RANK, 'rounds': 2, 'curate.per_round': 32, 'train.batch': 8,
+      'optim.warmup_ratio': 0.0, 'evaluation.problems': 0, 'validation.every': 0,
+      'report.examples': 8, 'log.every': 1, 'log.tensorboard': False,
+      'reference.kind': 'frozen'})
+  train.execute(c, tmp_path)
+  lines = metrics.read(tmp_path, 'train')
+  assert all(np.isfinite(line['loss']) and line['grad_norm'] > 0 for line in lines)
+  config, base = weights.load(embedded.STUDENT)
+  adapters = weights.load_adapter(tmp_path / 'adapter', config)
+  equal(weights.load(tmp_path / 'model')[1], lora.merge(base, adapters))
+  state, _ = checkpoint.Checkpoints(tmp_path).open('reference')
+  assert not state  # the base is the teacher; pairs bring their reference along
 
 
 @pytest.mark.slow

@@ -52,6 +52,23 @@ def test_a_whole_folder_is_read_without_a_word(folder, warned):
   assert not warned
 
 
+def test_an_opened_folder_reads_the_same_numbers_one_layer_at_a_time(folder):
+  config, opened = weights.open(folder.path)
+  expected_config, expected = golden()
+  assert config == expected_config
+  assert_same(jax.tree.map(np.asarray, opened), expected)
+  for name in ('q', 'o'):
+    stored, whole = (
+        x['layers']['attn'][name]['kernel'] for x in (opened, expected))
+    assert stored.shape == whole.shape
+    np.testing.assert_array_equal(stored[1], whole[1])
+
+
+def test_parameters_that_are_not_trained_are_held_in_another_dtype(folder):
+  _, held = weights.load(folder.path, param_dtype='bfloat16')
+  assert_same(held, jax.tree.map(lambda x: x.astype('bfloat16'), golden()[1]))
+
+
 def add_head(folder, change):
   tensors = folder.tensors()
   head = tensors[EMBEDDING].copy()
