@@ -23,6 +23,7 @@ from experiments import train
 from experiments.run import checks
 from experiments.run import inputs
 from experiments.run import preview
+from experiments.run import run_state
 from experiments.run import score_inputs
 from experiments.run import workdir
 from tests.experiments import pipeline_test
@@ -127,6 +128,27 @@ def test_another_base_or_another_config_is_refused_on_resuming(
   (copy / 'config.json').write_text(json.dumps(fields))
   with pytest.raises(errors.InputError, match='config.lora.rank: None -> 4'):
     workdir.keep_config(copy, config())
+
+
+class Killed(BaseException):
+  """Ends a run at once: nothing catches it."""
+
+
+def test_a_run_that_ends_after_a_checkpoint_resumes_to_the_same_bits(
+    run, tmp_path, monkeypatch):
+  save = run_state.RunState.save
+
+  def last(*args):
+    save(*args)
+    raise Killed
+
+  with monkeypatch.context() as patched, pytest.raises(Killed):
+    patched.setattr(run_state.RunState, 'save', last)
+    train.execute(config(**{'checkpoint.every': 1}), tmp_path)
+  assert checkpoint.Checkpoints(tmp_path).steps() == [1]
+  train.execute(config(**{'checkpoint.every': 1}), tmp_path)
+  for file in ('model/model.safetensors', 'adapter/adapter_model.safetensors'):
+    assert (tmp_path / file).read_bytes() == (run / file).read_bytes()
 
 
 def test_other_commands_apply_a_folder_of_adapters(run):
