@@ -5,7 +5,7 @@ python -m experiments.train --config configs/on_policy_distillation.py \
 
 Reverse KL on the student's own responses. The teacher reads the problem alone; with
 --config.distill.hint=True the solution, too. The default teacher is a run of
-configs/idft.py.
+configs/idft.py. Source: arXiv:2306.13649.
 """
 
 from configs import idft

@@ -67,6 +67,7 @@ def compare(folders: Sequence[str | os.PathLike[str]], out: epath.Path) -> str:
       Run(name, *run.read(p)) for name, p in zip(names, paths, strict=True)]
   tables = [
       ('Accuracy', accuracy_table(runs)), ('Training', training_table(runs)),
+      ('Distance from the model before training', kl_table(runs)),
       ('Options in which the runs differ', differences(runs))]
   tables = [(heading, content) for heading, content in tables if content.rows]
   plots = [
@@ -127,6 +128,15 @@ def training_table(runs: Sequence[Run]) -> table.Table:
         table.duration(r.found.training.seconds),
         f'{r.found.corpus.after.nll:.3f}', f'{r.found.corpus.after.phi:+.3f}']
        for r in runs], words=(0, 1))
+
+
+def kl_table(runs: Sequence[Run]) -> table.Table:
+  """KL of the base to each run's last model; no row where no run measured it."""
+  last = [(r.found.kl_to_base or ({},))[-1] for r in runs]
+  return table.Table(
+      ['KL to base (nats per token)', *(r.name for r in runs)],
+      [[split, *(f'{kl[split]:.4f}' if split in kl else '' for kl in last)]
+       for split in dict.fromkeys(s for kl in last for s in kl)])
 
 
 def differences(runs: Sequence[Run]) -> table.Table:

@@ -168,6 +168,9 @@ class RunResults:
     timings: stage -> seconds, over all rounds.
     examples: texts to show.
     status: None for a finished run.
+    kl_to_base: KL of the model before training to the model, nats per token of
+      the former's own samples, by split: before training and after each round;
+      None where it was not measured.
   """
 
   name: str
@@ -180,6 +183,7 @@ class RunResults:
   timings: dict[str, float]
   examples: tuple[ShownText, ...]
   status: Status | None
+  kl_to_base: tuple[dict[str, float], ...] | None = None
 
   def __post_init__(self):
     if self.evaluation is None:

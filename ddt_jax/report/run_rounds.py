@@ -1,6 +1,6 @@
 """The rounds of a run in tables: where their training data come from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ddt_jax.report import table
 from ddt_jax.rounds import counts
@@ -40,6 +40,24 @@ def rounds_table(rounds: Sequence[counts.RoundSummary]) -> table.Table:
   return table.Table([
       'round', 'problems', 'own', 'rewritten', 'reference', 'none', 'skipped',
       'not judged', 'tokens sampled'], rows)
+
+
+def kl_table(
+    kl_to_base: Sequence[Mapping[str, float]] | None
+) -> table.Table | None:
+  """KL of the base to the model between rounds; None where it was not measured.
+
+  Args:
+    kl_to_base: see `results.RunResults`.
+  """
+  # Before the first round ends it is 0 alone.
+  if not kl_to_base or len(kl_to_base) < 2:
+    return None
+  return table.Table(
+      ['KL to base (nats per token)', 'before', *(
+          f'after round {i}' for i in range(1, len(kl_to_base)))],
+      [[split, *(f'{found[split]:.4f}' for found in kl_to_base)]
+       for split in kl_to_base[0]])
 
 
 def sources_table(rounds: Sequence[counts.RoundSummary]) -> table.Table:

@@ -31,6 +31,10 @@ _MEASURES = (
     ' problems; another seed may change the numbers by more. Change: in'
     ' percentage points; "within noise" where the intervals overlap.')
 
+_DISTANCE = (
+    'KL to base: how far the model has moved from the model before training, on'
+    ' texts that the latter drew. On a new task it predicts forgetting.')
+
 _UNITS = (
     'not judged: the verifier abstained. NLL (negative'
     ' log-likelihood) and phi: nats per token. Mean phi near 0: the text is'
@@ -139,7 +143,8 @@ def _outcome(found: results.RunResults) -> str:
 
 def notes(found: results.RunResults) -> str:
   """Explains the measures and the tables of a run."""
-  return f'{_MEASURES} {run_rounds.notes(found.rounds)} {_UNITS}'
+  text = f'{_MEASURES} {run_rounds.notes(found.rounds)} {_UNITS}'
+  return f'{text} {_DISTANCE}' if found.kl_to_base else text
 
 
 def warnings(found: results.RunResults) -> list[str]:
@@ -228,6 +233,8 @@ def tables(
       ('Rounds', run_rounds.rounds_table(found.rounds)),
       ('Training data', run_rounds.sources_table(found.rounds)),
       ('Reference solutions', corpus_table(found)),
+      ('Distance from the model before training',
+       run_rounds.kl_table(found.kl_to_base)),
   ]
   return [(heading, content) for heading, content in every if content]
 

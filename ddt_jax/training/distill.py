@@ -7,7 +7,7 @@ c is the problem; c' is the problem with its reference solution, so the teacher 
 the same model. D is a divergence over the whole vocabulary, see
 `vocab_head.divergence`. With forward KL it is SDFT (arXiv:2601.19897), with a clipped
 JSD it is OPSD (arXiv:2601.18734). A larger teacher, which need not read the reference,
-and reverse KL make it on-policy distillation.
+and reverse KL make it on-policy distillation (arXiv:2306.13649).
 """
 
 import dataclasses

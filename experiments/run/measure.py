@@ -124,6 +124,8 @@ class Measurements:
         for name, share in (
             ('pass_at_1', measured.pass_at_1), ('avg_at_k', measured.avg_at_k))
         if share}
+    scalars |= {
+        f'{split}_kl_to_base': value for split, value in found.kl_to_base.items()}
     if scalars:
       writer.write(step, 'evaluation', scalars)
 
@@ -219,6 +221,8 @@ class Measurements:
             round=progress.round, rounds=c.rounds, step=progress.round_step,
             steps=round_steps, written=time.time(),
             remaining=_remaining(c, progress, round_steps, measured, rounds)),
+        kl_to_base=tuple(m.kl_to_base for m in measured)
+        if before.kl_to_base else None,
     )
 
   def _measured(self) -> list[Measured]:

@@ -18,18 +18,22 @@ from ddt_jax import objectives
 from ddt_jax import sharding
 from ddt_jax import vocab_head
 from ddt_jax.data import batches
+from ddt_jax.data import two_contexts
 from ddt_jax.engine import device_loop
 from ddt_jax.engine import loop_state
 from ddt_jax.scoring import forward
+from ddt_jax.training import distill
 from ddt_jax.training import optimizer
 from ddt_jax.training import reference
 from ddt_jax.training import train_step
 from ddt_jax.vocab_head import teacher_tiles
 from ddt_jax.vocab_head import tiles
 from experiments.run import checks
+from experiments.run import steps
 from experiments.tpu import hlo
 
 _STEPS = 1000  # length of schedule and curriculum; the compiled code is the same
+_SMALL = 128  # tokens of a small tile
 
 
 class Part(NamedTuple):
@@ -173,40 +177,42 @@ def _head_gradient(f, args) -> Callable[..., Any]:
 
 
 def divergence(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
-  """Forward KL from a teacher of the same shape, and gradients: our two ways."""
+  """Forward KL from a teacher of the same shape, and gradients: our ways."""
   hidden, head, _, mask = _head_arguments(c, mesh, config)
   args = hidden, head, hidden, head, mask
-  for way, stream in (('tiles of tokens', False), ('streamed', True)):
-    if mesh.shape['tensor'] > 1 and not stream:
-      continue  # every chip would need the whole head
-
-    def loss(*arrays, stream=stream):
-      return vocab_head.divergence(*arrays, stream=stream, mesh=mesh)[0]
+  ways = {
+      'tiles of tokens': (teacher_tiles.TILE, {}),
+      # Less memory, and the gradient of the head is read and written more often.
+      f'tiles of {_SMALL} tokens': (_SMALL, dict(chunk=_SMALL)),
+      'streamed': (teacher_tiles.TILE, dict(stream=True))}
+  if mesh.shape['tensor'] > 1:
+    ways = {'streamed': ways['streamed']}  # every chip would need the whole head
+  for way, (tile, how) in ways.items():
+    def loss(*arrays, how=how):
+      return vocab_head.divergence(*arrays, **how, mesh=mesh)[0]
 
     yield Part(
         f'divergence, {way}', _compiled(mesh, _head_gradient(loss, args), *args),
         {'heads': [head, head], 'hidden states': [hidden, hidden, mask]},
-        -(-_tokens(c.train.batch // c.train.micro_batches, c, mesh)
-          // teacher_tiles.TILE))
+        -(-_tokens(c.train.batch // c.train.micro_batches, c, mesh) // tile))
 
 
 def train(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
   """One step of the optimizer, as `experiments.train` jits it."""
   _, tx = optimizer.make(total_steps=_STEPS, **c.optim)
-  rule = reference.Reference(**c.reference)
-  read = rule.is_read(c.loss.name)
+  rule, read = reference.Reference(**c.reference), steps.reads_reference(c)
   trained, base = _trained(c, mesh, config)
   state = jax.eval_shape(
       lambda p: train_step.TrainState.create(p, tx, rule.start(p) if read else None),
       trained)
   where = sharding.tree_shardings(state, mesh)
   state, batch = _placed(state, where), _batch(c, mesh)
+  if c.loss.name == distill.NAME:
+    batch = _two_contexts(c, mesh)
+  else:
+    objectives.pick(**c.loss)  # refuses a loss of pairs, whose batches are others
   step = jax.jit(
-      train_step.make_train_step(
-          config, tx, mesh=mesh, micro_batches=c.train.micro_batches,
-          total_steps=_STEPS, comparison=rule, **c.curriculum,
-          **objectives.pick(**c.loss),
-      ),
+      steps.pure_step(c, config, tx, mesh, total_steps=_STEPS),
       donate_argnums=0,
       in_shardings=(
           where, sharding.batch_sharding(mesh), None,
@@ -219,6 +225,19 @@ def train(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
           'parameters': state.params, 'moments': state.opt_state,
           'reference': state.reference, 'batch': batch},
       _tiles(c.train.batch // c.train.micro_batches, c, mesh))
+
+
+def _two_contexts(c, mesh) -> two_contexts.TwoContexts:
+  """A batch of distillation; the teacher's rows are twice as long as the student's."""
+  if c.distill.teacher:
+    raise errors.InputError(
+        f'distill.teacher={c.distill.teacher}: only a model that is its own teacher'
+        ' is compiled here')
+  return two_contexts.abstract(
+      two_contexts.Shape(
+          c.train.batch, c.data.max_tokens, 2 * c.data.max_tokens,
+          c.curate.max_new_tokens),
+      sharding.batch_sharding(mesh))
 
 
 def scorer(c, mesh, config: model.ModelConfig) -> Iterator[Part]:

@@ -145,13 +145,18 @@ def test_periods_of_0_and_no_samples_are_off(tmp_path):
   done = call(tmp_path / 'run', data, **{
       'validation.every': 0, 'checkpoint.every': 0, 'log.every': 0,
       'evaluation.samples': 0, 'data.evaluation': 0.3, 'data.validation': 0.3,
-      'rounds': 1,
+      'rounds': 1, 'kl_to_base.problems': 2, 'kl_to_base.max_new_tokens': 8,
   })
   assert done.returncode == 0, done.stderr[-2000:]
   assert 'avg@' not in done.stdout.partition('pass@1: share')[0]
   lines = metrics.read(tmp_path / 'run')
   # At the end; accuracy before and after the round.
   assert [line['kind'] for line in lines] == ['evaluation', 'train', 'evaluation']
+  # The distance from the base is in the metrics, on the screen and in the report.
+  before, _, after = (line.get('evaluation_kl_to_base') for line in lines)
+  assert before == 0 < after
+  for text in (done.stdout, (tmp_path / 'run' / 'report.md').read_text()):
+    assert 'KL to base' in text and f'{after:.4f}' in text
 
 
 @pytest.mark.parametrize('rows, options, said', [

@@ -30,7 +30,9 @@ def workdir(folder, found=None, **config):
 def test_runs_stand_side_by_side_with_their_intervals(tmp_path):
   found = run_folders.run_results()
   before, _, last = found.evaluation
-  worse = dataclasses.replace(found, evaluation=(before, before, before))
+  worse = dataclasses.replace(
+      found, evaluation=(before, before, before),
+      kl_to_base=({'target': 0.0}, {'target': 0.25}))
   folders = [
       workdir(tmp_path / 'idft'),
       workdir(tmp_path / 'sft', worse, loss={'name': 'sft'}, optim={'lr': 1e-3})]
@@ -44,6 +46,7 @@ def test_runs_stand_side_by_side_with_their_intervals(tmp_path):
     for option in ('loss.name', 'optim.lr', 'loss.beta'):
       assert option in text
     assert 'model.path' not in text  # the same in both
+    assert 'KL to base' in text and '0.2500' in text
     assert 'before training' in text
   assert page.count('<img') == 2 and '<script' not in page
   assert str(out) in said

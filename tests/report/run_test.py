@@ -359,3 +359,17 @@ def test_a_running_page_without_its_first_round_is_written(tmp_path):
       _unfinished(evaluations=1), rounds=(), evaluation=None)
   folder = run_folders.workdir(tmp_path, found)
   assert 'Accuracy is not evaluated' in ' '.join(report.write(folder).split())
+
+
+def test_the_distance_from_the_base_is_shown_where_it_was_measured():
+  found = run_folders.run_results()
+  heading = 'Distance from the model before training'
+  assert heading not in dict(run_words.tables(found))
+  kl = ({'target': 0.0, 'retained': 0.0}, {'target': 0.125, 'retained': 0.01})
+  found = dataclasses.replace(found, kl_to_base=kl)
+  shown = dict(run_words.tables(found))[heading]
+  assert shown.header == ['KL to base (nats per token)', 'before', 'after round 1']
+  assert shown.rows == [
+      ['target', '0.0000', '0.1250'], ['retained', '0.0000', '0.0100']]
+  assert 'predicts forgetting' in run_words.notes(found)
+  assert results.RunResults.from_json(found.to_json()) == found
