@@ -94,6 +94,33 @@ def distribution(
 
   Source: the official code of arXiv:2602.12222.
   """
+  return jax.nn.softmax(_scaled(logits, temperature, top_p, order))
+
+
+def log_distribution(
+    logits: jax.Array, *, temperature: float, top_p: float,
+    order: str = 'top_p_first',
+) -> jax.Array:
+  """Logarithm of `distribution`, exact where that rounds to 0.
+
+  Args:
+    logits, temperature, top_p, order: see `distribution`.
+
+  Returns:
+    log p [..., V], float32, nats; -inf outside the nucleus.
+
+  Example:
+    >>> logits = jnp.array([0.0, 200.0])
+    >>> log_distribution(logits, temperature=1.0, top_p=1.0)
+    Array([-200.,    0.], dtype=float32)
+  """
+  return jax.nn.log_softmax(_scaled(logits, temperature, top_p, order))
+
+
+def _scaled(
+    logits: jax.Array, temperature: float, top_p: float, order: str
+) -> jax.Array:
+  """Logits [..., V] of `distribution`; -inf outside the nucleus."""
   check_order(order)
   logits = logits.astype(jnp.float32)
   if top_p < 1:
@@ -101,7 +128,7 @@ def distribution(
     base = logits if order == 'top_p_first' else logits / temperature
     kept = nucleus(jax.nn.softmax(base), top_p)
     logits = jnp.where(kept, logits, -jnp.inf)
-  return jax.nn.softmax(logits / temperature)
+  return logits / temperature
 
 
 def draw(keys: jax.Array, p: jax.Array) -> jax.Array:

@@ -31,6 +31,7 @@ class DecodeOptions:
       checked, and cut if some n tokens occur `times` times (`stopping.repeats`).
       None: no check.
     official_window: see `stopping.repeats`.
+    log_probs: whether results have log_m and log_q, see `ledger.Generated`.
     slots: most requests decoded together; None: 256.
     cache_dtype: of keys and values: a float of 16 bits or more, or int8 (with a
       scale for each head and token); or its name. None or '' is the compute dtype.
@@ -50,6 +51,7 @@ class DecodeOptions:
   automaton: np.ndarray | None = None
   repetition: tuple[int, int, int] | None = None
   official_window: bool = False
+  log_probs: bool = False
   slots: int | None = None
   cache_dtype: Any = None
   mesh: Mesh | None = None
@@ -59,7 +61,7 @@ class DecodeOptions:
     """Returns the options that the compiled loop takes to choose a token."""
     return loop_state.SamplingRule(
         self.temperature, self.top_p, self.order, self.greedy, self.combine,
-        self.first_may_end,
+        self.first_may_end, self.log_probs,
     )
 
   def identity(self) -> list[Any]:
@@ -70,7 +72,7 @@ class DecodeOptions:
     return [
         self.temperature, self.top_p, self.greedy, self.order, repr(self.combine),
         self.first_may_end, list(map(int, self.eos_ids)), self.repetition,
-        self.official_window, automaton]
+        self.official_window, automaton, self.log_probs]
 
   def stop_tables(self, vocab_size: int) -> loop_state.StopTables:
     """Returns the tables of the EOS tokens and the splitter, in NumPy."""

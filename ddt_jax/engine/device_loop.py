@@ -94,7 +94,7 @@ def decode(
     tables: loop_state.StopTables,
     host_has_more: jax.Array,
     mesh: Mesh,
-) -> tuple[Slots, Queue, jax.Array, jax.Array, jax.Array]:
+) -> tuple[Slots, Queue, jax.Array, jax.Array, jax.Array | None, jax.Array]:
   """Runs decode steps until the host is needed.
 
   Args:
@@ -111,12 +111,14 @@ def decode(
     mesh: for decoding. Arrays that the host reads are replicated over it.
 
   Returns:
-    (slots, queue, tokens [steps, S], tickets [steps, S], number of steps done).
-    tickets has the request of each token. Rows of steps that were not done are 0.
+    (slots, queue, tokens [steps, S], tickets [steps, S], log_probs, number of
+    steps done). tickets has the request of each token; log_probs [steps, S, 2] its
+    log m and log q, or None, see `_log_probs`. Rows of steps that were not done
+    are 0.
   """
 
   def not_done(carry):
-    slots, queue, _, _, step = carry
+    slots, queue, *_, step = carry
     idle, waiting = slots.requests.ticket == IDLE, queue.head < queue.size
     # Otherwise the slot would stay idle up to the last of `steps`.
     needs_host = host_has_more & ~waiting & jnp.any(idle)
@@ -128,23 +130,29 @@ def decode(
     return idle & (queue.head < queue.size)
 
   def advance(carry):
-    slots, queue, tokens, tickets, step = carry
+    slots, queue, tokens, tickets, log_probs, step = carry
     # A loop: several slots may have become idle in the last step.
     slots, queue = jax.lax.while_loop(
         may_admit, lambda s: _admit(*s), (_unpacked(slots), queue)
     )
-    new, token = _decode_step(
+    new, token, log_prob = _decode_step(
         params, config, slots, queue, key=key, rule=rule, tables=tables
     )
     tokens = tokens.at[step].set(token)
     # Not `new`: there the slots of requests that end in this step are idle.
     tickets = tickets.at[step].set(slots.requests.ticket)
-    return _packed(new), queue, tokens, tickets, step + 1
+    if rule.log_probs:
+      log_probs = log_probs.at[step].set(log_prob)
+    return _packed(new), queue, tokens, tickets, log_probs, step + 1
 
   # [steps, S]: the host fetches all tokens of a call at once.
   unwritten = jnp.zeros((steps, slots.count.shape[0]), jnp.int32)
-  slots, queue, tokens, tickets, steps_done = jax.lax.while_loop(
-      not_done, advance, (_packed(slots), queue, unwritten, unwritten, 0))
+  log_probs = None
+  if rule.log_probs:
+    log_probs = jnp.zeros((*unwritten.shape, 2), jnp.float32)
+  slots, queue, tokens, tickets, log_probs, steps_done = jax.lax.while_loop(
+      not_done, advance,
+      (_packed(slots), queue, unwritten, unwritten, log_probs, 0))
   slots = _unpacked(slots)
 
   def replicate(tree):
@@ -157,7 +165,7 @@ def decode(
   return (
       slots.replace(requests=replicate(slots.requests)),
       queue.replace(head=replicate(queue.head), size=replicate(queue.size)),
-      *replicate((tokens, tickets, steps_done)),
+      *replicate((tokens, tickets, log_probs, steps_done)),
   )
 
 
@@ -170,8 +178,8 @@ def _decode_step(
     key: jax.Array,
     rule: loop_state.SamplingRule,
     tables: loop_state.StopTables,
-) -> tuple[Slots, jax.Array]:
-  """Draws one token in every slot, idle ones too: (slots, tokens [S])."""
+) -> tuple[Slots, jax.Array, jax.Array | None]:
+  """Draws one token in every slot, idle ones too: (slots, tokens [S], log_probs)."""
   requests = slots.requests
   active = requests.ticket != IDLE
   # The input is at first the prompt's last token, which was not prefilled; then the
@@ -191,7 +199,7 @@ def _decode_step(
   logits = model.next_logits(params, hidden[:, 0])
   # From the request's id and count alone, so that no batch mate changes a draw.
   keys = jax.vmap(jax.random.fold_in, (None, 0))(key, requests.request_id)
-  token = _choose(
+  token, log_probs = _choose(
       rule, logits.reshape(-1, len(slots.count), logits.shape[-1]), keys,
       slots.count, slots.splitter == tables.found,
   )
@@ -207,7 +215,7 @@ def _decode_step(
       splitter=tables.splitter[slots.splitter, token],
       caches=caches,
       step=slots.step + 1,
-  ), token
+  ), token, log_probs
 
 
 def _choose(
@@ -216,21 +224,45 @@ def _choose(
     keys: jax.Array,
     count: jax.Array,
     past_splitter: jax.Array,
-) -> jax.Array:
-  """Tokens [S] from logits [streams, S, V]."""
+) -> tuple[jax.Array, jax.Array | None]:
+  """Tokens [S] from logits [streams, S, V], and their `_log_probs` if wanted."""
   if rule.combine is None:
     # [1, S, V]: one stream alone.
-    logits, = logits
+    mixed, = logits
   else:
-    logits = rule.combine(logits, count, past_splitter)
+    mixed = rule.combine(logits, count, past_splitter)
   # Argmax of logits, not of probabilities, where rounding would add ties.
   if rule.greedy:
-    return jnp.argmax(logits, -1).astype(jnp.int32)
-  p = sampling.distribution(
-      logits, temperature=rule.temperature, top_p=rule.top_p, order=rule.order
-  )
-  # The place in the response is folded in last: a key for each token of each request.
-  return sampling.draw(jax.vmap(jax.random.fold_in)(keys, count), p)
+    p, token = None, jnp.argmax(mixed, -1).astype(jnp.int32)
+  else:
+    p = sampling.distribution(
+        mixed, temperature=rule.temperature, top_p=rule.top_p, order=rule.order
+    )
+    # The place in the response is folded in last: a key for each token of each
+    # request.
+    token = sampling.draw(jax.vmap(jax.random.fold_in)(keys, count), p)
+  # The student is the last stream, and a stream alone is its own student.
+  return token, _log_probs(p, logits[-1], token) if rule.log_probs else None
+
+
+def _log_probs(
+    p: jax.Array | None, student: jax.Array, token: jax.Array
+) -> jax.Array:
+  """log m and log q of drawn tokens, [S, 2] float32.
+
+  Args:
+    p: [S, V], the distribution that the tokens are drawn from, m; None: greedy, m
+      is 1 at the token.
+    student: [S, V], logits of the student stream, q at temperature 1.
+    token: [S].
+  """
+  def of_token(x):
+    return jnp.take_along_axis(x, token[:, None], -1)[:, 0]
+
+  log_q = of_token(student) - jax.nn.logsumexp(student, -1)
+  # A drawn token has p > 0, so its logarithm is finite.
+  log_m = jnp.zeros_like(log_q) if p is None else jnp.log(of_token(p))
+  return jnp.stack([log_m, log_q], -1).astype(jnp.float32)
 
 
 # Admission -----------------------------------------------------------------------

@@ -15,7 +15,6 @@ import numpy as np
 from ddt_jax import errors
 from ddt_jax import model
 from ddt_jax import sharding
-from ddt_jax import stopping
 from ddt_jax.engine import cache_plan
 from ddt_jax.engine import decode_options
 from ddt_jax.engine import device_loop
@@ -183,23 +182,26 @@ def run(
     # A look at the device between two syncs changes nothing there, so the texts do
     # not depend on when it comes.
     most = left if journal is None else journal.steps(left)
-    slots, queue, tokens, tickets, steps = device_loop.decode(
+    slots, queue, tokens, tickets, log_probs, steps = device_loop.decode(
         params, config, slots, queue, key=key, rule=rule, steps=STEPS_PER_SYNC,
         most=most, tables=tables, host_has_more=bool(book.waiting), mesh=mesh,
     )
     # One transfer for all: each would wait for the device on its own.
-    tokens, tickets, steps, queued, in_slots = jax.device_get((
-        tokens, tickets, steps, queue.size - queue.head, slots.requests.ticket,
+    tokens, tickets, log_probs, steps, queued, in_slots = jax.device_get((
+        tokens, tickets, log_probs, steps, queue.size - queue.head,
+        slots.requests.ticket,
     ))
     # Fewer steps than allowed: the device needs the host.
     left = left - int(steps) if steps == most else 0
     # Rows beyond `steps` are zeros, which would read as tokens of ticket 0.
     new = ledger.by_ticket(tokens[:steps], tickets[:steps])
+    if log_probs is not None:
+      log_probs = ledger.by_ticket(log_probs[:steps], tickets[:steps])
     drawn, seconds = sum(map(len, new.values())), time.perf_counter() - filled
     if on_sync is not None:
       on_sync(HostSync(
           int(steps), drawn, seconds, prompt_tokens, filled - began))
-    finished, to_free = book.record(new, running=set(in_slots.tolist()))
+    finished, to_free = book.record(new, set(in_slots.tolist()), log_probs)
     if journal is not None:
       journal.look(
           book, steps=int(steps), seconds=seconds, finished=finished, tokens=drawn)
@@ -220,14 +222,16 @@ def _opened(
   if options.journal is None:
     return list(requests), ledger.Ledger(requests, options, on_result)
   kept = options.journal.restore(requests, options, key)
-  requests, finished = list(requests), {}
-  for i, (tokens, finish) in kept.items():
-    if finish is None:
-      requests[i] = requests[i]._replace(begun=tokens)
-    else:
-      finished[i] = ledger.Generated(
-          tokens, finish, stopping.found_at(options.automaton, tokens))
-  book = ledger.Ledger(requests, options, on_result, finished)
+  requests, finished, begun = list(requests), {}, {}
+  for i, (tokens, finish, log_probs) in kept.items():
+    if finish is not None:
+      finished[i] = ledger.generated(
+          options.automaton, tokens, finish, log_probs)
+      continue
+    requests[i] = requests[i]._replace(begun=tokens)
+    if log_probs is not None:
+      begun[i] = log_probs
+  book = ledger.Ledger(requests, options, on_result, finished, begun)
   options.journal.look(book, finished=len(finished))
   return requests, book
 

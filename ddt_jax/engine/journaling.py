@@ -51,10 +51,13 @@ class Kept(NamedTuple):
   Attributes:
     tokens: of the response so far.
     finish: see `engine.Generated`; None where it is unfinished.
+    log_probs: [log m, log q] of the tokens drawn; None unless
+      `DecodeOptions.log_probs`.
   """
 
   tokens: list[int]
   finish: str | None
+  log_probs: list[list[float]] | None
 
 
 class Journal:
@@ -106,13 +109,13 @@ class Journal:
     # The name says what is drawn: a file of anything else is never taken.
     named = json.dumps([
         self._made_from, options.identity(), jax.random.key_data(key).tolist(),
-        [([list(map(int, p)) for p in r.prompts], r.limit, int(r.request_id))
-         for r in requests],
+        [([list(map(int, p)) for p in r.prompts], r.limit, int(r.request_id),
+          list(map(int, r.begun))) for r in requests],
     ])
     digest = stage_cache.digest(named.encode())
     self._file = self._folder / f'{digest[:16]}.jsonl'
     rows = processes.from_first(self._read)
-    return {i: Kept(tokens, finish) for i, tokens, finish in rows}
+    return {i: Kept(*row) for i, *row in rows}
 
   def planned(self, sizes: cache_plan.Plan) -> None:
     """Prints the memory that the run will take, if it is the most so far."""
@@ -196,8 +199,11 @@ class Journal:
 
   def _write(self, book: ledger.Ledger) -> None:
     rows = [
-        (i, r.tokens, r.finish) for i, r in enumerate(book.results) if r is not None]
-    rows += [(i, text, None) for i, text in sorted(book.texts.items())]
+        (i, r.tokens, r.finish, r.log_m and [*zip(r.log_m, r.log_q, strict=True)])
+        for i, r in enumerate(book.results) if r is not None]
+    rows += [
+        (i, text, None, book.log_probs.get(i))
+        for i, text in sorted(book.texts.items())]
     body = ''.join(json.dumps(row) + '\n' for row in rows)
     storage.publish(
         self._file, f'{stage_cache.digest(body.encode())}\n{body}')

@@ -19,11 +19,18 @@ class Generated(NamedTuple):
     finish: 'eos' | 'length' | 'repetition'.
     student_only_from: number of tokens up to the end of the first splitter; the
       student alone decided the tokens after them. None without a splitter.
+    log_m: of each new token, the log-probability in the distribution that it was
+      drawn from: mixture, nucleus and temperature included; nats. None unless
+      `DecodeOptions.log_probs`.
+    log_q: likewise of the student stream at temperature 1; of one stream alone,
+      its own.
   """
 
   tokens: list[int]
   finish: str
   student_only_from: int | None = None
+  log_m: list[float] | None = None
+  log_q: list[float] | None = None
 
 
 class Ledger:
@@ -32,6 +39,8 @@ class Ledger:
   Attributes:
     results: Generated of each request, None until it has finished.
     texts: tokens so far of each request that has some and has not finished.
+    log_probs: [log m, log q] of the tokens drawn so far of each of `texts`; empty
+      unless `DecodeOptions.log_probs`.
     waiting: indices of the requests that the device does not have yet, in order.
     unfinished: number of requests without a result.
   """
@@ -42,6 +51,7 @@ class Ledger:
       options: decode_options.DecodeOptions,
       on_result: Callable[[int, Generated], None] | None = None,
       finished: Mapping[int, Generated] | None = None,
+      log_probs: Mapping[int, list[list[float]]] | None = None,
   ):
     """Opens the record.
 
@@ -49,10 +59,12 @@ class Ledger:
       requests, options: of the run.
       on_result: called with (index, result) when a request finishes.
       finished: results of an earlier, interrupted call.
+      log_probs: see above, of an earlier, interrupted call.
     """
     self._options, self._on_result = options, on_result
     self.texts: dict[int, list[int]] = {
         i: list(r.begun) for i, r in enumerate(requests) if r.begun}
+    self.log_probs = {i: list(rows) for i, rows in (log_probs or {}).items()}
     self.results: list[Any] = [None] * len(requests)
     self.unfinished = len(requests)
     self.waiting = []
@@ -63,7 +75,8 @@ class Ledger:
       elif r.limit:
         self.waiting.append(i)
       else:  # no token may be drawn: the empty response is the result
-        self._finish(i, Generated([], 'length'))
+        empty = [] if options.log_probs else None
+        self._finish(i, Generated([], 'length', None, empty, empty))
 
   def take_next(self, n: int) -> list[int]:
     """Removes the next n requests from `waiting` and returns them."""
@@ -71,13 +84,15 @@ class Ledger:
     return taken
 
   def record(
-      self, new: dict[int, list[int]], running: set[int]
+      self, new: dict[int, list[int]], running: set[int],
+      log_probs: Mapping[int, list[list[float]]] | None = None,
   ) -> tuple[int, list[int]]:
     """Appends new tokens and finishes requests.
 
     Args:
       new: tokens of each request since the last host sync.
       running: requests that still occupy a slot.
+      log_probs: [log m, log q] of the new tokens.
 
     Returns:
       (number of requests that finished now, finished ones that still occupy a
@@ -90,12 +105,14 @@ class Ledger:
       text = self.texts.setdefault(i, [])
       seen = len(text)
       text += tokens
+      if log_probs is not None:
+        self.log_probs.setdefault(i, []).extend(log_probs[i])
       still_running = i in running
       cut = self._repetition(text, seen, still_running)
       if still_running and cut is None:
         continue
       del self.texts[i]
-      self._finish(i, self._result(text, cut))
+      self._finish(i, self._result(text, cut, self.log_probs.pop(i, None)))
     to_free = [
         i for i in running if i != loop_state.IDLE and self.results[i] is not None]
     return before - self.unfinished, to_free
@@ -131,9 +148,14 @@ class Ledger:
         return stop
     return None
 
-  def _result(self, text: list[int], cut: int | None) -> Generated:
+  def _result(
+      self, text: list[int], cut: int | None,
+      log_probs: list[list[float]] | None,
+  ) -> Generated:
     options = self._options
     if cut is not None:
+      if log_probs is not None:  # they begin after the tokens written before
+        log_probs = log_probs[:cut - len(text) + len(log_probs)]
       text, finish = text[:cut], 'repetition'
     # An EOS at the limit is an EOS: the text was complete.
     elif text[-1] in options.eos_ids and (
@@ -142,16 +164,27 @@ class Ledger:
       finish = 'eos'
     else:
       finish = 'length'
-    return Generated(text, finish, stopping.found_at(options.automaton, text))
+    return generated(options.automaton, text, finish, log_probs)
+
+
+def generated(
+    automaton: np.ndarray | None, tokens: list[int], finish: str,
+    log_probs: list[list[float]] | None,
+) -> Generated:
+  """The record of a finished text; log_probs: [log m, log q] of its new tokens."""
+  log_m, log_q = (None, None) if log_probs is None else (
+      [row[i] for row in log_probs] for i in range(2))
+  return Generated(
+      tokens, finish, stopping.found_at(automaton, tokens), log_m, log_q)
 
 
 def by_ticket(
     tokens: np.ndarray, tickets: np.ndarray
-) -> dict[int, list[int]]:
+) -> dict[int, list[Any]]:
   """Groups the tokens of some decode steps by request.
 
   Args:
-    tokens: [steps, S].
+    tokens: [steps, S], or [steps, S, n] with n numbers of each token.
     tickets: [steps, S], the request that each token belongs to, or
       `loop_state.IDLE`.
 
@@ -159,7 +192,8 @@ def by_ticket(
     {ticket: tokens in the order of the steps}.
   """
   # One sort in NumPy: a Python loop over steps x S would stall the device.
-  tokens, tickets = tokens.ravel(), tickets.ravel()
+  tokens = tokens.reshape(tickets.size, *tokens.shape[2:])
+  tickets = tickets.ravel()
   order = np.argsort(tickets, kind='stable')  # keeps the order of the steps
   order = order[tickets[order] != loop_state.IDLE]
   present, starts = np.unique(tickets[order], return_index=True)

@@ -47,6 +47,7 @@ class SamplingRule:
     greedy: take the likeliest token instead of a draw.
     combine: see `Combine`; None with one stream.
     first_may_end: whether an EOS as the first token ends the response.
+    log_probs: also return the log-probabilities of the tokens.
   """
 
   temperature: float = _static(default=1.0)
@@ -55,6 +56,7 @@ class SamplingRule:
   greedy: bool = _static(default=False)
   combine: Combine | None = None
   first_may_end: bool = _static(default=True)
+  log_probs: bool = _static(default=False)
 
 
 @struct.dataclass

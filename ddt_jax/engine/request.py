@@ -19,7 +19,7 @@ class Request(NamedTuple):
     limit: most tokens of the response.
     request_id: seeds its draws; a non-negative int32.
     begun: tokens of the response that are written already. They count towards
-      the limit and are part of the result.
+      the limit and are part of the result's tokens.
   """
 
   prompts: tuple[Sequence[int], ...]
@@ -38,17 +38,20 @@ def make_requests(
     max_new_tokens: int,
     max_tokens: Sequence[int] | None = None,
     request_ids: Sequence[int] | None = None,
+    prefixes: Sequence[Sequence[int]] | None = None,
 ) -> list[Request]:
-  """Returns requests with these prompts, limits and ids.
+  """Returns requests with these prompts, limits, ids and texts begun.
 
   Args:
     prompts: for each request, a tuple with the prompt of each stream.
     max_new_tokens: most tokens of any response.
     max_tokens: most tokens of each response, if lower; None: no further limit.
     request_ids: all different, see `Request`; None: 0, 1, ...
+    prefixes: `begun` of each request, see `Request`; None: none is.
 
   Raises:
-    InputError: the numbers of prompts, limits and ids differ, or two ids agree.
+    InputError: the numbers of prompts, limits, ids and prefixes differ, or two
+      ids agree.
   """
   limits = [max_new_tokens] * len(prompts)
   if max_tokens is not None:
@@ -59,7 +62,10 @@ def make_requests(
   # Two requests of one id and prompt would draw the same text.
   if not len(ids) == len(set(ids)) == len(prompts):
     raise errors.InputError('request_ids must differ, one for each prompt')
-  return list(map(Request, prompts, limits, ids))
+  begun = [()] * len(prompts) if prefixes is None else prefixes
+  if len(begun) != len(prompts):
+    raise errors.InputError('prefixes must be as many as prompts')
+  return list(map(Request, prompts, limits, ids, begun))
 
 
 def check(config: model.ModelConfig, requests: Sequence[Request]) -> None:
@@ -79,7 +85,8 @@ def check(config: model.ModelConfig, requests: Sequence[Request]) -> None:
           f'request {request_id}: {longest} prompt and {limit} new tokens exceed'
           f" the model's {config.max_positions} positions; lower max_new_tokens"
       )
-    if min(map(min, prompts)) < 0 or max(map(max, prompts)) >= config.vocab_size:
+    read = [*prompts, *([begun] if begun else [])]
+    if min(map(min, read)) < 0 or max(map(max, read)) >= config.vocab_size:
       raise errors.InputError(
           f'request {request_id}: a token id outside the vocabulary of'
           f" {config.vocab_size}; is the tokenizer the model's?"

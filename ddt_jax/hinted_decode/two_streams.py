@@ -109,6 +109,8 @@ def generate(
     official_window: bool = False,
     max_tokens: Sequence[int] | None = None,
     request_ids: Sequence[int] | None = None,
+    prefixes: Sequence[Sequence[int]] | None = None,
+    log_probs: bool = False,
     on_result: Callable[[int, Generated], None] | None = None,
     cache_dtype: Any = None,
     mesh: Mesh | None = None,
@@ -126,13 +128,17 @@ def generate(
     tokenizer: of transformers; needed for a splitter only.
     first_from_hint: draw the first token from the hinted stream alone. An EOS
       there does not end the response. Both are rules of the official code.
+    prefixes: of each request, tokens of the text that are written already. Limit,
+      splitter, repetition and the rule of the first token count them; they are
+      not returned.
+    log_probs: whether the results have log m and log q of each token.
     key, max_new_tokens, max_tokens, request_ids, on_result: see
       `engine.generate`.
     temperature, top_p, greedy, order, eos_ids, slots, repetition,
       official_window, cache_dtype, mesh, journal: see `engine.DecodeOptions`.
 
   Returns:
-    Generated, in the order of `pairs`.
+    Generated, in the order of `pairs`; `student_only_from` counts the prefix too.
 
   Raises:
     InputError: naming the option or the request that is invalid; or the cache of
@@ -144,12 +150,18 @@ def generate(
       temperature=temperature, top_p=top_p, greedy=greedy, order=order,
       eos_ids=tuple(eos_ids), slots=slots, repetition=repetition,
       official_window=official_window, cache_dtype=cache_dtype, mesh=mesh,
-      journal=journal,
+      journal=journal, log_probs=log_probs,
   )
   requests = make_requests(
-      pairs, max_new_tokens, max_tokens, request_ids)
-  return engine.run(
-      params, config, requests, options, key=key, on_result=on_result)
+      pairs, max_new_tokens, max_tokens, request_ids, prefixes)
+
+  def new(i, result):
+    return result._replace(tokens=result.tokens[len(requests[i].begun):])
+
+  drawn = engine.run(
+      params, config, requests, options, key=key,
+      on_result=on_result and (lambda i, result: on_result(i, new(i, result))))
+  return [new(i, result) for i, result in enumerate(drawn)]
 
 
 def make_options(
@@ -208,8 +220,10 @@ def make_requests(
     max_new_tokens: int,
     max_tokens: Sequence[int] | None = None,
     request_ids: Sequence[int] | None = None,
+    prefixes: Sequence[Sequence[int]] | None = None,
 ) -> list[engine.Request]:
   """Requests of the engine with the streams (hinted, student), as in `Mixture`."""
   # The one place that turns the callers' order into the engine's.
   prompts = [(hinted, student) for student, hinted in pairs]
-  return engine.make_requests(prompts, max_new_tokens, max_tokens, request_ids)
+  return engine.make_requests(
+      prompts, max_new_tokens, max_tokens, request_ids, prefixes)
