@@ -62,13 +62,14 @@ class Ledger:
       log_probs: see above, of an earlier, interrupted call.
     """
     self._options, self._on_result = options, on_result
+    finished = finished or {}
     self.texts: dict[int, list[int]] = {
-        i: list(r.begun) for i, r in enumerate(requests) if r.begun}
+        i: list(r.begun) for i, r in enumerate(requests)
+        if r.begun and i not in finished}
     self.log_probs = {i: list(rows) for i, rows in (log_probs or {}).items()}
     self.results: list[Any] = [None] * len(requests)
     self.unfinished = len(requests)
     self.waiting = []
-    finished = finished or {}
     for i, r in enumerate(requests):
       if i in finished:
         self._finish(i, finished[i])
