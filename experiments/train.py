@@ -183,11 +183,20 @@ def execute(c, folder: str) -> str:
     return processes.from_first(report.write, folder)
 
 
+def check(c) -> None:
+  """Prints what a run would do; without data and network, what is known of it."""
+  if not c.data.name and not c.data.path:
+    inputs.prepare(c)
+    print('data      none yet: --config.data.path=FILE, or ORG/NAME of the hub')
+    return
+  print(preview.text(c, distilling.make_inputs(c)))
+
+
 def main():
   c = flags.FLAGS.config
   if flags.FLAGS.check:
     with lifecycle.explained_errors():
-      print(preview.text(c, distilling.make_inputs(c)))
+      check(c)
     return
   print(execute(c, flags.FLAGS.workdir or f'runs/{c.name}'))
 

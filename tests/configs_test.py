@@ -22,7 +22,7 @@ LOSSES = (
 PAIRS = ('dpo', 'simpo')
 DISTILLATION = ('sdft', 'opsd', 'on_policy_distillation')
 TRAINING = (
-    'idft', 'real_model', 'reference', 'rft', 'hd_sft', *PAIRS, *LOSSES,
+    'idft', 'reference', 'rft', 'hd_sft', *PAIRS, *LOSSES,
     *DISTILLATION)
 # Fields that a config of a loss sets beside its name.
 BESIDE = {

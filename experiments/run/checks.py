@@ -38,6 +38,11 @@ CHOICES = {
     'distill.responses': distill.RESPONSES,
     'checkpoint.export': ('last', 'best'),
 }
+# Values that leave a field open: `experiments.run.fitting` chooses at the start.
+OPEN = {
+    'optim.lr': -1, 'model.remat': 'auto', 'train.micro_batches': 0,
+    'decoding.slots': 0, 'decoding.tensor': 0,
+}
 FINITE = sys.float_info.max
 MANY = 2**31 - 1  # counts and seeds reach JAX as int32
 RANGES = {  # least, most
@@ -84,11 +89,13 @@ def check_options(c, mesh: jax.sharding.Mesh) -> None:
     errors.InputError: naming the option.
   """
   for name, known in CHOICES.items():
-    if (value := _get(c, name)) not in known:
+    if (value := get(c, name)) not in known:
       raise errors.InputError(
           f'{name}={value!r}: choose from {", ".join(map(repr, known))}')
   for name, (least, most) in RANGES.items():
-    value = _get(c, name)
+    value = get(c, name)
+    if name in OPEN and value == OPEN[name]:
+      continue
     if not least <= value <= most:  # NaN is in no range
       raise errors.InputError(
           f'{name}={value}: at least {least}, at most {most:g}')
@@ -102,7 +109,8 @@ def check_options(c, mesh: jax.sharding.Mesh) -> None:
   else:
     _check_token_loss(c)
   reference.Reference(**c.reference)
-  optimizer.make(total_steps=1, **c.optim)
+  left = {'lr': 0.0} if c.optim.lr == OPEN['optim.lr'] else {}
+  optimizer.make(total_steps=1, **c.optim.to_dict() | left)
   select.Options(**c.curate)
   answers.check_sampling(
       'evaluation', c.evaluation.temperature, c.evaluation.top_p)
@@ -119,10 +127,10 @@ def check_options(c, mesh: jax.sharding.Mesh) -> None:
         ' which parameters are best, and validation.accuracy_every or'
         ' validation.problems is 0')
   adapters.check(**c.lora)
-  sharding.decoding_mesh(mesh, c.decoding.tensor)
+  sharding.decoding_mesh(mesh, c.decoding.tensor or 1)
   # Each micro-batch is sharded by rows, so each device needs a whole number of
   # them.
-  parts = c.train.micro_batches * mesh.shape['data'] * mesh.shape['fsdp']
+  parts = (c.train.micro_batches or 1) * mesh.shape['data'] * mesh.shape['fsdp']
   if c.train.batch % parts:
     raise errors.InputError(
         f'train.batch={c.train.batch} is no multiple of {parts}, micro_batches'
@@ -158,7 +166,7 @@ def _check_pairs(c) -> None:
   ):
     if not fits:
       raise errors.InputError(
-          f'{name}={_get(c, name)}: pairs (loss.name={c.loss.name}) need {wanted};'
+          f'{name}={get(c, name)}: pairs (loss.name={c.loss.name}) need {wanted};'
           f' configs/{c.loss.name}.py sets what they need')
 
 
@@ -173,5 +181,6 @@ def _check_distillation(c) -> None:
         ' a divergence already; reference.kind says which model is the teacher')
 
 
-def _get(c, name: str) -> Any:
+def get(c, name: str) -> Any:
+  """The value of a field by its dotted name."""
   return functools.reduce(getattr, name.split('.'), c)

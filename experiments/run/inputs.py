@@ -26,10 +26,12 @@ from ddt_jax.data import stage_cache
 from ddt_jax.data import token_store
 from ddt_jax.data import turns
 from ddt_jax.embedded import word_problems
+from ddt_jax.model import published
 from ddt_jax.rounds import answers
 from ddt_jax.rounds import curate
 from experiments.run import adapters
 from experiments.run import checks
+from experiments.run import fitting
 from experiments.run import model_files
 
 # Models that need no download, by name, and their folders.
@@ -85,15 +87,59 @@ class Inputs:
         c.verifier.to_dict(), self.mesh, self.rows, c.data.max_tokens)
 
 
-def make(c) -> Inputs:
+def prepare(c, *, trains: bool = True) -> jax.sharding.Mesh:
+  """Checks a config's options, chooses those left open, and prints the plan.
+
+  Nothing is downloaded for a model whose shape is known.
+
+  Args:
+    c: the config; its open fields are filled in.
+    trains: refuse what does not fit in training.
+
+  Returns:
+    The mesh of training.
+
+  Raises:
+    errors.InputError: an option cannot be used, or training cannot fit.
+  """
+  mesh = sharding.make_mesh(**c.mesh)
+  checks.check_options(c, mesh)
+  if c.model.path == 'embedded' and not fitting.is_open(c, *fitting.OPEN):
+    return mesh  # it fits anywhere
+  config, limit = shape(c.model.path), fitting.capacity()
+  notes = fitting.like_the_student(c)
+  notes += fitting.choose(c, config, mesh, limit)
+  if c.model.path != 'embedded' and processes.is_first():
+    print(fitting.describe(c, config, mesh, limit, notes), flush=True)
+  if trains:
+    fitting.refuse(c, config, mesh, limit)
+  return mesh
+
+
+def shape(path: str) -> model.ModelConfig:
+  """The shape of a model, without a download where its id is a known one."""
+  known = published.known(path)
+  if path in SHIPPED or known is None or pathlib.Path(path).expanduser().is_dir():
+    return model.ModelConfig.from_hf(model_folder(path))
+  return model.ModelConfig.from_hf(known)
+
+
+def make(c, *, trains: bool = True) -> Inputs:
   """Reads model and data of a config, and prints what was read.
+
+  Args:
+    c: the config; fields that it leaves open are filled in, see `fitting`.
+    trains: whether the command trains the model.
 
   Raises:
     errors.InputError: an option, the model or the data cannot be used.
   """
   # Options first: a misspelt one must not cost the time of loading a model.
-  mesh = sharding.make_mesh(**c.mesh)
-  checks.check_options(c, mesh)
+  mesh = prepare(c, trains=trains)
+  if not c.data.name and not c.data.path:
+    raise errors.InputError(
+        'data.path is empty, and this config has no problems of its own; name your'
+        ' data: --config.data.path=FILE, or ORG/NAME of the hub')
   source = model_folder(c.model.path)
   tokenizer, config, params, base, start = load_adapted(c, mesh, source)
   check_positions(c.data.max_tokens, config)
@@ -119,7 +165,7 @@ def make(c) -> Inputs:
 def make_untrained(c) -> Inputs:
   """`make` for a command that trains nothing: its adapters come from a folder."""
   adapters.check_applied(**c.lora)
-  return make(c)
+  return make(c, trains=False)
 
 
 def fingerprint(params: Any) -> str:

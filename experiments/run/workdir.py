@@ -23,7 +23,7 @@ COMMAND = 'command.txt'  # the file with the command line that a run was called 
 # in bfloat16 can mean other samples.
 _MAY_CHANGE = (
     'mesh.', 'log.', 'report.', 'checkpoint.keep', 'verifier.workers',
-    'decoding.slots', 'decoding.tensor',
+    'decoding.slots', 'decoding.tensor', 'model.remat', 'train.micro_batches',
 )
 
 

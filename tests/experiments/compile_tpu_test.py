@@ -35,7 +35,10 @@ def test_a_topology_names_its_chip():
 
 @pytest.mark.parametrize('name, parameters', [
     ('Qwen2.5-0.5B', 494_032_768), ('Qwen2.5-1.5B', 1_543_714_304),
-    ('Qwen2.5-7B', 7_615_616_512),
+    ('Qwen2.5-7B', 7_615_616_512), ('SmolLM2-135M', 134_515_008),
+    ('Qwen3-1.7B', 1_720_574_976), ('Qwen3-8B', 8_190_735_360),
+    ('Llama-3.2-1B', 1_235_814_400), ('Llama-3.1-8B', 8_030_261_248),
+    ('gemma-3-1b', 999_885_952),
 ])
 def test_models_by_name_have_the_parameters_of_their_published_weights(
     name, parameters
@@ -49,8 +52,10 @@ def test_a_model_is_a_name_a_folder_or_a_file():
   folder = paths.GOLDEN / 'models' / 'qwen2-tiny'
   for path in ('Qwen2.5-0.5B', str(folder), str(folder / 'config.json')):
     assert model.ModelConfig.from_hf(published.fields(path)).num_layers > 1
-  with pytest.raises(ValueError, match='Qwen2.5-7B'):
-    published.fields('Qwen/Qwen2.5-7B-Instruct')
+  assert published.fields('Qwen/Qwen2.5-7B-Instruct') is published.SIZES['Qwen2.5-7B']
+  for unknown in ('Qwen/Qwen2.5-72B-Instruct', 'a/b/Qwen2.5-7B'):
+    with pytest.raises(ValueError, match='Qwen2.5-7B'):
+      published.fields(unknown)
 
 
 def test_bytes_a_chip_follow_the_sharding():

@@ -1,0 +1,55 @@
+"""Estimates of memory against the TPU compiler's figures."""
+
+
+import pytest
+
+from configs import idft
+from ddt_jax import sharding
+from experiments.run import fitting
+from experiments.run import footprint
+from experiments.run import inputs
+
+GIB = 2**30
+
+
+# Of `experiments.compile_tpu --topology v5e:2x4 --parts=train`: model, rows of 4,096
+# tokens in all, remat, GiB of a chip but the program.
+@pytest.mark.parametrize('path, rows, remat, compiled', [
+    ('Qwen2.5-0.5B', 32, 'full', 0.69 + 3.97), ('Qwen2.5-0.5B', 64, 'full', 0.69 + 7.36),
+    ('Qwen2.5-0.5B', 32, 'dots', 0.69 + 13.14), ('Qwen2.5-1.5B', 16, 'full', 2.16 + 5.08),
+])
+def test_an_estimate_is_close_to_what_the_compiler_says(path, rows, remat, compiled):
+  c = idft.get_config('real')
+  c.train.batch, c.train.micro_batches, c.model.remat = rows, 1, remat
+  config = fitting.shaped(c, inputs.shape(path))
+  mesh = sharding.make_mesh(fsdp=8)
+  found = sum(footprint.training(c, config, mesh).values()) / GIB
+  assert 0.97 * compiled < found < 1.12 * compiled
+
+
+def test_heads_shared_by_devices_shrink_their_part():
+  c = idft.get_config('real')
+  c.train.micro_batches, c.model.remat = 1, 'full'
+  config = fitting.shaped(c, inputs.shape('Qwen2.5-7B'))
+  alone, shared = (
+      footprint.layer(config, 4096, sharding.make_mesh(fsdp=8 // n, tensor=n))
+      for n in (1, 2))
+  assert 0.4 * alone < shared < 0.7 * alone
+
+
+def test_caches_follow_slots_heads_and_their_dtype():
+  c = idft.get_config('qwen2.5-7b')
+  config = fitting.shaped(c, inputs.shape(c.model.path))
+  mesh = sharding.make_mesh(fsdp=8)
+
+  def caches(tensor, slots, dtype=''):
+    c.decoding.cache_dtype = dtype
+    return footprint.decoding(
+        c, config, mesh, tensor=tensor, slots=slots)['caches']
+
+  # 28 layers, k and v, 4 heads of 128 channels in 2 bytes; two contexts.
+  columns = 2 * (4096 + 2048) + 2048
+  assert caches(1, 8) == 28 * 2 * 4 * 128 * 2 * columns
+  assert caches(1, 64) == 8 * caches(1, 8)
+  assert caches(4, 8) == caches(1, 8)  # a quarter of the heads, four times the rows
+  assert caches(1, 8, 'int8') < 0.6 * caches(1, 8)
