@@ -12,5 +12,6 @@ def get_config(preset=''):
   c.name = c.loss.name = 'dpo'
   c.curate.samples = 8
   c.hint.enabled = False  # both sides of a pair are the model's own answers
-  c.optim.lr = 1e-4
+  c.optim.lr = c.optim.lr if preset else 1e-4
+  c.train.pack = False  # pairs are not packed
   return c

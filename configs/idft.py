@@ -32,7 +32,7 @@ def model():
       model=dict(
           path='embedded',    # or smollm2, or a Hugging Face folder or id
           dtype='float32',    # of activations and products; or bfloat16 (bf16)
-          remat='none',       # recomputed in the backward: none | dots | full
+          remat='none',       # recomputed in the backward: none | dots | full | auto
       ),
       # ddt_jax.lora.init: low-rank adapters on a frozen base, see configs/README.md
       lora=dict(
@@ -177,7 +177,7 @@ def training():
   return dict(
       # ddt_jax.training.optimizer.make
       optim=dict(
-          lr=3e-4,               # peak; the paper: 6e-5 for 7B
+          lr=3e-4,               # peak; -1: the paper's for the data
           schedule='cosine',     # or wsd, constant
           warmup_ratio=0.1,      # share of the steps, as of the curriculum
           decay_ratio=0.2,       # likewise, of wsd
@@ -193,7 +193,8 @@ def training():
                                  # pairs of rows, with a loss of pairs
           epochs=1,              # passes over a round's examples
           pack=False,            # several examples in a row of data.max_tokens
-          micro_batches=1,       # a step's batch is cut into so many; same numbers
+          micro_batches=1,       # a step's batch is cut into so many; same numbers;
+                                 # 0: as few as fit
           across_rounds='restart',  # or continue: moments, schedule, curriculum
           mask_mode='correct',   # official: the official trainer's, off by one
           max_skipped_in_a_row=10,  # updates without a finite gradient end the run
@@ -246,8 +247,9 @@ def machine():
       mesh=dict(data=1, fsdp=-1, tensor=1),
       # experiments.run.inputs.decoding_options
       decoding=dict(
-          slots=256,             # responses decoded together
-          tensor=1,              # devices that share the heads; the rest are copies
+          slots=256,             # responses decoded together; 0: as many as fit
+          tensor=1,              # devices that share the heads, the rest are copies;
+                                 # 0: as few as hold the weights
           cache_dtype='',        # of keys and values: '' (model.dtype), bfloat16, int8
       ),
       checkpoint=dict(

@@ -17,4 +17,5 @@ def get_config(preset=''):
   c.distill.teacher, c.distill.hint = 'runs/idft/model', False
   c.distill.kind = 'reverse'
   c.hint.analysis = 'none'
+  c.train.pack = False  # own responses are not packed
   return c

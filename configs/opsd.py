@@ -15,4 +15,5 @@ def get_config(preset=''):
   c.name, c.loss.name = 'opsd', 'distill'
   c.distill.kind, c.distill.clip = 'jsd', 0.05
   c.hint.analysis = 'none'
+  c.train.pack = False  # own responses are not packed
   return c

@@ -15,4 +15,5 @@ def get_config(preset=''):
   c.name, c.loss.name = 'sdft', 'distill'
   c.reference.kind, c.reference.rate = 'ema', 0.01
   c.hint.analysis = 'none'
+  c.train.pack = False  # own responses are not packed
   return c

@@ -37,8 +37,9 @@ from ddt_jax import model  # noqa: E402
 from ddt_jax import sharding  # noqa: E402
 from ddt_jax.model import published  # noqa: E402
 from experiments.run import checks  # noqa: E402
-from experiments.run import inputs  # noqa: E402
+from experiments.run import fitting  # noqa: E402
 from experiments.run import lifecycle  # noqa: E402
+from experiments.run import model_files  # noqa: E402
 from experiments.run import options  # noqa: E402
 from experiments.tpu import chips  # noqa: E402
 from experiments.tpu import hlo  # noqa: E402
@@ -174,10 +175,12 @@ def run(c, topology: str, parts: list[str], context: int) -> None:
   mesh = sharding.make_mesh(**c.mesh, devices=devices(topology))
   checks.check_options(c, mesh)
   path = c.model.path
-  if path in inputs.SHIPPED:
-    path = inputs.model_folder(path)
-  config = model.ModelConfig.from_hf(
-      published.fields(path), dtype=c.model.dtype, remat=c.model.remat)
+  if path in model_files.SHIPPED:
+    path = model_files.model_folder(path)
+  config = model.ModelConfig.from_hf(published.fields(path))
+  for line in fitting.choose(c, config, mesh, chip.hbm):
+    print(line)
+  config = fitting.shaped(c, config)
   shape = ', '.join(f'{a}={n}' for a, n in mesh.shape.items())
   print(
       f'{c.model.path}, {config.dtype}, remat {config.remat}, on {topology}'

@@ -28,7 +28,6 @@ from ddt_jax.report import results
 from ddt_jax.training import checkpoint
 from experiments.run import checks
 from experiments.run import exporting
-from experiments.run import inputs
 from experiments.run import lifecycle
 from experiments.run import model_files
 
@@ -70,7 +69,7 @@ def run(
     raise errors.InputError(
         f'--adapter: {folder} trained all parameters, its lora.rank is 0')
   # The base first: a large checkpoint is read whole to check it for damage.
-  source = inputs.model_folder(c['model']['path'])
+  source = model_files.model_folder(c['model']['path'])
   config = model_files.with_generation_eos(weights.check_folder(source), source)
   tokenizer = model_files.load_tokenizer(source)
   measured = _measured(folder, c)

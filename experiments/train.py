@@ -30,6 +30,7 @@ from ddt_jax.training.progress import Progress
 from experiments.run import curation
 from experiments.run import distilling
 from experiments.run import exporting
+from experiments.run import fitting
 from experiments.run import inputs
 from experiments.run import lifecycle
 from experiments.run import live
@@ -186,7 +187,7 @@ def execute(c, folder: str) -> str:
 def check(c) -> None:
   """Prints what a run would do; without data and network, what is known of it."""
   if not c.data.name and not c.data.path:
-    inputs.prepare(c)
+    fitting.prepare(c)
     print('data      none yet: --config.data.path=FILE, or ORG/NAME of the hub')
     return
   print(preview.text(c, distilling.make_inputs(c)))

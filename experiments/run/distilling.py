@@ -21,6 +21,7 @@ from ddt_jax.training import distill
 from experiments.run import curation
 from experiments.run import inputs
 from experiments.run import lifecycle
+from experiments.run import model_files
 from experiments.run import workdir
 
 
@@ -45,7 +46,7 @@ def make_inputs(c) -> inputs.Inputs:
 
 def load_teacher(c, s: inputs.Inputs) -> Teacher:
   """Loads the folder `distill.teacher`; refuses another tokenizer by name."""
-  folder = inputs.model_folder(c.distill.teacher)
+  folder = model_files.model_folder(c.distill.teacher)
   tokenizer, config, params = inputs.load_model(
       s.mesh, **c.model.to_dict() | {'path': folder})
   check_vocabulary(c.distill.teacher, s.tokenizer, tokenizer)

@@ -16,7 +16,7 @@ from ddt_jax import storage
 from ddt_jax import weights
 from ddt_jax.data import chat
 from ddt_jax.report import results
-from experiments.run import inputs
+from experiments.run import model_files
 from experiments.run import workdir
 
 
@@ -73,8 +73,8 @@ def write_adapter(
     config: of the base.
     path: model.path of the run, which the folder names as its base.
   """
-  source = inputs.model_folder(path)
-  here = path in inputs.SHIPPED or pathlib.Path(path).expanduser().is_dir()
+  source = model_files.model_folder(path)
+  here = path in model_files.SHIPPED or pathlib.Path(path).expanduser().is_dir()
   weights.save_adapter(
       out, config, adapters, base=str(pathlib.Path(source).resolve()) if here else path)
 

@@ -13,16 +13,49 @@ from configs import idft
 from configs import presets
 from ddt_jax import errors
 from ddt_jax import model
+from ddt_jax import processes
+from ddt_jax import sharding
 from ddt_jax.weights import names
 from experiments.run import checks
 from experiments.run import footprint
+from experiments.run import model_files
 from experiments.run.checks import OPEN
 
 # The paper's rates by the data and the loss, for full fine-tuning of 7B.
 GIVEN, HINTED = 6e-5, {'sft': 1e-6, 'idft': 8e-6}
+OTHERS = {'dpo': 1e-6, 'simpo': 1e-6, 'distill': 1e-6}
 ADAPTERS = 10  # times the rate, where adapters alone are trained
 _SHARE = 0.92  # of the memory that an estimate may fill
 _MOST_SLOTS, _ENOUGH_SLOTS = 256, 64
+
+
+def prepare(c, *, trains: bool = True) -> jax.sharding.Mesh:
+  """Checks a config's options, chooses those left open, and prints the plan.
+
+  Nothing is downloaded for a model whose shape is known.
+
+  Args:
+    c: the config; its open fields are filled in.
+    trains: refuse what does not fit in training.
+
+  Returns:
+    The mesh of training.
+
+  Raises:
+    errors.InputError: an option cannot be used, or training cannot fit.
+  """
+  mesh = sharding.make_mesh(**c.mesh)
+  checks.check_options(c, mesh)
+  if c.model.path == 'embedded' and not is_open(c, *OPEN):
+    return mesh  # it fits anywhere
+  config, limit = model_files.shape(c.model.path), capacity()
+  notes = like_the_student(c)
+  notes += choose(c, config, mesh, limit)
+  if c.model.path != 'embedded' and processes.is_first():
+    print(describe(c, config, mesh, limit, notes), flush=True)
+  if trains:
+    refuse(c, config, mesh, limit)
+  return mesh
 
 
 def capacity() -> int | None:
@@ -33,7 +66,9 @@ def capacity() -> int | None:
 
 def rate(c) -> tuple[float, str]:
   """The paper's learning rate for what a config trains on, and where it is from."""
-  if not c.hint.enabled:
+  if c.loss.name in OTHERS:
+    found, why = OTHERS[c.loss.name], f'of TRL for {c.loss.name}; the paper has none'
+  elif not c.hint.enabled:
     found, why = GIVEN, 'the paper\'s on given solutions and on own samples'
   elif c.loss.name in HINTED:
     found, why = HINTED[c.loss.name], f'the paper\'s of {c.loss.name} on hinted data'

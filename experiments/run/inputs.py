@@ -3,13 +3,11 @@
 from collections.abc import Mapping
 import dataclasses
 import json
-import pathlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ddt_jax import embedded
 from ddt_jax import errors
 from ddt_jax import lora
 from ddt_jax import model
@@ -26,16 +24,12 @@ from ddt_jax.data import stage_cache
 from ddt_jax.data import token_store
 from ddt_jax.data import turns
 from ddt_jax.embedded import word_problems
-from ddt_jax.model import published
 from ddt_jax.rounds import answers
 from ddt_jax.rounds import curate
 from experiments.run import adapters
 from experiments.run import checks
 from experiments.run import fitting
 from experiments.run import model_files
-
-# Models that need no download, by name, and their folders.
-SHIPPED = {'embedded': lambda: embedded.STUDENT, 'smollm2': weights.smollm2.folder}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,43 +81,6 @@ class Inputs:
         c.verifier.to_dict(), self.mesh, self.rows, c.data.max_tokens)
 
 
-def prepare(c, *, trains: bool = True) -> jax.sharding.Mesh:
-  """Checks a config's options, chooses those left open, and prints the plan.
-
-  Nothing is downloaded for a model whose shape is known.
-
-  Args:
-    c: the config; its open fields are filled in.
-    trains: refuse what does not fit in training.
-
-  Returns:
-    The mesh of training.
-
-  Raises:
-    errors.InputError: an option cannot be used, or training cannot fit.
-  """
-  mesh = sharding.make_mesh(**c.mesh)
-  checks.check_options(c, mesh)
-  if c.model.path == 'embedded' and not fitting.is_open(c, *fitting.OPEN):
-    return mesh  # it fits anywhere
-  config, limit = shape(c.model.path), fitting.capacity()
-  notes = fitting.like_the_student(c)
-  notes += fitting.choose(c, config, mesh, limit)
-  if c.model.path != 'embedded' and processes.is_first():
-    print(fitting.describe(c, config, mesh, limit, notes), flush=True)
-  if trains:
-    fitting.refuse(c, config, mesh, limit)
-  return mesh
-
-
-def shape(path: str) -> model.ModelConfig:
-  """The shape of a model, without a download where its id is a known one."""
-  known = published.known(path)
-  if path in SHIPPED or known is None or pathlib.Path(path).expanduser().is_dir():
-    return model.ModelConfig.from_hf(model_folder(path))
-  return model.ModelConfig.from_hf(known)
-
-
 def make(c, *, trains: bool = True) -> Inputs:
   """Reads model and data of a config, and prints what was read.
 
@@ -135,12 +92,12 @@ def make(c, *, trains: bool = True) -> Inputs:
     errors.InputError: an option, the model or the data cannot be used.
   """
   # Options first: a misspelt one must not cost the time of loading a model.
-  mesh = prepare(c, trains=trains)
+  mesh = fitting.prepare(c, trains=trains)
   if not c.data.name and not c.data.path:
     raise errors.InputError(
         'data.path is empty, and this config has no problems of its own; name your'
         ' data: --config.data.path=FILE, or ORG/NAME of the hub')
-  source = model_folder(c.model.path)
+  source = model_files.model_folder(c.model.path)
   tokenizer, config, params, base, start = load_adapted(c, mesh, source)
   check_positions(c.data.max_tokens, config)
   end = chat.turn_end(tokenizer, config.eos_ids)
@@ -244,7 +201,7 @@ def load_model(
   if dtype not in checks.DTYPES:
     raise errors.InputError(
         f'model.dtype={dtype!r}: choose from {", ".join(checks.DTYPES)}')
-  folder = model_folder(path)
+  folder = model_files.model_folder(path)
   weights.check_folder(folder)
   tokenizer = model_files.load_tokenizer(folder)
   config, params = weights.load(
@@ -252,32 +209,6 @@ def load_model(
       param_dtype=checks.DTYPES[dtype] if frozen else 'float32')
   stopping.check_eos(tokenizer, config.vocab_size)
   return tokenizer, model_files.with_generation_eos(config, folder), params
-
-
-def model_folder(path: str) -> str:
-  """The folder of 'embedded', 'smollm2', a local path or a Hugging Face id.
-
-  Only an id uses the network; pickled weights are not fetched.
-
-  Raises:
-    errors.InputError: neither a folder nor an id, or smollm2 is not installed.
-  """
-  if path in SHIPPED:
-    return str(SHIPPED[path]())
-  folder = pathlib.Path(path).expanduser()
-  if path and folder.is_dir():
-    return str(folder)
-  if path.count('/') != 1 or path.startswith(('.', '/', '~')):
-    raise errors.InputError(
-        f'model.path={path!r} is no folder and no Hugging Face id'
-    )
-  # Here, since only an id of the hub needs it.
-  import huggingface_hub
-  return huggingface_hub.snapshot_download(
-      # The licence, too: an export keeps it.
-      path, allow_patterns=[
-          '*.json', '*.safetensors', '*.txt', '*.jinja', 'LICENSE*', 'NOTICE*']
-  )
 
 
 def load_data(

@@ -1,4 +1,4 @@
-"""Small files of a model's folder: its tokenizer and its stop tokens."""
+"""A model's folder, and its small files: shape, tokenizer, stop tokens."""
 
 import dataclasses
 import json
@@ -7,9 +7,15 @@ from typing import Any
 
 import transformers
 
+from ddt_jax import embedded
 from ddt_jax import errors
 from ddt_jax import model
+from ddt_jax import weights
 from ddt_jax.data import chat
+from ddt_jax.model import published
+
+# Models that need no download, by name, and their folders.
+SHIPPED = {'embedded': lambda: embedded.STUDENT, 'smollm2': weights.smollm2.folder}
 
 
 def load_tokenizer(folder: str) -> Any:
@@ -65,3 +71,37 @@ def stops(tokenizer: Any, config: model.ModelConfig, end: chat.TurnEnd) -> str:
   ids = dict.fromkeys((*config.eos_ids, end.id))
   tokens = ', '.join(f'{tokenizer.convert_ids_to_tokens(i)} ({i})' for i in ids)
   return f'decoding stops at {tokens}'
+
+
+def model_folder(path: str) -> str:
+  """The folder of 'embedded', 'smollm2', a local path or a Hugging Face id.
+
+  Only an id uses the network; pickled weights are not fetched.
+
+  Raises:
+    errors.InputError: neither a folder nor an id, or smollm2 is not installed.
+  """
+  if path in SHIPPED:
+    return str(SHIPPED[path]())
+  folder = pathlib.Path(path).expanduser()
+  if path and folder.is_dir():
+    return str(folder)
+  if path.count('/') != 1 or path.startswith(('.', '/', '~')):
+    raise errors.InputError(
+        f'model.path={path!r} is no folder and no Hugging Face id'
+    )
+  # Here, since only an id of the hub needs it.
+  import huggingface_hub
+  return huggingface_hub.snapshot_download(
+      # The licence, too: an export keeps it.
+      path, allow_patterns=[
+          '*.json', '*.safetensors', '*.txt', '*.jinja', 'LICENSE*', 'NOTICE*']
+  )
+
+
+def shape(path: str) -> model.ModelConfig:
+  """The shape of a model, without a download where its id is a known one."""
+  known = published.known(path)
+  if path in SHIPPED or known is None or pathlib.Path(path).expanduser().is_dir():
+    return model.ModelConfig.from_hf(model_folder(path))
+  return model.ModelConfig.from_hf(known)

@@ -24,6 +24,7 @@ from ddt_jax.scoring import sample_size
 from ddt_jax.scoring import sources
 from experiments.run import adapters
 from experiments.run import inputs
+from experiments.run import model_files
 
 OWN = 'own'  # stands for the model's own samples among the inputs
 
@@ -74,7 +75,7 @@ def make(c) -> Inputs:
   names = input_names(c)
   check_options(c, names)
   tokenizer, config, params, *_ = inputs.load_adapted(
-      c, mesh, inputs.model_folder(c.model.path))
+      c, mesh, model_files.model_folder(c.model.path))
   end = chat.turn_end(tokenizer, config.eos_ids)
   max_tokens = c.data.max_tokens or config.max_positions
   inputs.check_positions(max_tokens, config)

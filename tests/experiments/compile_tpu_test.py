@@ -11,7 +11,7 @@ from ddt_jax import model
 from ddt_jax import sharding
 from ddt_jax.model import published
 from experiments import compile_tpu
-from experiments.run import inputs
+from experiments.run import model_files
 from experiments.tpu import chips
 from experiments.tpu import programs
 from tests.support import commands
@@ -177,7 +177,7 @@ def test_a_head_over_eight_chips_is_gathered_once():
 def test_long_rows_are_attended_to_by_the_kernel():
   found = compiled(
       '--topology=v5e:2x4', '--parts=train', '--config.data.max_tokens=1024')
-  config = model.ModelConfig.from_hf(published.fields(str(inputs.model_folder(
+  config = model.ModelConfig.from_hf(published.fields(str(model_files.model_folder(
       'embedded'))))
   rows = 32 // 8  # of a chip
   product = 2 * rows * config.num_heads * 1024**2 * config.head_dim

@@ -15,7 +15,7 @@ from ddt_jax.model import published
 from experiments.run import checks
 from experiments.run import fitting
 from experiments.run import footprint
-from experiments.run import inputs
+from experiments.run import model_files
 from tests.support import commands
 
 GIB = 2**30
@@ -23,7 +23,7 @@ GIB = 2**30
 
 def chosen(name, limit, config=idft, **mesh):
   c = config.get_config(name)
-  shape = inputs.shape(c.model.path)
+  shape = model_files.shape(c.model.path)
   mesh = sharding.make_mesh(**(c.mesh.to_dict() | mesh))
   said = fitting.choose(c, shape, mesh, limit)
   return c, shape, mesh, said
@@ -39,7 +39,7 @@ def test_the_rate_is_the_papers_for_the_data(config, lr):
 def test_a_rate_that_is_given_stays():
   c = idft.get_config('qwen2.5-7b')
   c.optim.lr = 3e-6
-  said = fitting.choose(c, inputs.shape(c.model.path), sharding.make_mesh(), None)
+  said = fitting.choose(c, model_files.shape(c.model.path), sharding.make_mesh(), None)
   assert c.optim.lr == 3e-6 and not any('optim.lr' in line for line in said)
 
 

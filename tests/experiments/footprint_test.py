@@ -7,7 +7,7 @@ from configs import idft
 from ddt_jax import sharding
 from experiments.run import fitting
 from experiments.run import footprint
-from experiments.run import inputs
+from experiments.run import model_files
 
 GIB = 2**30
 
@@ -21,7 +21,7 @@ GIB = 2**30
 def test_an_estimate_is_close_to_what_the_compiler_says(path, rows, remat, compiled):
   c = idft.get_config('real')
   c.train.batch, c.train.micro_batches, c.model.remat = rows, 1, remat
-  config = fitting.shaped(c, inputs.shape(path))
+  config = fitting.shaped(c, model_files.shape(path))
   mesh = sharding.make_mesh(fsdp=8)
   found = sum(footprint.training(c, config, mesh).values()) / GIB
   assert 0.97 * compiled < found < 1.12 * compiled
@@ -30,7 +30,7 @@ def test_an_estimate_is_close_to_what_the_compiler_says(path, rows, remat, compi
 def test_heads_shared_by_devices_shrink_their_part():
   c = idft.get_config('real')
   c.train.micro_batches, c.model.remat = 1, 'full'
-  config = fitting.shaped(c, inputs.shape('Qwen2.5-7B'))
+  config = fitting.shaped(c, model_files.shape('Qwen2.5-7B'))
   alone, shared = (
       footprint.layer(config, 4096, sharding.make_mesh(fsdp=8 // n, tensor=n))
       for n in (1, 2))
@@ -39,7 +39,7 @@ def test_heads_shared_by_devices_shrink_their_part():
 
 def test_caches_follow_slots_heads_and_their_dtype():
   c = idft.get_config('qwen2.5-7b')
-  config = fitting.shaped(c, inputs.shape(c.model.path))
+  config = fitting.shaped(c, model_files.shape(c.model.path))
   mesh = sharding.make_mesh(fsdp=8)
 
   def caches(tensor, slots, dtype=''):

@@ -24,19 +24,19 @@ from tests.support import student
 
 
 def test_a_folder_is_taken_as_it_is(tmp_path, monkeypatch):
-  assert inputs.model_folder('embedded') == str(embedded.STUDENT)
-  assert inputs.model_folder(str(tmp_path)) == str(tmp_path)
+  assert model_files.model_folder('embedded') == str(embedded.STUDENT)
+  assert model_files.model_folder(str(tmp_path)) == str(tmp_path)
   # A folder goes before a hub's id of the same name.
   (tmp_path / 'org' / 'model').mkdir(parents=True)
   monkeypatch.chdir(tmp_path)
-  assert inputs.model_folder('org/model') == 'org/model'
+  assert model_files.model_folder('org/model') == 'org/model'
 
 
 def test_a_folder_at_home_is_found(tmp_path, monkeypatch):
   monkeypatch.setenv('HOME', str(tmp_path))
   (tmp_path / 'model').mkdir()
   # What reads the folder does not know of ~.
-  assert inputs.model_folder('~/model') == str(tmp_path / 'model')
+  assert model_files.model_folder('~/model') == str(tmp_path / 'model')
 
 
 @pytest.mark.parametrize('path', [
@@ -49,7 +49,7 @@ def test_what_is_neither_folder_nor_id_is_refused(path, monkeypatch):
 
   monkeypatch.setattr(huggingface_hub, 'snapshot_download', download)
   with pytest.raises(errors.InputError, match='model.path=') as error:
-    inputs.model_folder(path)
+    model_files.model_folder(path)
   assert repr(path) in str(error.value)
 
 
@@ -61,7 +61,7 @@ def test_an_id_is_fetched_without_pickles(monkeypatch):
     return '/cache/snapshot'
 
   monkeypatch.setattr(huggingface_hub, 'snapshot_download', download)
-  assert inputs.model_folder('org/model') == '/cache/snapshot'
+  assert model_files.model_folder('org/model') == '/cache/snapshot'
   assert '*.safetensors' in asked['org/model']
   assert not any(p in ('*', '*.bin', '*.pt', '*.py') for p in asked['org/model'])
 
