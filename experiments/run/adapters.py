@@ -61,6 +61,13 @@ def start(
   return jax.tree.map(placed, found, sharding.tree_shardings(found, mesh))
 
 
+def described(found: lora.Adapters, base: Any) -> str:
+  """Says in one line what is trained on what."""
+  size = sum(x.size for x in jax.tree.leaves(base))
+  return (f'LoRA of rank {found.rank}: {lora.count(found):,} values on {size:,} frozen'
+          f' parameters, in {", ".join(name for name, *_ in found)}')
+
+
 def _check_fits(
     path: str, found: lora.Adapters, *, rank: int, alpha: float, targets: str,
     rslora: bool,

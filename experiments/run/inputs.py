@@ -182,6 +182,8 @@ def load_adapted(
   start = adapters.start(
       weights.check_folder(source), mesh, seed=c.seed, **c.lora)
   tokenizer, config, base = load_model(mesh, frozen=True, **options)
+  if processes.is_first():
+    print(adapters.described(start, base))
   return tokenizer, config, lora.attach(base, start), base, start
 
 

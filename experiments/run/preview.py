@@ -32,7 +32,7 @@ def text(c, s: inputs.Inputs) -> str:
   trained = sum(int(e.supervised.sum()) for e in examples)
   size = sum(x.size for x in jax.tree.leaves(s.params if s.base is None else s.base))
   frozen = '' if s.adapters is None else (
-      f', frozen; adapters of rank {c.lora.rank} train {lora.count(s.adapters):,}')
+      f', frozen; adapters of rank {s.adapters.rank} train {lora.count(s.adapters):,}')
   answers = sum(bool(p.answer) for p in s.corpus.train)
   return '\n'.join([
       f'model     {c.model.path}: {size:,} parameters{frozen}, computed'
