@@ -7,6 +7,8 @@ import jax
 from jax.sharding import PartitionSpec as P
 import pytest
 
+from configs import idft
+from ddt_jax import lora
 from ddt_jax import model
 from ddt_jax import sharding
 from ddt_jax.model import published
@@ -197,3 +199,32 @@ def test_every_part_of_the_default_config():
       2 * step['hbm']['parameters'], rel=1e-3)
   # Three times the forward; the scorer looks at logits once as well.
   assert 2.5 < step['flops'] / scorer['flops'] < 3.5
+
+
+@needs_compiler
+def test_adapters_alone_have_moments_and_gradients():
+  found = compiled(
+      '--topology=v5e:2x4', '--parts=train,score,decode', '--config.lora.rank=4',
+      '--config.model.dtype=bfloat16')
+  step = found['training step']
+  assert step['hbm']['moments'] == pytest.approx(
+      2 * step['hbm']['parameters'], rel=1e-3)
+  # Half the bytes of the 528,640 values in float32, over 8 chips; a few are whole.
+  assert 528_640 * 2 / 8 <= step['hbm']['frozen base'] < 528_640 * 2 / 7
+  # The frozen matrices get no gradient, a third of the products.
+  assert step['flops'] < 2.5 * found['scorer']['flops']
+  assert all(x['fits'] for x in found.values())
+
+
+def test_adapters_are_float32_on_a_base_in_the_compute_dtype():
+  c, mesh = idft.get_config(), sharding.make_mesh(fsdp=4, tensor=2)
+  config = model.ModelConfig.from_hf(
+      paths.GOLDEN / 'models' / 'qwen2-tiny', dtype='bfloat16')
+  assert programs._trained(c, mesh, config)[1] is None
+  c.lora.rank = 2
+  trained, base = programs._trained(c, mesh, config)
+  assert isinstance(trained, lora.Adapters)
+  assert {x.dtype.name for x in jax.tree.leaves(trained)} == {'float32'}
+  assert {x.dtype.name for x in jax.tree.leaves(base)} == {'bfloat16'}
+  q = trained.layers['attn']['q']['lora_a']
+  assert q.sharding.spec == P(None, 'fsdp', None)
