@@ -38,11 +38,10 @@ def start(name, workdir):
       *(f'--config.{k}={v}' for k, v in options.items()), start_new_session=True)
 
 
-def at_work(process):
-  """Waits until a bar is shown; returns the time then."""
-  while process.stderr.read(1) not in ('|', ''):
-    pass
-  return time.monotonic()
+def files(workdir):
+  """What a run has written so far, checkpoints and all."""
+  found = [f for f in workdir.rglob('*') if f.is_file()]
+  return {str(f.relative_to(workdir)) for f in found}
 
 
 def finish(process):
@@ -53,25 +52,23 @@ def finish(process):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', METHODS)
 def test_a_killed_run_resumes_to_the_same_bits(name, tmp_path):
-  whole = start(name, tmp_path / 'whole')
-  began = at_work(whole)
-  finish(whole)
-  lasted = time.monotonic() - began
-  cut = start(name, tmp_path / 'cut')
-  at_work(cut)
-  # One moment for each method; another machine's speed makes it another one.
-  time.sleep(random.Random(name).uniform(0.1, 0.7) * lasted)
+  whole, workdir = tmp_path / 'whole', tmp_path / 'cut'
+  finish(start(name, whole))
+  # A moment by the run's progress, since its speed differs from call to call; each
+  # method has another one.
+  chance = random.Random(name)
+  moment = chance.randint(1, len(files(whole)) * 3 // 4)
+  cut = start(name, workdir)
+  while cut.poll() is None and len(files(workdir)) < moment:
+    time.sleep(0.01)
+  time.sleep(chance.uniform(0, 0.2))
   assert cut.poll() is None, cut.stderr.read()[-2000:]
   os.killpg(cut.pid, signal.SIGKILL)
   cut.wait()
   cut.stderr.close()
-  made = sorted(
-      str(f.relative_to(tmp_path / 'cut')) for f in (tmp_path / 'cut').rglob('*')
-      if f.is_file())
-  print(f'{name}: killed after {len(made)} files, the last of them {made[-1:]}')
-  finish(start(name, tmp_path / 'cut'))
-  found, expected = (
-      pipeline_test.produced(tmp_path / folder) for folder in ('cut', 'whole'))
+  print(f'{name}: killed with {len(files(workdir))} of {len(files(whole))} files')
+  finish(start(name, workdir))
+  found, expected = (pipeline_test.produced(f) for f in (workdir, whole))
   assert expected['metrics'] and expected['responses']
   for part, value in expected.items():
     assert found[part] == value, part
