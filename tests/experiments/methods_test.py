@@ -40,8 +40,10 @@ def start(name, workdir):
 
 def files(workdir):
   """What a run has written so far, checkpoints and all."""
-  found = [f for f in workdir.rglob('*') if f.is_file()]
-  return {str(f.relative_to(workdir)) for f in found}
+  try:
+    return {f.relative_to(workdir) for f in workdir.rglob('*') if f.is_file()}
+  except FileNotFoundError:  # a folder was renamed in between
+    return set()
 
 
 def finish(process):
