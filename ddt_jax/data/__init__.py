@@ -21,6 +21,7 @@
                  once for a whole run
   batches        examples -> batches for training and validation
   pair_batches   pairs of responses -> batches for training
+  two_contexts   responses behind two prompts -> batches for distillation
   buckets        examples -> batches for scoring
   stage_cache    the output of a stage in files, so that a stopped run resumes
 """

@@ -8,5 +8,6 @@
   counts    a round in numbers
   curate    one round's corpus, stage by stage
   pair_corpus  one round's pairs, likewise
+  own_rows  batches that the student writes while it is trained
   evaluate  pass@1 and avg@k on held-out problems
 """

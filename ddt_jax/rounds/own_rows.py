@@ -225,12 +225,10 @@ class OwnRows:
 
   def summary(self) -> counts.RoundSummary:
     """The finished round in numbers, out of its files."""
-    own, seconds = [], 0.0
+    own = []
     for block in range(-(-self.steps // self._every)):
-      responses, spent = self._cache.block(
-          block, lambda: [], records.Response, complete=True)
-      own += responses
-      seconds += spent
+      own += self._cache.block(
+          block, lambda: [], records.Response, complete=True)[0]
     trained = [r for r in own if self._is_trained(r)]
     tokens = sum(len(r.tokens) for r in trained)
     nothing = counts.SourceStats(0, None, None)
@@ -250,7 +248,8 @@ class OwnRows:
             'own': counts.SourceStats(
                 len(trained), None, tokens / len(trained)) if trained else nothing},
         skipped_for=select.skipped_for(self._tasks.left_out),
-        timings={'contexts': self._tasks.seconds, 'draw': seconds})
+        # Drawing is a part of the time of training.
+        timings={'contexts': self._tasks.seconds})
 
   def _is_accepted(self, response: records.Response) -> bool:
     return select.is_accepted(response, self._context.end)

@@ -1,1 +1,1 @@
-"""Training: optimizer, step, checkpoints, progress, log lines and metrics."""
+"""Training: optimizer, step, losses of several models, checkpoints, progress, metrics."""

@@ -22,7 +22,7 @@ ITS_OWN = {  # what a config needs on a dozen easy problems
     'dpo': {'curate.samples': 4}, 'simpo': {'curate.samples': 4},
     'on_policy_distillation': {'distill.teacher': 'embedded', 'distill.hint': True},
     'sdft': {'distill.every': 2},  # a kill between two draws, too
-    'opsd': {'distill.responses': 'right'},
+    'opsd': {'distill.responses': 'right', 'hint.analysis': 'model'},
     'psft': {'reference.every': 2},
 }
 METHODS = (
