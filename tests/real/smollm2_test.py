@@ -19,6 +19,7 @@ from ddt_jax import weights
 from ddt_jax.data import chat
 from ddt_jax.data import prompts
 from ddt_jax.scoring import calibration
+from ddt_jax.scoring import controls
 from ddt_jax.scoring import forward
 from ddt_jax.training import metrics
 from tests.support import commands
@@ -141,39 +142,67 @@ def test_hinted_texts_are_those_of_a_loop_over_two_contexts():
   assert any(g.student_only_from for g in found)
 
 
-# At this size the controls' mean phi is off by several standard errors.
+# At these sizes the controls are off by several standard errors.
 SAMPLES, TOKENS = 96, 32
+# It ends most answers to this prompt, and never with certainty: the last token's phi
+# is not 0 on average, so that a mask without it shows.
+SHORT, SHORT_SAMPLES, SHORT_TOKENS = 'Give me a word that rhymes with cat.', 224, 12
+
+
+def dispatch(params, examples, **options):
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  return forward.dispatch(
+      params, ours()[1], examples, batch=16, mesh=mesh, **options)
 
 
 @functools.cache
-def own_samples():
-  """Examples whose responses the model drew at temperature 1."""
+def own_samples(problems=PROBLEMS, samples=SAMPLES, tokens=TOKENS):
+  """(texts that the model drew at temperature 1, their prompts)."""
   _, config, params = ours()
-  ids = [asked(PROBLEMS[i % len(PROBLEMS)]) for i in range(SAMPLES)]
+  ids = [asked(problems[i % len(problems)]) for i in range(samples)]
   drawn = engine.generate(
-      params, config, ids, key=KEY, max_new_tokens=TOKENS, temperature=1.0,
-      top_p=1.0, eos_ids=config.eos_ids)
-  return [chat.answered(p, g.tokens) for p, g in zip(ids, drawn, strict=True)]
+      params, config, ids, key=KEY, max_new_tokens=tokens, temperature=1.0,
+      top_p=1.0, eos_ids=())
+  return texts_of(params, ids, [g.tokens for g in drawn]), ids
 
 
-def self_test(params, **options):
-  mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  return calibration.self_test(forward.dispatch(
-      params, ours()[1], own_samples(), batch=16, mesh=mesh, tail=True, **options), 0)
+def texts_of(params, ids, answers, **options):
+  """calibration.Texts of answers of one length."""
+  examples = [chat.answered(p, x) for p, x in zip(ids, answers, strict=True)]
+  _, stats = dispatch(params, examples, tail=True, **options).collect()
+  answers = np.array(answers)
+  stats = stats.map(lambda x: np.asarray(x).reshape(answers.shape))
+  stops = np.isin(answers, ours()[1].eos_ids)
+  lengths = np.where(stops.any(1), stops.argmax(1) + 1, answers.shape[1])
+  return calibration.Texts(
+      answers, stats, calibration.randomised_pit(stats, 0), lengths)
 
 
 def test_own_samples_pass_the_self_test():
-  found = self_test(ours()[2])
-  assert found.phi_is_zero and found.pit_is_uniform, found
+  texts, _ = own_samples()
+  found = calibration.self_test(texts)
+  assert found.passed, found
 
 
-@pytest.mark.parametrize(('noise', 'temperature'), [(0.05, 1.0), (0.0, 0.8)])
-def test_another_model_and_another_temperature_are_rejected(noise, temperature):
-  params = ours()[2]
-  if noise:
-    params = calibration.perturbed(params, jax.random.key(1), noise)
-  found = self_test(params, temperature=temperature)
+def test_another_model_is_rejected():
+  found = controls.noisy_weights(
+      ours()[2], *own_samples(), dispatch, noise=0.05, seed=1)
+  assert found.is_told
+  assert not found.test.phi_is_zero and not found.test.pit_is_uniform, found
+
+
+def test_another_temperature_is_rejected():
+  texts, ids = own_samples()
+  found = calibration.self_test(
+      texts_of(ours()[2], ids, texts.ids, temperature=0.8))
   assert not found.phi_is_zero and not found.pit_is_uniform, found
+
+
+def test_a_mask_shifted_by_one_token_is_told():
+  texts, ids = own_samples((SHORT,), SHORT_SAMPLES, SHORT_TOKENS)
+  assert calibration.self_test(texts).passed
+  found = controls.shifted_mask(ours()[2], texts, ids, dispatch, seed=0)
+  assert abs(found.change) > calibration.STANDARD_ERRORS * found.change_se, found
 
 
 def test_a_round_runs_from_end_to_end_and_transformers_reads_its_model(tmp_path):
