@@ -6,6 +6,7 @@ import sys
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import tqdm
 
 from ddt_jax import errors
@@ -57,20 +58,25 @@ def load_teacher(c, s: inputs.Inputs) -> Teacher:
     raise errors.InputError(
         f'distill.teacher={c.distill.teacher}: its table has {config.vocab_size}'
         f' tokens and that of the model {size}: the teacher needs as many')
-  where = sharding.tree_shardings(params, s.mesh)
+  # The forward computes matrices in this dtype anyway; no update needs the rest.
+  dtype = jnp.dtype(config.dtype)
 
   def fitted(path, x):
-    if sharding.path_name(path) in ('embed/embedding', 'head/kernel'):
-      x = x[:size]
-    # The forward computes matrices in this dtype anyway; no update needs the rest.
-    return x.astype(config.dtype) if x.ndim > 1 else x
+    name = sharding.path_name(path)
+    rows = size if name in ('embed/embedding', 'head/kernel') else len(x)
+    kind = dtype if x.ndim > 1 else x.dtype
+    if rows == len(x) and kind == x.dtype:
+      return x
+    spec = sharding.spec(name, (rows, *x.shape[1:]), s.mesh)
+    made = jax.jit(
+        lambda x: x[:rows].astype(kind),
+        out_shardings=jax.sharding.NamedSharding(s.mesh, spec))(x)
+    x.delete()  # leaf by leaf: never two copies of all
+    return made
 
-  if config.vocab_size == size and config.dtype == 'float32':
-    return Teacher(config, params)
-  params = jax.jit(
-      lambda tree: jax.tree_util.tree_map_with_path(fitted, tree),
-      donate_argnums=0, out_shardings=where)(params)
-  return Teacher(dataclasses.replace(config, vocab_size=size), params)
+  return Teacher(
+      dataclasses.replace(config, vocab_size=size),
+      jax.tree_util.tree_map_with_path(fitted, params))
 
 
 def check_vocabulary(folder: str, student: Any, teacher: Any) -> None:
