@@ -255,6 +255,7 @@ def machine():
       checkpoint=dict(
           every=50,              # steps; also at the end of a round
           keep=2,                # newest ones
+          keep_every=0,          # also those of every so many steps, for good; 0: none
           export='last',         # parameters in <workdir>/model; or best: highest
                                  # validation accuracy; of sft without it, lowest NLL
       ),

@@ -62,7 +62,7 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
   states = run_state.RunState(c, folder, s)
   state, trained, progress = states.restore()
 
-  with metrics.Writer(
+  with states, metrics.Writer(
       folder, start_step=progress.step, tensorboard=c.log.tensorboard,
       wandb=c.log.wandb, config=c.to_dict()) as writer:
     page = live.LiveReport(files, measurements, writer)
@@ -116,7 +116,8 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
           if not summary and done == total:
             measurements.keep_summary(r, stream.summary())
           progress = progress.saved_with(stream.get_state(), finished=done == total)
-          states.save(state, progress)
+          states.save(
+              state, progress, last=lifecycle.stop_requested() or done == total)
           lifecycle.check_stop()
         if not pending:
           since = time.monotonic()  # validation and saving are not training time

@@ -44,7 +44,8 @@ class RunState:
     self.shardings = sharding.tree_shardings(abstract, s.mesh)
     self.create = jax.jit(create, donate_argnums=0, out_shardings=self.shardings)
     self._abstract = checkpoint.abstract(abstract, self.shardings)
-    self._latest = checkpoint.Checkpoints(folder, keep=c.checkpoint.keep)
+    self._latest = checkpoint.Checkpoints(
+        folder, keep=c.checkpoint.keep, keep_every=c.checkpoint.keep_every)
     self._best = checkpoint.Checkpoints(folder, 'best', keep=1)
 
   def restore(self) -> tuple[train_step.TrainState | None, Any, Progress]:
@@ -57,9 +58,25 @@ class RunState:
     state, progress = restored
     return state, state.params, Progress.from_json(progress)
 
-  def save(self, state: train_step.TrainState, progress: Progress) -> None:
-    """Saves a checkpoint, from which the same command resumes."""
-    self._latest.save(progress.step, state, progress.to_json())
+  def __enter__(self) -> 'RunState':
+    return self
+
+  def __exit__(self, *error) -> None:
+    # Before the run's folder is given up: another process may then write to it.
+    checkpoint.finish_here()
+
+  def save(
+      self, state: train_step.TrainState, progress: Progress, *, last: bool = False
+  ) -> None:
+    """Saves a checkpoint, from which the same command resumes.
+
+    Args:
+      state: may be donated on return.
+      progress: of the state.
+      last: the process may end, or the round: wait until the checkpoint counts.
+    """
+    self._latest.save(
+        progress.step, state, progress.to_json(), background=not last)
 
   def keep_best(
       self, state: train_step.TrainState, progress: Progress,
@@ -68,7 +85,8 @@ class RunState:
     """Notes the best validation; saves its parameters for export='best'."""
     found = progress.with_validation(scalars, nll_counts=self._nll_counts)
     if found is not progress and self._export == 'best':
-      self._best.save(found.step, {'params': state.params}, found.to_json())
+      self._best.save(
+          found.step, {'params': state.params}, found.to_json(), background=True)
     return found
 
   def to_export(self, trained: Any) -> tuple[Any, str]:

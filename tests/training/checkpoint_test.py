@@ -1,5 +1,6 @@
 """Round trips over meshes, damage in every file, and a kill while saving."""
 
+import errno
 import functools
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -293,6 +295,131 @@ def test_a_process_killed_while_saving_leaves_what_it_had_saved(tmp_path):
         checkpoint.Checkpoints(tmp_path).restore(abstract(small(0)))
     )
     assert saved in (told, told + 1)  # killed between the seal and the print
+
+
+# In the background ------------------------------------------------------------
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def next_small(state):
+  return {'w': state['w'] + 1, 'step': state['step'] + 1}
+
+
+@pytest.mark.parametrize('devices', [1, 8])
+def test_steps_that_follow_do_not_change_what_is_saved(tmp_path, devices):
+  checkpoints = checkpoint.Checkpoints(tmp_path, keep=5)
+  state = small(0)
+  if devices > 1:
+    mesh = make_mesh(devices, fsdp=devices)
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('fsdp'))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    state = jax.device_put(state, {'w': rows, 'step': everywhere})
+  for value in range(1, 13):
+    state = next_small(state)  # takes the memory of the state before
+    if value % 3 == 0:
+      checkpoints.save(value, state, {'value': value}, background=True)
+  checkpoint.finish()
+  assert checkpoints.steps() == [3, 6, 9, 12]
+  while steps := checkpoints.steps():
+    assert value_of(checkpoints.restore(abstract(small(0)))) == steps[-1]
+    shutil.rmtree(tmp_path / 'checkpoints' / f'{steps[-1]:08d}')
+
+
+def test_a_checkpoint_counts_once_it_is_sealed(tmp_path, monkeypatch):
+  go, seal = threading.Event(), storage.seal
+  monkeypatch.setattr(
+      checkpoint.storage, 'seal', lambda folder: go.wait() and seal(folder))
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  checkpoints.save(1, small(1), {'value': 1}, background=True)
+  assert checkpoints.steps() == []
+  go.set()
+  # Whoever reads waits first.
+  assert value_of(checkpoints.restore(abstract(small(0)))) == 1
+
+
+def test_one_save_runs_at_a_time(tmp_path):
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  best = checkpoint.Checkpoints(tmp_path, 'best', keep=1)
+  for value in (1, 2, 3):
+    best.save(value, small(value), {'value': value}, background=True)
+    checkpoints.save(value, small(value), {'value': value}, background=True)
+    assert best.steps() == [value]  # the other folder's save waited for it
+  checkpoint.finish()
+  assert checkpoints.steps() == [2, 3]
+
+
+def test_a_failure_in_the_background_is_raised_by_the_next_call(tmp_path, monkeypatch):
+  def full(folder):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  with monkeypatch.context() as m:
+    m.setattr(checkpoint.storage, 'seal', full)
+    checkpoints.save(1, small(1), {'value': 1}, background=True)
+    with pytest.raises(OSError, match='No space left'):
+      checkpoint.finish()
+    checkpoints.save(2, small(2), {'value': 2}, background=True)
+    with pytest.raises(OSError, match='No space left'):
+      checkpoints.save(3, small(3), {'value': 3}, background=True)
+  assert checkpoints.steps() == []
+  save(checkpoints, 3)
+  assert checkpoints.steps() == [3]
+
+
+def test_some_steps_are_kept_for_good(tmp_path):
+  checkpoints = checkpoint.Checkpoints(tmp_path, keep=1, keep_every=4)
+  save(checkpoints, *range(1, 11))
+  assert checkpoints.steps() == [4, 8, 10]
+
+
+@pytest.mark.parametrize('devices, axes', [(1, {}), (8, {'fsdp': 4, 'tensor': 2})])
+def test_parameters_are_restored_without_the_rest(tmp_path, devices, axes):
+  state = train_state()
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  assert checkpoints.restore_part({'params': abstract(state.params)}) is None
+  checkpoints.save(4, state, {'step': 4})
+  places = sharding.tree_shardings(state.params, make_mesh(devices, **axes))
+  found, progress = checkpoints.restore_part(
+      {'params': checkpoint.abstract(state.params, places)})
+  assert progress == {'step': 4} and list(found) == ['params']
+  assert bits(found['params']) == bits(state.params)
+  assert jax.tree.map(lambda x: x.sharding, found['params']) == places
+
+
+SAVING_BEHIND = """
+import sys
+from ddt_jax.training import checkpoint
+from tests.training import checkpoint_test as t
+
+checkpoints = checkpoint.Checkpoints(sys.argv[1])
+restored = checkpoints.restore(t.abstract(t.small(0)))
+value = t.value_of(restored) if restored else 0
+state = t.small(value)
+while True:
+  state, value = t.next_small(state), value + 1
+  checkpoints.save(value, state, {'value': value}, background=True)
+  print(value, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_kills_during_saves_in_the_background_leave_no_wrong_checkpoint(tmp_path):
+  rng, saved = random.Random(0), 0
+  for _ in range(20):
+    process = subprocess.Popen(
+        [sys.executable, '-c', SAVING_BEHIND, tmp_path],
+        env=commands.environment(), cwd=paths.ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+      assert [int(process.stdout.readline()) for _ in range(2)] == [
+          saved + 1, saved + 2]
+      time.sleep(rng.uniform(0, 0.3))
+    finally:
+      os.kill(process.pid, signal.SIGKILL)
+      rest, _ = process.communicate()
+    told = [saved + 2, *map(int, rest.split())][-1]
+    saved = value_of(checkpoint.Checkpoints(tmp_path).restore(abstract(small(0))))
+    # The save before the one that was told is sealed; that one may be, too.
+    assert saved in (told - 1, told, told + 1)
 
 
 def test_progress_is_kept_as_json(tmp_path):
