@@ -192,7 +192,8 @@ def training():
           batch=32,              # rows of a step, over all devices: examples, if not packed;
                                  # pairs of rows, with a loss of pairs
           epochs=1,              # passes over a round's examples
-          pack=False,            # several examples in a row of data.max_tokens
+          pack=False,            # several examples in a row of data.max_tokens,
+                                 # in training, validation and scoring
           micro_batches=1,       # a step's batch is cut into so many; same numbers;
                                  # 0: as few as fit
           across_rounds='restart',  # or continue: moments, schedule, curriculum

@@ -65,6 +65,7 @@ class Context:
     rows: of a scoring batch, over all devices.
     max_tokens: the longest example that is trained on; longer responses of the
       model are dropped.
+    pack: score several examples in a row, see `forward.dispatch`.
   """
 
   params: Any
@@ -76,6 +77,7 @@ class Context:
   mesh: jax.sharding.Mesh
   rows: int
   max_tokens: int
+  pack: bool = False
 
   @property
   def model_arguments(self) -> tuple[Any, model.ModelConfig, Any]:
@@ -229,7 +231,7 @@ def score_stage(
     stats = forward.token_stats(
         context.params, context.config,
         examples[first: first + len(responses)], batch=context.rows,
-        mesh=context.mesh, time=time, after=journal.beat)
+        mesh=context.mesh, time=time, pack=context.pack, after=journal.beat)
     return [
         dataclasses.replace(
             r, phi=float(s.phi.mean()), log_p=float(s.log_p.sum(dtype=np.float64)))

@@ -16,6 +16,7 @@ from ddt_jax import vocab_head
 from ddt_jax.data import batches
 from ddt_jax.data import buckets
 from ddt_jax.data import chat
+from ddt_jax.data import packing
 
 Item = TypeVar('Item')
 
@@ -32,7 +33,7 @@ def batch_stats(
   """
   hidden, _ = model.forward(
       params, config, batch.tokens, positions=batch.positions,
-      return_hidden=True, mesh=mesh,
+      segment_ids=batch.segment_ids, return_hidden=True, mesh=mesh,
   )
   return vocab_head.supervised_stats(
       hidden, model.head(params), batch.targets, batch.mask, mesh=mesh,
@@ -66,11 +67,14 @@ class Pending(NamedTuple):
   """Examples that the device is scoring.
 
   Attributes:
-    batches: one (indices of the rows' examples, mask, TokenStats) a batch.
+    batches: one (examples of each row, owners, TokenStats) a batch. An entry of the
+      first is an index, or several of a packed row. owners [B, T] is 0 where a
+      target is not supervised, otherwise the place in its row, from 1, of the
+      example that it belongs to.
     examples: their number.
   """
 
-  batches: list[tuple[list[int], np.ndarray, ddt.TokenStats]]
+  batches: list[tuple[list[int] | list[list[int]], np.ndarray, ddt.TokenStats]]
   examples: int
 
   def collect(
@@ -87,11 +91,13 @@ class Pending(NamedTuple):
         other.
     """
     indices, counts, parts = [], [], []
-    for rows, mask, stats in self.batches:
+    for rows, owners, stats in self.batches:
       stats = jax.tree.map(processes.to_host, stats)
-      parts.append(stats.map(lambda x, mask=mask: x[mask > 0]))
-      indices += rows
-      counts += (mask > 0).sum(1)[:len(rows)].tolist()
+      parts.append(stats.map(lambda x, owners=owners: x[owners > 0]))
+      for row, own in zip(rows, owners.astype(int), strict=False):  # or padding
+        group = row if isinstance(row, list) else [row]
+        indices += group
+        counts += np.bincount(own, minlength=len(group) + 1)[1:].tolist()
       after()
     lengths = np.zeros(self.examples, np.int64)
     lengths[indices] = counts
@@ -112,6 +118,7 @@ def dispatch(
     mesh: jax.sharding.Mesh,
     time: int | None = None,
     tokens: int = 0,
+    pack: bool = False,
     temperature: float = 1.0,
     tail: bool = False,
     top_k: int = 0,
@@ -124,18 +131,38 @@ def dispatch(
     batch: rows scored together, at least.
     mesh: the rows are sharded over it.
     time, tokens: size of the batches, see `buckets.by_length`.
+    pack: several examples in a row, see `packing`. Pays where rows have one length.
     temperature, tail, top_k: see `ddt.token_stats`.
   """
-  # A window as large as all examples: they are sorted together.
-  (window,) = buckets.by_length(
-      examples, batch=batch, ahead=-(-len(examples) // batch), time=time,
-      tokens=tokens)
+  if pack:
+    window = _packed(examples, batch, time)
+  else:
+    # A window as large as all examples: they are sorted together.
+    (window,) = buckets.by_length(
+        examples, batch=batch, ahead=-(-len(examples) // batch), time=time,
+        tokens=tokens)
   return Pending([
-      (indices, rows.mask, batch_stats(
-          params, config, mesh, batches.place(rows, mesh),
+      (rows, _owners(placed), batch_stats(
+          params, config, mesh, batches.place(placed, mesh),
           temperature=temperature, tail=tail, top_k=top_k,
-      )) for indices, rows in window
+      )) for rows, placed in window
   ], len(examples))
+
+
+def _packed(examples, batch, time):
+  """Yields (indices of the examples of each row, batch of packed rows)."""
+  inputs = packing.inputs_of(examples)
+  time = time or buckets.padded_length(max(inputs))
+  planned = packing.plan(inputs, time)
+  for first in range(0, len(planned), batch):
+    groups = planned[first:first + batch]
+    yield groups, packing.collate(
+        [[examples[i] for i in group] for group in groups], batch, time)
+
+
+def _owners(batch: batches.Batch) -> np.ndarray:
+  """See `Pending`."""
+  return batch.mask if batch.segment_ids is None else batch.mask * batch.segment_ids
 
 
 def one_late(items: Iterable[Item]) -> Iterator[Item]:
@@ -192,7 +219,7 @@ def token_stats(
     mesh: the rows are sharded over it.
     ahead: batches that are sorted by length together.
     after: called after each batch; may raise to end the call.
-    **options: time, tokens, temperature, tail, top_k of `dispatch`.
+    **options: time, tokens, pack, temperature, tail, top_k of `dispatch`.
 
   Yields:
     TokenStats of NumPy arrays [supervised tokens].

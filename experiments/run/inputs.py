@@ -78,7 +78,7 @@ class Inputs:
     """Inputs of `curate.curate` besides the problems."""
     return curate.Context(
         params, self.config, self.tokenizer, self.end, self.decoding,
-        c.verifier.to_dict(), self.mesh, self.rows, c.data.max_tokens)
+        c.verifier.to_dict(), self.mesh, self.rows, c.data.max_tokens, c.train.pack)
 
 
 def make(c, *, trains: bool = True) -> Inputs:

@@ -104,6 +104,50 @@ def test_the_padded_length_does_not_matter(time):
           err_msg=field)
 
 
+@pytest.mark.parametrize('devices, batch', [(1, 2), (8, 8)])
+@pytest.mark.parametrize('time', [None, 64])
+def test_packed_rows_give_the_same(devices, batch, time):
+  mesh = sharding.make_mesh(devices=jax.devices()[:devices])
+  config, params = weights.load(MODEL, mesh=mesh)
+  # One has nothing supervised, between others of its row.
+  silent = EXAMPLES[1]._replace(supervised=np.zeros(7, bool))
+  some = [*EXAMPLES[:3], silent, *EXAMPLES[3:], *EXAMPLES[:2]]
+  packed, alone = (
+      forward.dispatch(
+          params, config, some, batch=batch, mesh=mesh, time=time, pack=pack)
+      for pack in (True, False))
+  places = [sum(owners.size for _, owners, _ in p.batches) for p in (packed, alone)]
+  if (batch, time) == (2, 64):
+    assert places[0] < places[1]
+  (lengths, found), (wanted, expected) = packed.collect(), alone.collect()
+  assert lengths.tolist() == wanted.tolist() and lengths[3] == 0
+  for field in FIELDS:
+    np.testing.assert_allclose(
+        getattr(found, field), getattr(expected, field), rtol=2e-5, atol=2e-5,
+        err_msg=field)
+  streamed = forward.token_stats(
+      params, config, iter(some), batch=batch, mesh=mesh, time=time, pack=True)
+  lone = [s for s in forward.split(lengths, found) if len(s.log_p)]
+  for one, other in zip(streamed, lone, strict=True):
+    np.testing.assert_allclose(one.log_p, other.log_p, rtol=2e-5, atol=2e-5)
+
+
+def test_another_text_in_the_row_changes_no_bit():
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  config, params = load(MODEL)
+  row = [EXAMPLES[0], EXAMPLES[1], EXAMPLES[5]]
+  other = EXAMPLES[1]._replace(tokens=EXAMPLES[1].tokens[::-1].copy())
+  found = [
+      forward.split(*forward.dispatch(
+          params, config, some, batch=1, mesh=mesh, time=64, pack=True).collect())
+      for some in (row, [row[0], other, row[2]])]
+  for i in (0, 2):
+    for field in FIELDS:
+      np.testing.assert_array_equal(
+          getattr(found[0][i], field), getattr(found[1][i], field))
+  assert (found[0][1].log_p != found[1][1].log_p).any()
+
+
 def test_the_memory_of_scoring_grows_with_the_batch():
   config, params = load(MODEL)
   one, many = (
