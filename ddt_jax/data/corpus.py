@@ -11,6 +11,7 @@ from typing import Any
 from ddt_jax import errors
 from ddt_jax import storage
 from ddt_jax import verify
+from ddt_jax.data import public_sets
 from ddt_jax.data import readers
 from ddt_jax.data import records
 from ddt_jax.data import rows
@@ -85,7 +86,10 @@ def from_file(
   files = _read(paths + _paths(evaluation_path), options)
   problems = [p for file in files[:len(paths)] for p in file.problems]
   held_out = [p for file in files[len(paths):] for p in file.problems]
-  notes = _facts(files)
+  notes = [
+      public_sets.describe(public) for p in paths + _paths(evaluation_path)
+      if (public := public_sets.named(p))]
+  notes += _facts(files)
 
   if evaluation_path:
     problems, left = _without(problems, held_out)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ddt_jax import errors
 from ddt_jax import storage
+from ddt_jax.data import public_sets
 
 
 class Fault(Exception):
@@ -47,11 +48,14 @@ def open_source(path: str | os.PathLike[str]) -> Source:
   Args:
     path: a .jsonl, .json or .parquet file; or org/name, org/name:config or
       org/name:config:split of the Hugging Face hub, where the split is train by
-      default.
+      default; or a set of `public_sets`, e.g. gsm8k:FOLDER.
 
   Raises:
     errors.InputError: there is no such file, or no format for it.
   """
+  if public := public_sets.named(path):
+    return Source(public.name, None, lambda wanted: enumerate(
+        public_sets.rows(public), 1), lambda row: row)
   file, known = storage.path(path), ', '.join(_FORMATS)
   suffix = file.suffix.lower()
   hub = _HUB.fullmatch(str(path))

@@ -155,6 +155,35 @@ def test_a_seal_tells_what_has_changed(server, folder):
     storage.check_seal(folder)
 
 
+def test_a_seal_of_objects_is_made_without_reading_them(server, folder, tmp_path):
+  for i in range(12):
+    storage.publish(folder / f'{i:02d}.txt', f'{i}' * 1000)
+  server.read.clear()
+  storage.seal(folder)
+  storage.check_seal(folder)
+  assert set(server.read) == {key(folder / storage.SEAL)}
+  # A local copy has the same seal, whose checksums are then computed.
+  copy = tmp_path / 'copy'
+  for name in names(server, folder):
+    storage.publish(copy / name, (folder / name).read_bytes())
+  storage.check_seal(copy)
+  (copy / '03.txt').write_bytes(b'4' * 1000)
+  with pytest.raises(storage.Damaged, match='03.txt has changed'):
+    storage.check_seal(copy)
+
+
+def test_a_folder_that_was_sealed_elsewhere_is_read(server, folder, tmp_path):
+  local = tmp_path / 'local'
+  storage.publish(local / 'file', 'x')
+  storage.seal(local)
+  for name in ('file', storage.SEAL):
+    storage.publish(folder / name, (local / name).read_bytes())
+  storage.check_seal(folder)
+  storage.publish(folder / 'file', 'y')
+  with pytest.raises(storage.Damaged, match='file has changed'):
+    storage.check_seal(folder)
+
+
 def age(server, folder):
   """As if the owner had died five minutes ago."""
   name, = names(server, folder / locks.LOCK)

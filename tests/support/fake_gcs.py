@@ -4,6 +4,7 @@ An upload is atomic, and whoever lists afterwards sees it. There is no way to
 rename or to copy an object: what is not here is refused and remembered.
 """
 
+import base64
 import contextlib
 import http.server
 import itertools
@@ -13,6 +14,8 @@ import secrets
 import threading
 from typing import Any, NamedTuple
 import urllib.parse
+
+import google_crc32c
 
 _PAGE = 5  # names in a page of a listing: few, so that clients ask for the next
 
@@ -37,6 +40,7 @@ class Server(http.server.ThreadingHTTPServer):
     super().__init__(('127.0.0.1', 0), _Handler)
     self.url = f'http://127.0.0.1:{self.server_port}'
     self.objects: dict[str, Object] = {}
+    self.read: list[str] = []  # objects whose content was sent
     self.refused: list[str] = []  # requests for what is not here
     self.uploads: dict[str, tuple[str, bytearray]] = {}  # path, what has come
     self._generations = itertools.count(1)
@@ -144,6 +148,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       case 'GET', *_, 'storage', 'v1', 'b', bucket, 'o', name:
         found = self.server.get(f'{bucket}/{name}', **query)
         if query.get('alt') == 'media':
+          self.server.read.append(f'{bucket}/{name}')
           return self._media(found)
         return 200, {}, _describe(f'{bucket}/{name}', found)
       case 'DELETE', 'storage', 'v1', 'b', bucket, 'o', name:
@@ -204,6 +209,8 @@ def _describe(path: str, found: Object) -> dict[str, str]:
   return {
       'kind': 'storage#object', 'bucket': bucket, 'name': name,
       'size': str(len(found.data)), 'generation': str(found.generation),
+      'crc32c': base64.b64encode(
+          google_crc32c.Checksum(found.data).digest()).decode(),
   }
 
 

@@ -52,8 +52,10 @@ class FakeStore(memory.MemoryFileSystem):
   def _strip_protocol(cls, path):
     return super()._strip_protocol(os.fspath(path).removeprefix('gs://'))
 
-  def find(self, path, **kwargs):
-    return [name.lstrip('/') for name in super().find(path, **kwargs)]
+  def find(self, path, detail=False, **kwargs):
+    found = super().find(path, detail=True, **kwargs)
+    found = {name.lstrip('/'): info for name, info in found.items()}
+    return found if detail else list(found)
 
   def pipe_file(self, path, value, mode='overwrite', **kwargs):
     self.before_change()
