@@ -9,6 +9,7 @@ saves a step changes the state in place, as in training.
 """
 
 import functools
+import itertools
 import tempfile
 import time
 
@@ -56,10 +57,11 @@ def main():
       paired.show(f'{name}, state', {'GB': nbytes / 1e9})
       kept = checkpoint.Checkpoints(folder, name, keep=1)
       held[0] = jax.block_until_ready(step(held[0]))
+      numbers = itertools.count(1)
 
-      def save(*, background, held=held, kept=kept):
+      def save(*, background, held=held, kept=kept, numbers=numbers):
         began = time.perf_counter()
-        kept.save(1, held[0], {}, background=background)
+        kept.save(next(numbers), held[0], {}, background=background)
         stall = time.perf_counter() - began
         held[0] = jax.block_until_ready(step(held[0]))
         checkpoint.finish()
