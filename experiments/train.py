@@ -116,8 +116,7 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
           if not summary and done == total:
             measurements.keep_summary(r, stream.summary())
           progress = progress.saved_with(stream.get_state(), finished=done == total)
-          states.save(
-              state, progress, last=lifecycle.stop_requested() or done == total)
+          states.save(state, progress, last=done == total)
           lifecycle.check_stop()
         if not pending:
           since = time.monotonic()  # validation and saving are not training time

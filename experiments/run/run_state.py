@@ -62,7 +62,8 @@ class RunState:
     return self
 
   def __exit__(self, *error) -> None:
-    # Before the run's folder is given up: another process may then write to it.
+    # Also after a stop. Then the run's folder is given up, and another process may
+    # write to it.
     checkpoint.finish_here()
 
   def save(
@@ -73,7 +74,7 @@ class RunState:
     Args:
       state: may be donated on return.
       progress: of the state.
-      last: the process may end, or the round: wait until the checkpoint counts.
+      last: of the round: wait until the checkpoint counts.
     """
     self._latest.save(
         progress.step, state, progress.to_json(), background=not last)
