@@ -2,6 +2,7 @@
 
   formats        a JSONL or Parquet file, or a data set of the hub -> rows
   layouts        rows of other projects (ShareGPT, Alpaca, GSM8K, ...) -> our columns
+  public_sets    GSM8K, NuminaMath-CoT, DeepMath from the hub's Parquet files -> rows
   conversations  the turns of a row, checked and in one form
   rows           a row of a file -> a `records.Problem`, or the reason why not
   readers        a file -> problems and bad rows
@@ -19,6 +20,7 @@
   turns          conversations that a template renders one answer at a time
   lengths        the one rule for examples that are too long; references tokenised
                  once for a whole run
+  token_store    tokens of conversations, kept from one start to the next
   batches        examples -> batches for training and validation
   pair_batches   pairs of responses -> batches for training
   two_contexts   responses behind two prompts -> batches for distillation

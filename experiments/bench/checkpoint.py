@@ -23,8 +23,8 @@ from ddt_jax.training import checkpoint
 from ddt_jax.training import optimizer
 from ddt_jax.training import train_step
 from experiments.bench import paired
-from experiments.run import inputs
 from experiments.run import lifecycle
+from experiments.run import model_files
 
 _SIZES = flags.DEFINE_list(
     'sizes', ['embedded', 'smollm2'], 'Models of which the shapes are taken.')
@@ -33,7 +33,7 @@ _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Rounds; each way saves once.')
 
 def random_state(path: str) -> train_step.TrainState:
   """A train state of a model's shapes; its numbers do not compress."""
-  config = model.ModelConfig.from_hf(inputs.model_folder(path))
+  config = model.ModelConfig.from_hf(model_files.model_folder(path))
   _, tx = optimizer.make(total_steps=1, lr=1e-3)
   shapes = jax.eval_shape(lambda: train_step.TrainState.create(
       model.init(config, jax.random.key(0)), tx))

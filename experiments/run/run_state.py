@@ -94,7 +94,7 @@ class RunState:
     """(trained, 'best'), or the last ones where there is no best checkpoint."""
     if self._export == 'last':
       return trained, 'last'
-    best = self._best.restore({'params': self._abstract.params})
+    best = self._best.restore_part({'params': self._abstract.params})
     return (trained, 'last') if best is None else (best[0]['params'], 'best')
 
 
