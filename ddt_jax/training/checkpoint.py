@@ -133,14 +133,15 @@ class Checkpoints:
     # Global bytes: the shards of all processes go to this one folder.
     nbytes = sum(x.nbytes for x in jax.tree.leaves(state))
     processes.from_first(self._make_room, folder, nbytes)
-    if background and jax.process_count() == 1:
-      # np.array copies: on a CPU the view would be of memory that the next step
-      # reuses. Orbax's own copy would do on a device, but its checks take 0.1 s.
-      host = jax.tree.map(np.array, state)
-    else:
-      host = None
-      if background and jax.default_backend() == 'cpu':
-        state = jax.tree.map(jnp.copy, state)  # for the same reason
+    host = None
+    if background and jax.default_backend() == 'cpu':
+      # Orbax copies from a device to the host. A CPU's memory is the host's: Orbax
+      # would read it while the next step writes there.
+      if jax.process_count() == 1:
+        host = jax.tree.map(np.array, state)
+      else:
+        state = jax.tree.map(jnp.copy, state)
+    if host is None:
       self._write(folder, state)
     sealed = None
     if processes.is_first():
