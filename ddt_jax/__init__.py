@@ -33,6 +33,7 @@ The map. A module imports only modules that stand above it:
   data/          records, prompts, readers, chat masks, batches, stage cache
   engine/        batched decoding: requests, slots, the device loop
   hinted_decode/  the two-stream loop, and rewriting by it
+  projection/    exact chains over right answers, with hinted proposals
   training/      optimizer, step, checkpoints, progress, metrics
   embedded/      the student that ships with the project, and its world
   scoring/       phi over corpora: numbers only

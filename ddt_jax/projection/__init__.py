@@ -1,0 +1,14 @@
+"""Exact samples of a model's own right answers, from hinted proposals.
+
+  metropolis   the chain over right texts, and why it is exact: project
+  diagnostics  acceptance, effective sample size, split R-hat, tokens spent
+"""
+
+from ddt_jax.projection.diagnostics import Mixing
+from ddt_jax.projection.diagnostics import mixing
+from ddt_jax.projection.metropolis import Move
+from ddt_jax.projection.metropolis import Projected
+from ddt_jax.projection.metropolis import log_ratio
+from ddt_jax.projection.metropolis import project
+
+__all__ = ['Mixing', 'Move', 'Projected', 'log_ratio', 'mixing', 'project']

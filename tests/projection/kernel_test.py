@@ -1,0 +1,70 @@
+"""The transition kernel of a chain, written out: is pi stationary?"""
+
+import math
+
+import numpy as np
+import pytest
+
+from ddt_jax.projection import metropolis
+from tests.support import tiny_worlds
+
+PREDICATES = {
+    'a sum': lambda text: sum(text) % 3 != 1,
+    'no double': lambda text: len(text) > 1 and text[0] != text[1],
+    'some words': lambda text: text[0] in (1, 2, 4),
+}
+TOLERANCE = 1e-12
+
+
+def log_without_cut(old_m, old_q, new_m, new_q, cut):
+  right = metropolis.log_ratio(old_m, old_q, new_m, new_q, cut)
+  return right - math.log(len(old_m) / len(new_m))
+
+
+def log_exchanged(old_m, old_q, new_m, new_q, cut):
+  return metropolis.log_ratio(old_q, old_m, new_q, new_m, cut)
+
+
+def kernel(densities, pi, log_ratio):
+  """[n, n], the probability of each move between the texts of pi."""
+  states = list(pi)
+  found = np.zeros((len(states), len(states)))
+  for i, x in enumerate(states):
+    for j, y in enumerate(states):
+      for cut in range(len(x)):
+        if i == j or y[:cut] != x[:cut] or len(y) <= cut:
+          continue
+        drawn = np.exp(densities[y][0][cut:].sum()) / len(x)
+        ratio = log_ratio(*densities[x], *densities[y], cut)
+        found[i, j] += drawn * math.exp(min(0.0, ratio))
+    found[i, i] = 1 - found[i].sum()  # rejected: stays
+  return found
+
+
+def world(beta, is_right, **options):
+  config, params = tiny_worlds.tiny()
+  densities = tiny_worlds.log_probs(config, params, beta=beta, **options)
+  pi = tiny_worlds.target(densities, is_right)
+  return densities, pi, np.array(list(pi.values()))
+
+
+@pytest.mark.parametrize('beta, options', [
+    (0.0, {}), (1.0, {}), (3.0, {}), (1.0, dict(temperature=0.7, top_p=0.9))])
+@pytest.mark.parametrize('is_right', PREDICATES.values(), ids=PREDICATES.keys())
+def test_pi_is_in_detailed_balance_and_reached_from_anywhere(beta, options, is_right):
+  densities, pi, p = world(beta, is_right, **options)
+  moves = kernel(densities, pi, metropolis.log_ratio)
+  assert (moves >= 0).all()
+  flow = p[:, None] * moves
+  np.testing.assert_allclose(flow, flow.T, atol=TOLERANCE)
+  np.testing.assert_allclose(p @ moves, p, atol=TOLERANCE)
+  # From any start: all rows of a high power are pi.
+  np.testing.assert_allclose(
+      np.linalg.matrix_power(moves, 2**20), np.tile(p, (len(p), 1)), atol=1e-6)
+
+
+@pytest.mark.parametrize('wrong', [log_without_cut, log_exchanged])
+def test_a_wrong_ratio_leaves_pi(wrong):
+  densities, pi, p = world(0.0, PREDICATES['a sum'])
+  moved = p @ kernel(densities, pi, wrong)
+  assert abs(moved - p).sum() > 0.01
