@@ -1,6 +1,7 @@
 """Exact samples of a model's own right answers, from hinted proposals.
 
   metropolis   the chain over right texts, and why it is exact: project
+  support      the texts that count: complete and right
   diagnostics  acceptance, effective sample size, split R-hat, tokens spent
 """
 

@@ -43,7 +43,7 @@ Source: Hastings, Biometrika 57 (1970). arXiv:2610.02140 aims at the same target
 another chain.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import dataclasses
 import math
 from typing import Any, NamedTuple
@@ -54,12 +54,7 @@ import numpy as np
 from ddt_jax import errors
 from ddt_jax import hinted_decode
 from ddt_jax import model
-from ddt_jax import processes
-from ddt_jax import stopping
-
-# (texts, index of the pair that each one answers) -> whether each is right
-IsRight = Callable[[list[list[int]], list[int]], Sequence[bool]]
-
+from ddt_jax.projection import support
 
 class Move(NamedTuple):
   """One move of a chain.
@@ -131,7 +126,7 @@ def project(
     key: jax.Array,
     sweeps: int,
     max_new_tokens: int,
-    is_right: IsRight,
+    is_right: support.IsRight,
     eos_ids: Sequence[int],
     beta: float,
     temperature: float = 1.0,
@@ -175,7 +170,7 @@ def project(
   if min(sweeps, chains - 1) < 0:
     raise errors.InputError(
         f'sweeps={sweeps}, chains={chains}: at least 0 sweeps and 1 chain')
-  rules = _Rules(
+  rules = support.Rules(
       pairs, is_right, eos_ids, max_new_tokens, max_tokens, repetition,
       options.get('official_window', False))
   states = _opened(params, config, pairs, starts, chains, rules, dict(
@@ -221,7 +216,7 @@ def log_ratio(
       + math.log(len(old_m) / len(new_m)))
 
 
-def _sweep(states: list[_Chain], rules: '_Rules', propose, key: jax.Array) -> None:
+def _sweep(states: list[_Chain], rules: support.Rules, propose, key: jax.Array) -> None:
   """Moves every chain once, except frozen ones."""
   members = [i for i, state in enumerate(states) if state.start != 'frozen']
   if not members:
@@ -256,71 +251,12 @@ def _sweep(states: list[_Chain], rules: '_Rules', propose, key: jax.Array) -> No
         cut, length, len(new.tokens), counts, accepted, float(x.log_q.sum())))
 
 
-# Texts that count, and starts -----------------------------------------------------
-
-
-class _Rules:
-  """Tells which texts count; remembers every verdict.
-
-  Attributes:
-    limits: most tokens of a text, of each pair.
-  """
-
-  def __init__(
-      self, pairs, is_right: IsRight, eos_ids, max_new_tokens: int, max_tokens,
-      repetition, official_window: bool,
-  ):
-    self._is_right, self._eos = is_right, frozenset(map(int, eos_ids))
-    self._repetition, self._official_window = repetition, official_window
-    self.limits = [max_new_tokens] * len(pairs)
-    if max_tokens is not None:
-      if len(max_tokens) != len(pairs):
-        raise errors.InputError('max_tokens must have one limit for each pair')
-      self.limits = [min(max_new_tokens, n) for n in max_tokens]
-    self._verdicts: dict[tuple[int, tuple[int, ...]], bool] = {}
-
-  def ends_once(self, text: Sequence[int]) -> bool:
-    """Whether an end token is the last token and no other."""
-    ends = [t in self._eos for t in text]
-    return bool(ends) and ends[-1] and sum(ends) == 1
-
-  def repeats(self, text: Sequence[int]) -> bool:
-    """Whether `generate` would cut the text off."""
-    if self._repetition is None:
-      return False
-    n, times, every = self._repetition
-    return any(
-        stopping.repeats(
-            text[:stop], n=n, times=times, official_window=self._official_window)
-        for stop in range(every, len(text), every))
-
-  def right(self, texts, pairs: Sequence[int]) -> list[bool]:
-    """Verdicts; those of texts that were judged before are remembered."""
-    keys = [(p, tuple(t)) for p, t in zip(pairs, texts, strict=True)]
-    unknown = list(dict.fromkeys(k for k in keys if k not in self._verdicts))
-    if unknown:
-      # Process 0 judges for all: a time-out in one alone would part their chains.
-      found = processes.from_first(lambda: [bool(v) for v in self._is_right(
-          [list(text) for _, text in unknown], [pair for pair, _ in unknown])])
-      self._verdicts.update(zip(unknown, found, strict=True))
-    return [self._verdicts[k] for k in keys]
-
-  def counting(self, texts, finishes, pairs: Sequence[int]) -> list[bool]:
-    """Which proposals count. Incomplete ones do not, and are not judged."""
-    complete = [
-        i for i, finish in enumerate(finishes)
-        if finish == 'eos' and self.ends_once(texts[i])]
-    right = self.right(
-        [texts[i] for i in complete], [pairs[i] for i in complete])
-    counting = [False] * len(texts)
-    for i, verdict in zip(complete, right, strict=True):
-      counting[i] = verdict
-    return counting
+# Starts ---------------------------------------------------------------------------
 
 
 def _opened(
     params: Any, config: model.ModelConfig, pairs, starts, chains: int,
-    rules: _Rules, mixture: dict[str, Any],
+    rules: support.Rules, mixture: dict[str, Any],
 ) -> list[_Chain]:
   """The chains at their starts, with the log-probabilities of these."""
   if len(starts) != len(pairs):
@@ -363,7 +299,7 @@ def _opened(
   return states
 
 
-def _replace_starts(states, rules: _Rules, propose, key: jax.Array) -> None:
+def _replace_starts(states, rules: support.Rules, propose, key: jax.Array) -> None:
   """Replaces starts that no proposal could reach: the chain would never move.
 
   Each gets one hinted text; if that does not count, the chain is frozen.
