@@ -56,6 +56,7 @@ from ddt_jax import hinted_decode
 from ddt_jax import model
 from ddt_jax.projection import support
 
+
 class Move(NamedTuple):
   """One move of a chain.
 
