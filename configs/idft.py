@@ -93,6 +93,10 @@ def curation():
           drop_lowest=0.0,       # share of own and rewritten responses to drop
           score=True,            # phi of each response; False: references alone, at once
           shard=250,             # problems that a kill can cost
+          project=dict(          # select.Projection: rewritten texts made exact
+              sweeps=0,          # moves of each chain; 0: none
+              chains=1,          # of each text; `keep` of their ends are trained on
+          ),
       ),
       # ddt_jax.rounds.answers.Rewriting: Hinted Decoding of what was not solved
       hint=dict(

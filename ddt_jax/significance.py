@@ -24,6 +24,14 @@ class KolmogorovSmirnov(NamedTuple):
   p_value: float
 
 
+class Difference(NamedTuple):
+  """Mean of paired differences, half of its 95 % interval, and a p-value."""
+
+  mean: float
+  half_width: float
+  p_value: float
+
+
 def wilson(successes: int, n: int) -> Interval:
   """Share of successes with its Wilson score interval; [0, 1] where n = 0."""
   if n == 0:
@@ -69,6 +77,19 @@ def false_discoveries(p_values: np.ndarray, level: float = LEVEL) -> np.ndarray:
   if not p_values.size:
     return np.zeros(0, bool)
   return stats.false_discovery_control(p_values) <= level
+
+
+def paired_difference(x: np.ndarray, y: np.ndarray) -> Difference:
+  """Whether y differs from x in the mean, by the t-test of y - x.
+
+  Args:
+    x, y: [n], pairs of independent draws, each pair from the same distribution if
+      there is no difference.
+  """
+  change = np.asarray(y, np.float64) - np.asarray(x, np.float64)
+  # Where no pair differs there is nothing to tell apart, and the test is 0 / 0.
+  p = 1.0 if not change.any() else float(stats.ttest_1samp(change, 0.0).pvalue)
+  return Difference(float(change.mean()), student_half_width(change), p)
 
 
 def ordinal_ranks(x: np.ndarray) -> np.ndarray:

@@ -69,12 +69,14 @@ def described(summary: counts.RoundSummary) -> str:
   if summary.pairs:
     long = summary.dropped['too long']
     return f'{summary.pairs}' + (f'; {long} pairs left out as too long' if long else '')
-  solved = summary.solved
+  solved, projected = summary.solved, ''
+  if n := solved.get('projected'):
+    projected = f'{n} by projection, '
   examples = sum(source.examples for source in summary.sources.values())
   return (
       f'{examples} of {summary.problems} problems;'
       f' {solved["own"]} solved by the model itself, {solved["hinted"]} by'
-      f' hinting, {solved["reference"]} given as references')
+      f' hinting, {projected}{solved["reference"]} given as references')
 
 
 if __name__ == '__main__':

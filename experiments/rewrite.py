@@ -6,13 +6,15 @@ python -m experiments.rewrite --config configs/idft.py [--problems=500] \
 Rewrites the reference solutions of training problems whose greedy answer is
 wrong, at several strengths of the student's share (beta), and prints as Markdown
 how often the verifier accepts them and how natural they are to the model. Rows
-for the references and for the model's own samples stand beside them. The workdir
+for the references and for the model's own samples stand beside them, and one for
+the ends of exact chains that begin at accepted texts of the last beta. The workdir
 gets every text with its analysis and its verdict, and lets an interrupted call
 resume.
 """
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 from typing import Any
 
 from absl import flags
@@ -26,6 +28,7 @@ from ddt_jax import storage
 from ddt_jax.data import chat
 from ddt_jax.data import records
 from ddt_jax.rounds import answers
+from ddt_jax.rounds import from_hints
 from ddt_jax.rounds import leaks
 from ddt_jax.rounds import select
 from ddt_jax.rounds import stages
@@ -36,6 +39,8 @@ from experiments.run import options
 from experiments.run import workdir
 
 _PROBLEMS = flags.DEFINE_integer('problems', 500, 'Failed problems, at most.')
+_SWEEPS = flags.DEFINE_integer(
+    'sweeps', 8, 'Moves of each exact chain, see ddt_jax.projection; 0: no row.')
 _BETAS = flags.DEFINE_list('betas', ['0', '1', '3', '6'], 'hint.beta of rows.')
 
 COPIED = 8  # a run of so many tokens of the reference is a leak
@@ -142,6 +147,33 @@ def rewrite_stage(c, s: inputs.Inputs, rewriting: answers.Rewriting) -> stages.M
   return make
 
 
+def projected(
+    c, s: inputs.Inputs, work: stages.Stages, rewriting: answers.Rewriting,
+    problems: Sequence[records.Problem], rewritten: Sequence[records.Response],
+    leaking: leaks.Finder,
+) -> list[records.Response]:
+  """Ends of the chains that begin at accepted texts; the others are skipped."""
+  good = functools.partial(select.is_accepted, end=s.end, leaking=leaking)
+  by_id = {p.id: p for p in problems}
+
+  def make(first, starts, journal):
+    del first  # all starts are one block
+    return from_hints.project(
+        s.params, s.config, s.tokenizer, [by_id[r.problem_id] for r in starts],
+        starts, rewriting=rewriting, chains=select.Projection(_SWEEPS.value),
+        good=good, key=jax.random.key(c.seed),
+        max_new_tokens=c.evaluation.max_new_tokens,
+        decoding={**s.decoding, 'journal': journal}, verifier=c.verifier)[0]
+
+  ends = {r.problem_id: r for r in work.run(
+      f'projected-{rewriting.beta:g}-{_SWEEPS.value}', make,
+      list(filter(good, rewritten)), runs=_SWEEPS.value)}
+  return [
+      ends.get(r.problem_id) or dataclasses.replace(
+          r, tokens=(), text='', finish='skipped', correct=False)
+      for r in rewritten]
+
+
 def print_table(c, s: inputs.Inputs, work: stages.Stages) -> None:
   """Prints the table row by row, as its texts are made."""
   rewriting = answers.Rewriting(**c.hint)
@@ -182,6 +214,9 @@ def print_table(c, s: inputs.Inputs, work: stages.Stages) -> None:
     show(f'rewritten, beta = {beta}', rewritten, references)
     if advice := select.advice_on_skipped(rewritten):
       print(f'\n{advice}\n', flush=True)
+  if _SWEEPS.value and _BETAS.value:
+    show(f'projected, beta = {beta}', projected(
+        c, s, work, changed, problems, rewritten, leaking), references)
 
 
 def checked_inputs(c) -> inputs.Inputs:

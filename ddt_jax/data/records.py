@@ -58,6 +58,7 @@ class Response:
     finish: why it ended: 'eos', 'length', 'repetition'; or 'skipped', if it was
       not generated at all.
     source: its author: 'own', the model alone; 'hinted', Hinted Decoding;
+      'projected', a chain that began at a hinted text, see `projection`;
       'reference', the data.
     correct: the verdict; None if the verifier abstained or was not run.
     extracted: the answer that the verifier read from the text.

@@ -24,6 +24,7 @@ from ddt_jax.storage import typed_json
 
 _WIDTH = 100  # columns of text
 _SOURCES = {'own': 'solved alone', 'hinted': 'solved with the hint',
+            'projected': 'projected from the hint',
             'reference': 'fell back to the reference'}
 
 
@@ -87,7 +88,9 @@ class Curated(_Report):
       if response.phi is not None:
         by_source[response.source].append(response.phi)
     counts = ', '.join(
-        f'{found.solved[source]:,} {words}' for source, words in _SOURCES.items())
+        f'{found.solved.get(source, 0):,} {words}'
+        for source, words in _SOURCES.items()
+        if source != 'projected' or found.solved.get(source))
     self.verdicts = [f'{found.problems:,} problems: {counts}.']
     rows = [
         [words, f'{stats.examples:,}',

@@ -7,6 +7,7 @@ from ddt_jax.rounds import counts
 
 _SOURCES = {
     'own': 'own answers', 'hinted': 'rewritten references',
+    'projected': 'projected answers',
     'reference': 'references',
     'chosen': 'right answers of pairs', 'rejected': 'wrong answers of pairs',
 }
@@ -28,18 +29,19 @@ def rounds_table(rounds: Sequence[counts.RoundSummary]) -> table.Table:
   """Problems of each round, by the origin of their solution or by their pairs."""
   if any(r.pairs for r in rounds):
     return _pairs_table(rounds)
-  rows = []
+  rows, projected = [], any(r.solved.get('projected') for r in rounds)
   for i, r in enumerate(rounds, 1):
     # Problems without any training example: neither answered, rewritten nor given.
     unsolved = r.problems - sum(r.solved.values())
     rows.append([str(i), *(f'{n:,}' for n in (
-        r.problems, r.solved['own'], r.solved['hinted'], r.solved['reference'],
-        unsolved, r.own.skipped + r.hinted.skipped, r.own.abstained + r.hinted.abstained,
+        r.problems, r.solved['own'], r.solved['hinted'],
+        *([r.solved.get('projected', 0)] if projected else []),
+        r.solved['reference'], unsolved, r.own.skipped + r.hinted.skipped, r.own.abstained + r.hinted.abstained,
         r.own.tokens + r.hinted.tokens,
     ))])
   return table.Table([
-      'round', 'problems', 'own', 'rewritten', 'reference', 'none', 'skipped',
-      'not judged', 'tokens sampled'], rows)
+      'round', 'problems', 'own', 'rewritten', *(['projected'] if projected else []),
+      'reference', 'none', 'skipped', 'not judged', 'tokens sampled'], rows)
 
 
 def kl_table(

@@ -6,6 +6,7 @@
   select    which responses are trained on
   pairs     right against wrong responses, for preference losses
   counts    a round in numbers
+  from_hints  rewriting, and exact projection of what it gave
   curate    one round's corpus, stage by stage
   pair_corpus  one round's pairs, likewise
   own_rows  batches that the student writes while it is trained

@@ -85,6 +85,8 @@ class RoundSummary:
       commonest first.
     timings: stage -> seconds.
     pairs: where the round trains on pairs of responses, else None.
+    projected: ends of the chains that began at rewritten references; None in a
+      file without them.
   """
 
   problems: int
@@ -97,3 +99,4 @@ class RoundSummary:
   skipped_for: dict[str, int]
   timings: dict[str, float]
   pairs: PairCounts | None = None
+  projected: StageCounts | None = None

@@ -2,6 +2,7 @@
 
   sample    the model answers each problem; the verifier judges
   rewrite   Hinted Decoding rewrites the references of what it got wrong
+  project   chains turn these texts into draws of its own right answers, if asked for
   fallback  references of what is still unsolved, or nothing
   score     the mean phi of each response, by the training forward
   filter    responses with a low phi are dropped, if asked for
@@ -19,7 +20,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import tqdm
 
 from ddt_jax import model
 from ddt_jax import processes
@@ -30,6 +30,7 @@ from ddt_jax.data import records
 from ddt_jax.data import stage_cache
 from ddt_jax.rounds import answers
 from ddt_jax.rounds import counts
+from ddt_jax.rounds import from_hints
 from ddt_jax.rounds import leaks
 from ddt_jax.rounds import select
 from ddt_jax.rounds import stages
@@ -149,16 +150,13 @@ def curate(
   chosen = select.first_distinct(own, good, options.keep)
 
   # Hinted Decoding, for the problems without an accepted answer.
-  hinted = []
-  if rewriting.enabled:
-    unsolved = [p for p in answerable if not chosen.get(p.id)]
-    hinted = work.run(
-        'rewrite', _rewrite_stage(context, options, rewriting, key), unsolved,
-        size=options.shard, runs=rewriting.runs)
-    _say_skipped(hinted, title)
-  for response in hinted:
-    if good(response):
-      chosen[response.problem_id] = [response]
+  hinted, projected = from_hints.run(
+      context, work, [p for p in answerable if not chosen.get(p.id)], options,
+      rewriting, good=good, key=key, title=title)
+  # A projected text replaces the rewritten one that its chain began at.
+  for responses, keep in ((hinted, 1), (projected, options.keep)):
+    new = select.first_distinct(responses, good, keep)
+    chosen |= {problem: mine for problem, mine in new.items() if mine}
 
   # Scores, and the filter by phi. Examples too long for a row are not scored.
   candidates = _candidates(
@@ -179,8 +177,10 @@ def curate(
           problems=len(problems), unanswerable=len(problems) - len(answerable),
           own=select.count(own, good, leaking),
           hinted=select.count(hinted, good, leaking),
+          projected=(
+              select.count(projected, good, leaking) if projected else None),
           solved=select.solved_by(scored), dropped=dropped,
-          sources={s: select.describe(responses, s) for s in select.SOURCES},
+          sources={s: select.describe(responses, s) for s in select.sources(responses)},
           skipped_for=select.skipped_for(hinted), timings=work.seconds))
 
 
@@ -202,21 +202,6 @@ def sample_stage(
     return [response for row in rows for response in row]
 
   return sample
-
-
-def _rewrite_stage(
-    context: Context, options: select.Options, rewriting: answers.Rewriting,
-    key: jax.Array,
-):
-  def rewrite(first, problems, journal):
-    return answers.rewrite(
-        *context.model_arguments, problems, rewriting=rewriting,
-        key=jax.random.fold_in(key, 2 * first + 1),
-        max_new_tokens=options.max_new_tokens,
-        decoding={**context.decoding, 'journal': journal},
-        verifier=context.verifier)
-
-  return rewrite
 
 
 def score_stage(
@@ -290,13 +275,6 @@ def _check_references(file, made_from: dict[str, Any]) -> None:
 
 
 # Between the stages -------------------------------------------------------------
-
-
-def _say_skipped(hinted: Sequence[records.Response], title: str) -> None:
-  said = select.advice_on_skipped(hinted)
-  if said and processes.is_first():
-    # Not print(), which would break a bar.
-    tqdm.tqdm.write(f'{title}rewrite: {said}')
 
 
 def _candidates(

@@ -28,7 +28,7 @@ def mentions(response: records.Response) -> bool:
 class Finder:
   """Tells which responses leak.
 
-  A response leaks if it mentions a given solution. A rewritten one also leaks if
+  A response leaks if it mentions a given solution. A hinted one also leaks if
   it has six words of the template in a row, or a name from the template's
   example. What the problem or its reference says as well is no leak.
 
@@ -60,7 +60,7 @@ class Finder:
     """Whether the response leaks."""
     if mentions(response):
       return True
-    if response.source != 'hinted':
+    if response.source not in ('hinted', 'projected'):
       return False
     p = self._problems[response.problem_id]
     known = ' '.join(

@@ -5,7 +5,7 @@ that ends a turn, and it shows nothing of a hint, see `leaks`.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import re
 
@@ -20,7 +20,27 @@ from ddt_jax.rounds import leaks
 
 FALLBACKS = ('drop', 'reference', 'reference_if_phi_above')
 PROBLEMS = ('fresh', 'epochs')
-SOURCES = ('own', 'hinted', 'reference')
+SOURCES = ('own', 'hinted', 'reference')  # of every round
+PROJECTED = 'projected'  # where `Options.project` asks for it
+
+
+@dataclasses.dataclass(frozen=True)
+class Projection:
+  """Exact chains from accepted rewritten texts: the config's `curate.project`.
+
+  Attributes:
+    sweeps: moves of each chain; 0: no chains, rewritten texts stay as they are.
+    chains: of each text. Their ends that differ compete for `Options.keep`.
+  """
+
+  sweeps: int = 0
+  chains: int = 1
+
+  def __post_init__(self):
+    for name, least in (('sweeps', 0), ('chains', 1)):
+      if getattr(self, name) < least:
+        raise errors.InputError(
+            f'curate.project.{name}={getattr(self, name)}: at least {least}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +66,7 @@ class Options:
     score: measure the mean phi of each response. False, where references alone
       are trained on: the round then begins without a forward pass over all of them.
     shard: problems that a kill can cost.
+    project: fields of `Projection`.
   """
 
   problems: str = 'fresh'
@@ -60,6 +81,7 @@ class Options:
   drop_lowest: float = 0.0
   score: bool = True
   shard: int = 250
+  project: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     for name, value, known in (
@@ -77,6 +99,7 @@ class Options:
         raise errors.InputError(
             f'curate.{name}={getattr(self, name)}: at least {least}')
     answers.check_sampling('curate', self.temperature, self.top_p)
+    Projection(**self.project)
     if not 0 <= self.drop_lowest < 1:
       raise errors.InputError(
           f'curate.drop_lowest {self.drop_lowest} is not in [0, 1)')
@@ -84,6 +107,11 @@ class Options:
       raise errors.InputError(
           'curate.score=False is for references alone: it needs curate.samples=0,'
           ' hint.enabled=False and curate.fallback=reference')
+
+  @property
+  def projection(self) -> Projection:
+    """The fields of `project`, checked."""
+    return Projection(**self.project)
 
   def problems_of_round(
       self, problems: Sequence[records.Problem], r: int, rounds: int
@@ -168,8 +196,15 @@ def count(
 
 def solved_by(scored: Iterable[records.Response]) -> dict[str, int]:
   """source -> problems that have a response from it."""
+  scored = list(scored)
   solved = {(r.source, r.problem_id) for r in scored}
-  return {source: sum(s == source for s, _ in solved) for source in SOURCES}
+  return {source: sum(s == source for s, _ in solved) for source in sources(scored)}
+
+
+def sources(responses: Sequence[records.Response]) -> list[str]:
+  """The sources that a round lists, in order; PROJECTED only if it has some."""
+  some = any(r.source == PROJECTED for r in responses)
+  return [*SOURCES[:2], *([PROJECTED] if some else []), *SOURCES[2:]]
 
 
 def skipped_for(responses: Iterable[records.Response]) -> dict[str, int]:

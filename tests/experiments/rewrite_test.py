@@ -20,8 +20,9 @@ def test_copies_of_the_reference(tokens, copied):
 def test_the_command_prints_a_row_for_every_beta(tmp_path):
   done = commands.run(
       'experiments.rewrite', '--config', 'configs/idft.py', '--problems=5',
-      '--betas=0,3', f'--workdir={tmp_path}')
+      '--betas=0,3', '--sweeps=2', f'--workdir={tmp_path}')
   rows = [line.split('|')[1].strip() for line in done.stdout.splitlines()
           if line.startswith('|')]
   assert rows[2:] == ['reference solutions', 'own samples',
-                      'rewritten, beta = 0', 'rewritten, beta = 3']
+                      'rewritten, beta = 0', 'rewritten, beta = 3',
+                      'projected, beta = 3']

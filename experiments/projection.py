@@ -1,0 +1,271 @@
+r"""Exact projection against rejection sampling, on the problems of a config.
+
+python -m experiments.projection --config configs/idft.py [--first=400] \
+    [--workdir DIR]
+
+The model answers training problems `--answers` times. Where 10 to 90 % are right,
+its right samples are draws of the target itself: they are compared with texts that
+Hinted Decoding wrote, and with the ends of chains that began at these. The problems
+that it never solved are projected too, with a table by sweep. Both are printed as
+Markdown; the workdir gets every text, and lets an interrupted call resume.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+from typing import Any
+
+from absl import flags
+import jax
+import numpy as np
+
+from ddt_jax import engine
+from ddt_jax import errors
+from ddt_jax import projection
+from ddt_jax import significance
+from ddt_jax import storage
+from ddt_jax.data import chat
+from ddt_jax.data import records
+from ddt_jax.rounds import answers
+from ddt_jax.rounds import from_hints
+from ddt_jax.rounds import leaks
+from ddt_jax.rounds import select
+from ddt_jax.rounds import stages
+from ddt_jax.scoring import calibration
+from ddt_jax.scoring import forward
+from ddt_jax.scoring import response_scores
+from experiments.run import inputs
+from experiments.run import lifecycle
+from experiments.run import options
+from experiments.run import workdir
+
+_PROBLEMS = flags.DEFINE_integer('first', 400, 'Training problems, the first ones.')
+_SAMPLES = flags.DEFINE_integer('answers', 16, 'Own answers to each.')
+_TEXTS = flags.DEFINE_integer('compared', 4, 'Compared texts of each problem.')
+_SWEEPS = flags.DEFINE_integer('moves', 16, 'Of the compared chains.')
+_NEVER = flags.DEFINE_integer('unsolved', 100, 'Unsolved problems, at most.')
+
+SOLVED = (0.1, 0.9)  # share of right answers of compared problems
+BY_SWEEP = (0, 1, 2, 4, 8, 16)
+MEASURES = {
+    'length': 'length, tokens', 'log_p_sum': 'log q, nats',
+    'phi': 'mean phi, nats a token'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+  """Inputs that all parts of the command share.
+
+  Attributes:
+    c, inputs, work: the config, what was made from it, and the stages.
+    rewriting: Hinted Decoding's options.
+    problems: by id.
+    good: whether a text counts.
+  """
+
+  c: Any
+  inputs: inputs.Inputs
+  work: stages.Stages
+  rewriting: answers.Rewriting
+  problems: dict[str, records.Problem]
+  good: from_hints.Accepted
+
+  def own(self) -> dict[str, list[records.Response]]:
+    """The model's own answers, at temperature 1: problem id -> responses."""
+    c, s = self.c, self.inputs
+
+    def make(first, problems, journal):
+      rows = answers.answer(
+          s.params, s.config, s.tokenizer, problems, samples=_SAMPLES.value,
+          key=jax.random.fold_in(jax.random.key(c.seed), first), temperature=1.0,
+          top_p=1.0, max_new_tokens=c.evaluation.max_new_tokens,
+          verifier=c.verifier, journal=journal, **s.decoding)
+      return [r for row in rows for r in row]
+
+    drawn = self.work.run(
+        'own', make, list(self.problems.values()), size=100, each=_SAMPLES.value)
+    found: dict[str, list[records.Response]] = {p: [] for p in self.problems}
+    for r in drawn:
+      found[r.problem_id].append(r)
+    return found
+
+  def rewritten(self, name: str, ids: Sequence[str]) -> list[records.Response]:
+    """A rewriting for each id in `ids`; an id may occur several times."""
+    c, s = self.c, self.inputs
+
+    def make(first, some, journal):
+      return answers.rewrite(
+          s.params, s.config, s.tokenizer, [self.problems[i] for i in some],
+          rewriting=self.rewriting,
+          key=jax.random.fold_in(jax.random.key(c.seed + 1), first),
+          max_new_tokens=c.evaluation.max_new_tokens,
+          decoding={**s.decoding, 'journal': journal}, verifier=c.verifier)
+
+    return self.work.run(
+        name, make, list(ids), size=400, runs=self.rewriting.runs)
+
+  def moved(
+      self, name: str, starts: Sequence[records.Response], sweeps: int
+  ) -> tuple[list[records.Response], list[projection.Projected]]:
+    """The starts after so many moves; the chains only where they ran now."""
+    c, s, chains = self.c, self.inputs, []
+
+    def make(first, some, journal):
+      ends, found = from_hints.project(
+          s.params, s.config, s.tokenizer,
+          [self.problems[r.problem_id] for r in some], some,
+          rewriting=self.rewriting, chains=select.Projection(sweeps),
+          good=self.good, max_new_tokens=c.evaluation.max_new_tokens,
+          key=jax.random.fold_in(jax.random.key(c.seed + 2 + sweeps), first),
+          decoding={**s.decoding, 'journal': journal}, verifier=c.verifier)
+      chains.extend(found)
+      return ends
+
+    return self.work.run(name, make, list(starts), size=500, runs=sweeps), chains
+
+  def scores(self, responses: Sequence[records.Response]) -> dict[str, np.ndarray]:
+    """`response_scores.per_response` of the responses, in order."""
+    s = self.inputs
+    prompts = answers.prompt_ids(
+        s.tokenizer, [self.problems[r.problem_id] for r in responses])
+    with engine.progress_bar(len(responses), 'score') as bar:
+      beat = engine.Journal(bar=bar, check_stop=lifecycle.check_stop).beat
+      stats = list(forward.token_stats(
+          s.params, s.config, [
+              chat.answered(p, r.tokens)
+              for p, r in zip(prompts, responses, strict=True)],
+          batch=s.rows, mesh=s.mesh, tail=True, after=beat))
+    lengths = [len(x.log_p) for x in stats]
+    joined = jax.tree.map(lambda *x: np.concatenate(x), *stats)
+    return response_scores.per_response(
+        joined, lengths, calibration.randomised_pit(joined, seed=0))
+
+
+# Problems that the model solves now and then ---------------------------------------
+
+
+def comparison(setting: Setting, own: dict[str, list[records.Response]]) -> None:
+  """Prints the two-sample tests against right own samples."""
+  right = {i: list(filter(setting.good, rs)) for i, rs in own.items()}
+  n = _TEXTS.value
+  some = [i for i, rs in right.items()
+          if SOLVED[0] <= len(rs) / _SAMPLES.value <= SOLVED[1] and len(rs) >= n]
+  ids = [i for i in some for _ in range(n)]
+  hinted = setting.rewritten('hinted', ids)
+  # All or none of a problem's texts, so that each group has the same problems.
+  whole = {i for i in some} - {
+      r.problem_id for r in hinted if not setting.good(r)}
+  starts = [r for r in hinted if r.problem_id in whole]
+  if not starts:
+    raise errors.InputError('no problem to compare: try more problems with --first')
+  ends, chains = setting.moved(f'ends-{_SWEEPS.value}', starts, _SWEEPS.value)
+  exact = [r for i in some if i in whole for r in right[i][:n]]
+  groups = {name: setting.scores(rs) for name, rs in (
+      ('rejection sampling', exact), ('rewritten', starts),
+      (f'projected, {_SWEEPS.value} sweeps', ends))}
+  compared = [
+      (name, measure, significance.paired_difference(
+          groups['rejection sampling'][measure], scores[measure]))
+      for name, scores in groups.items() if scores is not groups['rejection sampling']
+      for measure in MEASURES]
+  rejected = significance.false_discoveries(
+      np.array([found.p_value for *_, found in compared]))
+  print(
+      f'{len(starts)} texts of {len(whole)} problems that the model solves in'
+      f' {SOLVED[0]:.0%} to {SOLVED[1]:.0%} of {_SAMPLES.value} samples; differences'
+      ' from its own right samples\n\n'
+      '| text | measure | mean | difference | p | told apart |\n'
+      '|---|---|---:|---:|---:|---|')
+  for measure, words in MEASURES.items():
+    mean = groups['rejection sampling'][measure].mean()
+    print(f'| rejection sampling | {words} | {mean:.3f} | | | |')
+  for (name, measure, found), told in zip(compared, rejected, strict=True):
+    print(
+        f'| {name} | {MEASURES[measure]} | {groups[name][measure].mean():.3f} |'
+        f' {found.mean:+.3f} ± {found.half_width:.3f} | {found.p_value:.2g} |'
+        f' {"yes" if told else "no"} |', flush=True)
+  _print_mixing(chains)
+
+
+def _print_mixing(chains: Sequence[projection.Projected]) -> None:
+  if not chains:  # read from the workdir
+    return
+  found = projection.mixing(chains)
+  cuts = ', '.join(f'{100 * x.value:.0f}' for x in found.by_cut)
+  print(
+      f'\nMoves accepted: {100 * found.accepted.value:.0f} %; by the quarter of the'
+      f' text that the cut falls into: {cuts} %. {found.drawn_per_text:.0f} tokens'
+      f' drawn for a text. Effective draws of log q a chain: {found.effective:.1f} of'
+      f' {len(chains[0].trace)}; split R-hat: {found.split_r_hat:.2f}.', flush=True)
+
+
+# Problems that the model never solved ----------------------------------------------
+
+
+def by_sweep(setting: Setting, own: dict[str, list[records.Response]]) -> None:
+  """Prints how texts of unsolved problems change with the number of moves."""
+  never = [i for i, rs in own.items() if not any(map(setting.good, rs))]
+  hinted = setting.rewritten('never', never[:_NEVER.value])
+  texts = list(filter(setting.good, hinted))
+  tokens = sum(len(r.tokens) for rs in own.values() for r in rs) / (
+      len(own) * _SAMPLES.value)
+  print(
+      f'\n{len(texts)} accepted texts of {len(never[:_NEVER.value])} problems of'
+      f' which none of {_SAMPLES.value} samples is right: rejection sampling takes'
+      f' more than {_SAMPLES.value * tokens:.0f} tokens a text, on average\n\n'
+      '| sweeps | mean phi | rejected, % | moves accepted, % | tokens drawn a text |\n'
+      '|---:|---:|---:|---:|---:|')
+  if not texts:
+    return
+  drawn, done, share = 0.0, 0, ''
+  for sweeps in BY_SWEEP:
+    if sweeps:
+      texts, chains = setting.moved(f'never-{sweeps}', texts, sweeps - done)
+      found = chains and projection.mixing(chains)
+      # Chains that were read from the workdir have no moves to count.
+      drawn = drawn + found.drawn_per_text if found else float('nan')
+      share = f'{100 * found.accepted.value:.0f}' if found else ''
+      done = sweeps
+    scores = setting.scores(texts)
+    rejected = significance.false_discoveries(scores['pit_p_value']).mean()
+    error = significance.normal_half_width(scores['phi'].std(), len(texts))
+    print(
+        f'| {sweeps} | {scores["phi"].mean():+.4f} ± {error:.4f} |'
+        f' {100 * rejected:.1f} | {share} | {drawn:.0f} |', flush=True)
+
+
+def print_tables(c, s: inputs.Inputs, work: stages.Stages) -> None:
+  """Prints both tables."""
+  problems = [p for p in s.corpus.train if p.answer and not p.messages]
+  problems = problems[:_PROBLEMS.value]
+  rewriting = answers.Rewriting(**c.hint)
+  good = functools.partial(
+      select.is_accepted, end=s.end,
+      leaking=leaks.Finder(problems, rewriting.prompt_template()))
+  setting = Setting(c, s, work, rewriting, {p.id: p for p in problems}, good)
+  own = setting.own()
+  comparison(setting, own)
+  by_sweep(setting, own)
+
+
+def main():
+  c = flags.FLAGS.config
+  folder = storage.path(
+      flags.FLAGS.workdir or workdir.default_folder('projection', c))
+  with workdir.owned(c, folder, inputs.make) as s:
+    # Other weights at the same path must not get the texts of these.
+    made_from = {
+        'seed': c.seed, 'parameters': inputs.fingerprint(s.params),
+        'problems': _PROBLEMS.value, 'samples': _SAMPLES.value,
+        'texts': _TEXTS.value}
+    with lifecycle.explained_errors(errors.InputError):
+      print_tables(c, s, stages.Stages(
+          folder, made_from, check_stop=lifecycle.check_stop))
+
+
+if __name__ == '__main__':
+  options.define_config('configs/idft.py')
+  flags.DEFINE_string(
+      'workdir', '', 'Folder of the texts; default runs/projection/NAME-HASH, by'
+      ' the config.')
+  lifecycle.launch(main)
