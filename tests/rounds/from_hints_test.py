@@ -81,6 +81,7 @@ def test_a_round_that_was_killed_ends_the_same(whole, tmp_path):
       found.summary, timings=corpus.summary.timings) == corpus.summary
 
 
+@pytest.mark.slow
 def test_eight_devices_write_the_same_texts(whole, tmp_path, monkeypatch):
   _, corpus = whole
   mesh, config, params, words, end = curate_test.student()
