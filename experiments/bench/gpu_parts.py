@@ -17,6 +17,7 @@ from ddt_jax.scoring import forward
 from ddt_jax.training import optimizer
 from ddt_jax.training import train_step
 from experiments.bench import gpu_scale
+from experiments.bench import gpu_schedule
 from experiments.bench import models
 from experiments.bench import paired
 from experiments.bench import workloads
@@ -39,61 +40,71 @@ def train_flops(config: model.ModelConfig, params: Any, batch: batches.Batch) ->
   return 6 * size * int(batch.mask.sum()) + inside
 
 
-def train(scale: gpu_scale.Scale, size: str, objective: str) -> gpu_scale.Figures:
+def train(
+    scale: gpu_scale.Scale, size: str, objective: str
+) -> gpu_schedule.Timed:
   """A training step on packed rows: parameters and moments in float32."""
   rows, remat = scale.rows[size]
   config = dataclasses.replace(scale.models[size], remat=remat)
   mesh = gpu_scale.one_device()
   tx = optimizer.make_optimizer(optax.constant_schedule(1e-6))
-  state = jax.jit(
-      lambda: train_step.TrainState.create(models.weights(config), tx))()
   batch = gpu_scale.packed_batch(config, rows, scale.time)
-  flops, tokens = train_flops(config, state.params, batch), int(batch.mask.sum())
+  tokens = int(batch.mask.sum())
+  create = jax.jit(
+      lambda: train_step.TrainState.create(models.weights(config), tx)
+  ).lower().compile()
+  # The state itself would take memory while others compile.
+  shapes = create.out_info
+  flops = train_flops(config, shapes.params, batch)
   batch = batches.place(batch, mesh)
   began = time.perf_counter()
   step = jax.jit(
       train_step.make_train_step(config, tx, name=objective, mesh=mesh),
-      donate_argnums=0).lower(state, batch).compile()
+      donate_argnums=0).lower(shapes, batch).compile()
   compiled = time.perf_counter() - began
-  memory = step.memory_analysis()
+  choice = kernels.choose(
+      mesh, dtype=config.dtype, time=scale.time, head_dim=config.head_dim,
+      kv_heads=config.num_kv_heads, segmented=True)
+
+  def timed():
+    taken = step_seconds(step, create(), batch, scale.rounds)
+    return {
+        'attention': str(choice), 'rows': rows, 'remat': remat, 'tokens': tokens,
+        'ms': 1e3 * taken, 'tokens/s': tokens / taken, 'compile, s': compiled,
+        'TFLOP/s': flops / taken / 1e12, **mfu(flops / taken),
+        'memory, GB': program_bytes(step.memory_analysis()) / 1e9}
+
+  return timed
+
+
+def step_seconds(step: Any, state: Any, batch: batches.Batch, rounds: int) -> float:
+  """Seconds of a step without waiting for each, as in a run."""
   for _ in range(2):  # allocates
     state, metrics = step(state, batch)
   jax.block_until_ready(metrics)
   began = time.perf_counter()
-  # Without waiting for each, as in a run.
-  for _ in range(scale.rounds):
+  for _ in range(rounds):
     state, metrics = step(state, batch)
   jax.block_until_ready(state)
-  taken = (time.perf_counter() - began) / scale.rounds
+  taken = (time.perf_counter() - began) / rounds
   assert float(metrics['finite']) and np.isfinite(float(metrics['loss']))
-  choice = kernels.choose(
-      mesh, dtype=config.dtype, time=scale.time, head_dim=config.head_dim,
-      kv_heads=config.num_kv_heads, segmented=True)
-  return {
-      'attention': str(choice), 'rows': rows, 'remat': remat, 'tokens': tokens,
-      'ms': 1e3 * taken, 'tokens/s': tokens / taken, 'compile, s': compiled,
-      'TFLOP/s': flops / taken / 1e12, **mfu(flops / taken),
-      'memory of the program, GB': (
-          memory.argument_size_in_bytes + memory.temp_size_in_bytes
-          + memory.output_size_in_bytes - memory.alias_size_in_bytes) / 1e9,
-      **peak_memory()}
+  return taken
 
 
-def mfu(flops_per_second: float) -> gpu_scale.Figures:
+def program_bytes(memory: Any) -> int:
+  """Bytes that a compiled program holds: arguments, results and temporaries."""
+  return (
+      memory.argument_size_in_bytes + memory.temp_size_in_bytes
+      + memory.output_size_in_bytes - memory.alias_size_in_bytes)
+
+
+def mfu(flops_per_second: float) -> gpu_schedule.Figures:
   """The share of the device's peak; empty for a device whose peak is unknown."""
   kind = jax.devices()[0].device_kind
   for name, peak in PEAKS.items():
     if kind.startswith(name):
       return {'MFU': flops_per_second / peak}
   return {}
-
-
-def peak_memory() -> gpu_scale.Figures:
-  """Most bytes that this process has held so far; empty where nothing counts them."""
-  found = jax.devices()[0].memory_stats() or {}
-  if 'peak_bytes_in_use' not in found:
-    return {}
-  return {'peak of the process so far, GB': found['peak_bytes_in_use'] / 1e9}
 
 
 def held(hidden, head, targets):
@@ -105,7 +116,7 @@ def held(hidden, head, targets):
 
 def head(
     scale: gpu_scale.Scale, size: str, way: str, objective: str
-) -> gpu_scale.Figures:
+) -> gpu_schedule.Timed:
   """The loss by hidden states and head with its gradients.
 
   Args:
@@ -126,47 +137,54 @@ def head(
       workloads.tiles(objective) if way == 'tiles'
       else workloads.by_statistics(objective, held))
   call = paired.compiled(made, hidden, table, targets)
-  taken = gpu_scale.median_seconds(call, scale.rounds)
   work = 6 * tokens * config.width * config.vocab_size
-  return {
-      'tokens': tokens, 'ms': 1e3 * taken, 'useful TFLOP/s': work / taken / 1e12,
-      'temporaries, GB': call.memory.temp_size_in_bytes / 1e9}
+
+  def timed():
+    taken = gpu_scale.median_seconds(call, scale.rounds)
+    return {
+        'tokens': tokens, 'ms': 1e3 * taken, 'useful TFLOP/s': work / taken / 1e12,
+        'temporaries, GB': call.memory.temp_size_in_bytes / 1e9}
+
+  return timed
 
 
-def score(scale: gpu_scale.Scale, size: str) -> gpu_scale.Figures:
+def score(scale: gpu_scale.Scale, size: str) -> gpu_schedule.Timed:
   """Token statistics of texts of half a row: batches, device, and back."""
   config, mesh = scale.models[size], gpu_scale.one_device()
   params, length = gpu_scale.weights(config), scale.time // 2
   texts = workloads.examples(config, np.full(scale.texts, length + 1))
 
-  def call():
+  def call(texts=texts):
     for _ in forward.token_stats(
         params, config, texts, batch=8, mesh=mesh, ahead=2, time=length):
       pass
 
-  began = time.perf_counter()
-  call()
-  first = time.perf_counter() - began
-  taken = gpu_scale.median_seconds(call, max(1, scale.rounds // 5))
-  return {
-      'texts': scale.texts, 'tokens of a text': length, 'first call, s': first,
-      'tokens/s': scale.texts * length / taken}
+  call(texts[:8])  # compiles
+
+  def timed():
+    taken = gpu_scale.median_seconds(call, max(1, scale.rounds // 5))
+    return {
+        'texts': scale.texts, 'tokens of a text': length,
+        'tokens/s': scale.texts * length / taken}
+
+  return timed
 
 
-def decode(scale: gpu_scale.Scale, size: str, hinted: bool) -> gpu_scale.Figures:
+def decode(scale: gpu_scale.Scale, size: str, hinted: bool) -> gpu_schedule.Timed:
   """Tokens a second of one batch of requests, prefill included and left out."""
   config = scale.models[size]
   params = gpu_scale.weights(config, config.dtype)
   pairs = workloads.make_pairs(config, scale.slots, scale.student, scale.hinted)
   run = workloads.Decoding(
       params, config, pairs, scale.new, slots=scale.slots, hinted=hinted)
-  began = time.perf_counter()
-  run()
-  first = time.perf_counter() - began
-  taken = paired.seconds({'all': run}, 1)
-  tokens, steps = scale.slots * scale.new, sum(s.steps for s in run.syncs)
-  return {
-      'slots': scale.slots, 'first call, s': first,
-      'tokens/s': tokens / taken['all'][0],
-      'tokens/s without prefill': tokens / taken['all, decode'][0],
-      'ms a step': 1e3 * taken['all, decode'][0] / steps}
+  run()  # compiles
+
+  def timed():
+    taken = paired.seconds({'all': run}, 1)
+    tokens, steps = scale.slots * scale.new, sum(s.steps for s in run.syncs)
+    return {
+        'slots': scale.slots, 'tokens/s': tokens / taken['all'][0],
+        'tokens/s without prefill': tokens / taken['all, decode'][0],
+        'ms a step': 1e3 * taken['all, decode'][0] / steps}
+
+  return timed

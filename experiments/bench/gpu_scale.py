@@ -16,8 +16,6 @@ from experiments.bench import models
 from experiments.bench import paired
 from experiments.bench import workloads
 
-Figures = dict[str, Any]  # of one measurement, by name
-
 
 class Scale(NamedTuple):
   """Sizes of the measurements.
@@ -57,7 +55,7 @@ def real() -> Scale:
       for name in ('0.5B', '1.5B')}
   return Scale(
       made, {'0.5B': (4, 'none'), '1.5B': (4, 'dots')}, time=4096, attention_rows=4,
-      head_tokens=16384, slots=64, student=256, hinted=1024, new=256, texts=64,
+      head_tokens=16384, slots=64, student=256, hinted=1024, new=128, texts=64,
       rounds=10)
 
 
