@@ -51,10 +51,10 @@ def train(
   batch = gpu_scale.packed_batch(config, rows, scale.time)
   tokens = int(batch.mask.sum())
   create = jax.jit(
-      lambda: train_step.TrainState.create(models.weights(config), tx)
-  ).lower().compile()
+      lambda: train_step.TrainState.create(models.weights(config), tx))
   # The state itself would take memory while others compile.
-  shapes = create.out_info
+  shapes = jax.eval_shape(create)
+  create = create.lower().compile()
   flops = train_flops(config, shapes.params, batch)
   batch = batches.place(batch, mesh)
   began = time.perf_counter()

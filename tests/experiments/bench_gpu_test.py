@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 
+from experiments.bench import gpu_attention
 from experiments.bench import gpu_parts
 from experiments.bench import gpu_scale
 from experiments.bench import gpu_schedule
@@ -96,6 +97,18 @@ def test_the_work_of_a_step_is_that_of_its_products():
 
 def test_no_share_of_an_unknown_peak():
   assert gpu_parts.mfu(1e12) == {}
+
+
+def test_a_measurement_prepares_and_then_times():
+  scale = gpu_scale.small()._replace(time=64)
+  found = schedule({
+      'train': lambda: gpu_parts.train(scale, 'tiny', 'idft'),
+      'attention': lambda: gpu_attention.measure(scale, 'tiny', 'blocks', True),
+  }, compile_minutes=2, minutes=3)['results']
+  assert found['train']['tokens/s'] > 0 and found['train']['attention'] == 'blocks'
+  assert found['attention']['changed outside'] == 0
+  assert found['attention']['changed inside'] > 0
+  assert found['attention']['error of dq'] < 1e-5
 
 
 @pytest.mark.slow  # 20 programs to compile
