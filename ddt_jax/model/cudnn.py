@@ -2,6 +2,9 @@
 
 JAX's function knows no segment ids: it would attend across the segments of a packed
 row. So rows with segments never come here, see `kernels`.
+
+cuDNN's backward pass may add in another order each time, and last bits differ then.
+XLA_FLAGS=--xla_gpu_exclude_nondeterministic_ops=true asks for its repeatable one.
 """
 
 import jax
