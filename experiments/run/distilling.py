@@ -47,7 +47,7 @@ def make_inputs(c) -> inputs.Inputs:
 
 def load_teacher(c, s: inputs.Inputs) -> Teacher:
   """Loads the folder `distill.teacher`; refuses another tokenizer by name."""
-  folder = model_files.model_folder(c.distill.teacher)
+  folder = model_files.model_folder(c.distill.teacher, 'distill.teacher')
   tokenizer, config, params = inputs.load_model(
       s.mesh, **c.model.to_dict() | {'path': folder})
   check_vocabulary(c.distill.teacher, s.tokenizer, tokenizer)

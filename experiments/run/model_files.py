@@ -73,10 +73,14 @@ def stops(tokenizer: Any, config: model.ModelConfig, end: chat.TurnEnd) -> str:
   return f'decoding stops at {tokens}'
 
 
-def model_folder(path: str) -> str:
+def model_folder(path: str, option: str = 'model.path') -> str:
   """The folder of 'embedded', 'smollm2', a local path or a Hugging Face id.
 
   Only an id uses the network; pickled weights are not fetched.
+
+  Args:
+    path: it.
+    option: of the config that has it, for the message.
 
   Raises:
     errors.InputError: neither a folder nor an id, or smollm2 is not installed.
@@ -88,7 +92,7 @@ def model_folder(path: str) -> str:
     return str(folder)
   if path.count('/') != 1 or path.startswith(('.', '/', '~')):
     raise errors.InputError(
-        f'model.path={path!r} is no folder and no Hugging Face id'
+        f'{option}={path!r} is no folder and no Hugging Face id'
     )
   # Here, since only an id of the hub needs it.
   import huggingface_hub

@@ -69,6 +69,11 @@ def test_rows_of_padding_behind_the_students_tokens_are_cut(tmp_path):
   assert found.shape == (1, 6, size)
 
 
+def test_a_folder_that_is_not_there_is_named():
+  with pytest.raises(errors.InputError, match="distill.teacher='runs/no/model' is no"):
+    distilling.load_teacher(named('runs/no/model'), small_inputs())
+
+
 def test_a_smaller_table_is_refused(tmp_path):
   s = small_inputs()
   s.config = dataclasses.replace(s.config, vocab_size=s.config.vocab_size + 8)

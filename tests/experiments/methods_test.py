@@ -74,3 +74,16 @@ def test_a_killed_run_resumes_to_the_same_bits(name, tmp_path):
   assert expected['metrics'] and expected['responses']
   for part, value in expected.items():
     assert found[part] == value, part
+
+
+@pytest.mark.slow
+def test_a_check_counts_the_teacher_and_refuses_a_wrong_one():
+  flags = [f'--config.{k}={v}' for k, v in TINY.items()]
+  done = commands.run(
+      'experiments.train', '--config', 'configs/sdft.py', '--check', *flags)
+  assert 'teacher   the model itself; rows of' in done.stdout
+  wrong = commands.run(
+      'experiments.train', '--config', 'configs/on_policy_distillation.py', '--check',
+      '--config.distill.teacher=nowhere', *flags, check=False)
+  assert wrong.returncode == 2 and "distill.teacher='nowhere'" in wrong.stderr
+  assert 'Traceback' not in wrong.stderr
