@@ -18,6 +18,10 @@ def schedule(todo, out='', **limits):
   return gpu_schedule.run(todo, str(out), **limits)
 
 
+def interrupt():
+  raise KeyboardInterrupt
+
+
 def test_a_failure_is_noted_and_the_rest_is_measured(tmp_path, capsys):
   def fails():
     raise RuntimeError('out of memory')
@@ -47,12 +51,12 @@ def test_one_that_compiles_for_long_delays_no_other():
 
   try:
     found = schedule(
-        {'slow': slow, 'a': lambda: lambda: {'ms': 1.}}, minutes=.02,
-        compile_minutes=.01)
+        {'slow': slow, 'a': lambda: lambda: {'ms': 1.}, 'b': lambda: interrupt},
+        compile_minutes=.005)
   finally:
     ended.set()
-  assert found['left_out'] == ['slow']
-  assert found['results']['a']['others that compiled meanwhile'] == 1
+  assert found['left_out'] == ['slow', 'b']
+  assert found['results']['a']['others that compiled meanwhile'] >= 1
 
 
 def test_nothing_is_timed_while_others_compile():
@@ -67,12 +71,9 @@ def test_nothing_is_timed_while_others_compile():
 
 
 def test_an_interrupt_keeps_what_is_measured(tmp_path):
-  def interrupted():
-    raise KeyboardInterrupt
-
   out = tmp_path / 'gpu.json'
   found = schedule(
-      {'a': lambda: lambda: {'ms': 1.}, 'b': lambda: interrupted, 'c': lambda: dict},
+      {'a': lambda: lambda: {'ms': 1.}, 'b': lambda: interrupt, 'c': lambda: dict},
       out)
   assert list(found['results']) == ['a'] and found['left_out'] == ['b', 'c']
   assert found == json.loads(out.read_text())
@@ -104,7 +105,7 @@ def test_a_measurement_prepares_and_then_times():
   found = schedule({
       'train': lambda: gpu_parts.train(scale, 'tiny', 'idft'),
       'attention': lambda: gpu_attention.measure(scale, 'tiny', 'blocks', True),
-  }, compile_minutes=2, minutes=3)['results']
+  }, compile_minutes=30, minutes=30)['results']
   assert found['train']['tokens/s'] > 0 and found['train']['attention'] == 'blocks'
   assert found['attention']['changed outside'] == 0
   assert found['attention']['changed inside'] > 0
@@ -112,16 +113,22 @@ def test_a_measurement_prepares_and_then_times():
 
 
 @pytest.mark.slow  # 20 programs to compile
-def test_a_small_run(tmp_path):
+@pytest.mark.parametrize('parts', ['train,head', 'decode,score', 'attention,tiles'])
+def test_a_small_run(parts, tmp_path):
   out = tmp_path / 'gpu.json'
-  commands.run('experiments.bench.gpu', '--small', f'--out={out}', timeout=500)
+  commands.run(
+      'experiments.bench.gpu', '--small', f'--out={out}', f'--parts={parts}',
+      '--minutes=9', '--compile_minutes=8', timeout=600)
   found = json.loads(out.read_text())
-  failed = [k for k, f in found['results'].items() if 'error' in f]
-  assert all('cudnn' in name for name in failed) and len(failed) == 2  # needs a GPU
+  assert not found['left_out'] and found['results']
   for name, figures in found['results'].items():
-    if name.startswith(('attention', 'tiles')) and name not in failed:
+    if 'cudnn' in name:  # needs a GPU
+      assert 'error' in figures
+      continue
+    assert 'error' not in figures, name
+    if name.startswith(('attention', 'tiles')):
       assert figures['changed outside'] == 0 < figures['changed inside']
       assert figures['changed by repeating'] == 0
       assert max(figures[f'error of {x}'] for x in ('y', 'dq', 'dk', 'dv')) < 1e-5
-  assert found['results']['train tiny, idft']['attention'] == 'blocks'
-  assert found['results']['decode tiny, hinted']['tokens/s'] > 0
+    elif name.startswith(('decode', 'score', 'train')):
+      assert figures['tokens/s'] > 0
