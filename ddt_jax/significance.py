@@ -92,6 +92,31 @@ def paired_difference(x: np.ndarray, y: np.ndarray) -> Difference:
   return Difference(float(change.mean()), student_half_width(change), p)
 
 
+def paired_distance(
+    x: np.ndarray, y: np.ndarray, *, permutations: int = 999, seed: int = 0
+) -> KolmogorovSmirnov:
+  """Whether the distributions of x and y differ, where pair i has one of its own.
+
+  The two-sample distance of Kolmogorov and Smirnov over all values. Its p-value is
+  exact: within each pair x and y are swapped at random.
+
+  Args:
+    x, y: [n], as in `paired_difference`.
+    permutations: random swaps; the p-value is at least 1 / (permutations + 1).
+    seed: of the swaps.
+  """
+  n, values = len(x), np.concatenate([x, y])
+  order = np.argsort(values, kind='stable')
+  # Distances count only behind the last of equal values.
+  last = np.append(np.diff(values[order]) > 0, True)
+  swaps = np.random.default_rng(seed).choice([1, -1], (permutations + 1, n))
+  swaps[0] = 1
+  steps = np.where(order < n, 1, -1) * swaps[:, order % n]
+  distance = np.abs(np.cumsum(steps, 1)[:, last]).max(1)
+  return KolmogorovSmirnov(
+      float(distance[0] / n), float((distance >= distance[0]).mean()))
+
+
 def ordinal_ranks(x: np.ndarray) -> np.ndarray:
   """Ranks from 1 for the lowest; ties are ranked in their order. int64 [n]."""
   return stats.rankdata(x, 'ordinal').astype(np.int64)

@@ -1,18 +1,20 @@
 r"""Exact projection against rejection sampling, on the problems of a config.
 
-python -m experiments.projection --config configs/idft.py [--first=400] \
+python -m experiments.projection --config configs/idft.py [--first=800] \
     [--workdir DIR]
 
 The model answers training problems `--answers` times. Where 10 to 90 % are right,
 its right samples are draws of the target itself: they are compared with texts that
 Hinted Decoding wrote, and with the ends of chains that began at these. The problems
 that it never solved are projected too, with a table by sweep. Both are printed as
-Markdown; the workdir gets every text, and lets an interrupted call resume.
+Markdown. The workdir gets every text, and comparison.png; it lets an interrupted
+call resume.
 """
 
 from collections.abc import Sequence
 import dataclasses
 import functools
+import json
 from typing import Any
 
 from absl import flags
@@ -21,11 +23,14 @@ import numpy as np
 
 from ddt_jax import engine
 from ddt_jax import errors
+from ddt_jax import processes
 from ddt_jax import projection
 from ddt_jax import significance
 from ddt_jax import storage
 from ddt_jax.data import chat
 from ddt_jax.data import records
+from ddt_jax.report import projection_plots
+from ddt_jax.report import style
 from ddt_jax.rounds import answers
 from ddt_jax.rounds import from_hints
 from ddt_jax.rounds import leaks
@@ -39,7 +44,7 @@ from experiments.run import lifecycle
 from experiments.run import options
 from experiments.run import workdir
 
-_PROBLEMS = flags.DEFINE_integer('first', 400, 'Training problems, the first ones.')
+_PROBLEMS = flags.DEFINE_integer('first', 800, 'Training problems, the first ones.')
 _SAMPLES = flags.DEFINE_integer('answers', 16, 'Own answers to each.')
 _TEXTS = flags.DEFINE_integer('compared', 4, 'Compared texts of each problem.')
 _SWEEPS = flags.DEFINE_integer('moves', 16, 'Of the compared chains.')
@@ -107,8 +112,11 @@ class Setting:
   def moved(
       self, name: str, starts: Sequence[records.Response], sweeps: int
   ) -> tuple[list[records.Response], list[projection.Projected]]:
-    """The starts after so many moves; the chains only where they ran now."""
-    c, s, chains = self.c, self.inputs, []
+    """The starts after so many moves, and the chains."""
+    c, s, size = self.c, self.inputs, 500
+
+    def traces(first):
+      return self.work.folder / name / f'chains-{first}.json'
 
     def make(first, some, journal):
       ends, found = from_hints.project(
@@ -118,10 +126,15 @@ class Setting:
           good=self.good, max_new_tokens=c.evaluation.max_new_tokens,
           key=jax.random.fold_in(jax.random.key(c.seed + 2 + sweeps), first),
           decoding={**s.decoding, 'journal': journal}, verifier=c.verifier)
-      chains.extend(found)
+      processes.from_first(storage.publish, traces(first), json.dumps(found))
       return ends
 
-    return self.work.run(name, make, list(starts), size=500, runs=sweeps), chains
+    ends = self.work.run(name, make, list(starts), size=size, runs=sweeps)
+    rows = [row for first in range(0, len(starts), size) for row in (
+        processes.from_first(lambda f=first: json.loads(traces(f).read_text())))]
+    return ends, [
+        projection.Projected(*row)._replace(
+            trace=[projection.Move(*m) for m in row[4]]) for row in rows]
 
   def scores(self, responses: Sequence[records.Response]) -> dict[str, np.ndarray]:
     """`response_scores.per_response` of the responses, in order."""
@@ -164,32 +177,35 @@ def comparison(setting: Setting, own: dict[str, list[records.Response]]) -> None
       ('rejection sampling', exact), ('rewritten', starts),
       (f'projected, {_SWEEPS.value} sweeps', ends))}
   compared = [
-      (name, measure, significance.paired_difference(
-          groups['rejection sampling'][measure], scores[measure]))
+      (name, measure, *(
+          test(groups['rejection sampling'][measure], scores[measure])
+          for test in (significance.paired_difference, significance.paired_distance)))
       for name, scores in groups.items() if scores is not groups['rejection sampling']
       for measure in MEASURES]
-  rejected = significance.false_discoveries(
-      np.array([found.p_value for *_, found in compared]))
+  rejected = significance.false_discoveries(np.array(
+      [found.p_value for *_, mean, distance in compared for found in (mean, distance)]
+  )).reshape(-1, 2).any(1)
   print(
       f'{len(starts)} texts of {len(whole)} problems that the model solves in'
       f' {SOLVED[0]:.0%} to {SOLVED[1]:.0%} of {_SAMPLES.value} samples; differences'
       ' from its own right samples\n\n'
-      '| text | measure | mean | difference | p | told apart |\n'
-      '|---|---|---:|---:|---:|---|')
+      '| text | measure | mean | difference | p | KS distance | p | told apart |\n'
+      '|---|---|---:|---:|---:|---:|---:|---|')
   for measure, words in MEASURES.items():
     mean = groups['rejection sampling'][measure].mean()
-    print(f'| rejection sampling | {words} | {mean:.3f} | | | |')
-  for (name, measure, found), told in zip(compared, rejected, strict=True):
+    print(f'| rejection sampling | {words} | {mean:.3f} | | | | | |')
+  for (name, measure, found, shape), told in zip(compared, rejected, strict=True):
     print(
         f'| {name} | {MEASURES[measure]} | {groups[name][measure].mean():.3f} |'
         f' {found.mean:+.3f} ± {found.half_width:.3f} | {found.p_value:.2g} |'
-        f' {"yes" if told else "no"} |', flush=True)
+        f' {shape.distance:.3f} | {shape.p_value:.2g} | {"yes" if told else "no"} |', flush=True)
+  picture = style.draw(projection_plots.distributions, groups, MEASURES)
+  processes.from_first(lambda: (
+      setting.work.folder / 'comparison.png').write_bytes(picture.light) and None)
   _print_mixing(chains)
 
 
 def _print_mixing(chains: Sequence[projection.Projected]) -> None:
-  if not chains:  # read from the workdir
-    return
   found = projection.mixing(chains)
   cuts = ', '.join(f'{100 * x.value:.0f}' for x in found.by_cut)
   print(
@@ -221,11 +237,9 @@ def by_sweep(setting: Setting, own: dict[str, list[records.Response]]) -> None:
   for sweeps in BY_SWEEP:
     if sweeps:
       texts, chains = setting.moved(f'never-{sweeps}', texts, sweeps - done)
-      found = chains and projection.mixing(chains)
-      # Chains that were read from the workdir have no moves to count.
-      drawn = drawn + found.drawn_per_text if found else float('nan')
-      share = f'{100 * found.accepted.value:.0f}' if found else ''
-      done = sweeps
+      found, done = projection.mixing(chains), sweeps
+      drawn += found.drawn_per_text
+      share = f'{100 * found.accepted.value:.0f}'
     scores = setting.scores(texts)
     rejected = significance.false_discoveries(scores['pit_p_value']).mean()
     error = significance.normal_half_width(scores['phi'].std(), len(texts))

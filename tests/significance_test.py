@@ -9,6 +9,7 @@ import pytest
 
 from ddt_jax import significance
 
+
 VALUES = st.lists(st.integers(0, 6), min_size=1, max_size=30)
 
 
@@ -167,3 +168,21 @@ def test_uniformity_is_kolmogorov_s_exact_test():
     assert significance.uniformity(d, 2).p_value == pytest.approx(
         1 - (4 * d - 1)**2 / 2)
   assert significance.uniformity(0.25, 2).p_value == pytest.approx(1)
+
+
+def test_pairs_that_are_exchangeable_are_not_told_apart():
+  rng = np.random.default_rng(0)
+  centre = rng.normal(size=400) * 5  # pairs differ much more than their members
+  x, y = centre + rng.normal(size=(2, 400))
+  for test in (significance.paired_difference, significance.paired_distance):
+    assert test(x, y).p_value > 0.05
+    assert test(x, x).p_value == 1
+  moved = significance.paired_difference(x, y + 0.5)
+  assert moved.p_value < 1e-6 and moved.mean == pytest.approx(0.5, abs=0.15)
+  # The same means, but another shape.
+  wide = significance.paired_distance(rng.normal(size=400), 3 * rng.normal(size=400))
+  assert wide.p_value == 0.001 and wide.distance > 0.2
+  # By hand: one value above the other in each of two pairs, so d = 1; of the four
+  # swaps two have it.
+  d, p = significance.paired_distance([0.0, 0.0], [1.0, 1.0], permutations=4000)
+  assert d == 1 and p == pytest.approx(0.5, abs=0.05)
