@@ -9,7 +9,6 @@ import pytest
 
 from ddt_jax import significance
 
-
 VALUES = st.lists(st.integers(0, 6), min_size=1, max_size=30)
 
 

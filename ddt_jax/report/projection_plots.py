@@ -17,7 +17,8 @@ def distributions(
     groups: name -> measure -> [texts]; the first is the yardstick.
     measures: measure -> its name and unit.
   """
-  fig = figure.Figure(figsize=(9, 3.2), layout='constrained')
+  fig = style.make_figure(
+      'Projected texts follow the model\'s own right samples', height=3.2, width=9)
   for axes, (measure, words) in zip(
       fig.subplots(1, len(measures), sharey=True), measures.items(), strict=True):
     for i, (name, values) in enumerate(groups.items()):
@@ -31,7 +32,4 @@ def distributions(
     axes.set_xlabel(words)
   fig.axes[0].set_ylabel('share of texts')
   fig.axes[0].legend(frameon=False, fontsize=8)
-  fig.suptitle(
-      'Projected texts lie on the model\'s own right samples; rewritten ones do not',
-      fontsize=11)
   return fig
