@@ -142,8 +142,8 @@ def test_a_run_that_ends_after_a_checkpoint_resumes_to_the_same_bits(
     run, tmp_path, monkeypatch):
   save = run_state.RunState.save
 
-  def last(*args):
-    save(*args)
+  def last(*args, **options):
+    save(*args, **options)
     raise Killed
 
   with monkeypatch.context() as patched, pytest.raises(Killed):
