@@ -42,6 +42,7 @@ from experiments.run import lifecycle  # noqa: E402
 from experiments.run import model_files  # noqa: E402
 from experiments.run import options  # noqa: E402
 from experiments.tpu import chips  # noqa: E402
+from experiments.tpu import compiled  # noqa: E402
 from experiments.tpu import hlo  # noqa: E402
 from experiments.tpu import programs  # noqa: E402
 
@@ -159,7 +160,9 @@ def show(f: dict[str, Any], chip: chips.Chip) -> None:
   print(json.dumps(f), flush=True)
 
 
-def run(c, topology: str, parts: list[str], context: int) -> None:
+def run(
+    c, topology: str, parts: list[str], context: int, keep: str = ''
+) -> None:
   """Compiles the parts and prints their figures.
 
   Args:
@@ -167,6 +170,7 @@ def run(c, topology: str, parts: list[str], context: int) -> None:
     topology: slice of TPUs, e.g. v5e:4x8.
     parts: some of `PARTS`.
     context: tokens per stream when decoding; 0 is the longest prompt and answer.
+    keep: a preset, as which the training step's figures are kept; '' for none.
   """
   if unknown := [p for p in parts if p not in PARTS]:
     raise errors.InputError(
@@ -198,7 +202,9 @@ def run(c, topology: str, parts: list[str], context: int) -> None:
   }
   for name in parts:
     for part in made[name]():
-      show(figures(part, chip), chip)
+      show(found := figures(part, chip), chip)
+      if keep and name == 'train':
+        compiled.keep(keep, topology, found)
     if name == 'decode':
       moved = programs.resharding(
           mesh, sharding.decoding_mesh(mesh, c.decoding.tensor), config)
@@ -210,7 +216,7 @@ def run(c, topology: str, parts: list[str], context: int) -> None:
 def main():
   f = flags.FLAGS
   with lifecycle.explained_errors(*lifecycle.INPUT_ERRORS, jax.errors.JaxRuntimeError):
-    run(f.config, f.topology, f.parts, f.context)
+    run(f.config, f.topology, f.parts, f.context, f.keep)
 
 
 if __name__ == '__main__':
@@ -220,4 +226,6 @@ if __name__ == '__main__':
   flags.DEFINE_integer(
       'context', 0,
       'Tokens per stream when decoding; 0: data.max_tokens and an answer.')
+  flags.DEFINE_string(
+      'keep', '', 'Name of a preset: keep its training step for presets_table.')
   lifecycle.launch(main)

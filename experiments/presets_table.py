@@ -7,13 +7,11 @@ the TPU compiler (`run.footprint`, `tpu.estimate`). The last columns are what th
 compiler itself said, of `tpu/compiled.json`; such a line comes from
 
 python -m experiments.compile_tpu --config configs/idft.py:PRESET --topology T \
-    --parts=train
+    --parts=train --keep=PRESET
 """
 
-import json
 import math
 import os
-import pathlib
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # As many devices as the largest slice has chips; before JAX is imported.
@@ -30,20 +28,20 @@ from experiments.run import fitting  # noqa: E402
 from experiments.run import footprint  # noqa: E402
 from experiments.run import model_files  # noqa: E402
 from experiments.tpu import chips  # noqa: E402
+from experiments.tpu import compiled  # noqa: E402
 from experiments.tpu import estimate  # noqa: E402
 
-COMPILED = pathlib.Path(__file__).parent / 'tpu' / 'compiled.json'
 # v5e-8, v5e-16, v5p-8 (its name counts two cores a chip) and v6e-8.
 TOPOLOGIES = ('v5e:2x4', 'v5e:4x4', 'v5p:2x2x1', 'v6e:2x4')
 _GIB = 2**30
 
 
-def line(preset: str, topology: str, compiled: dict) -> str:
+def line(preset: str, topology: str, known: dict) -> str:
   """The row of a preset on a slice.
 
   Args:
     preset, topology: their names.
-    compiled: (preset topology) -> the compiler's GiB and seconds.
+    known: see `compiled.read`.
   """
   chip = chips.of(topology)
   count = math.prod(map(int, topology.partition(':')[2].split('x')))
@@ -62,7 +60,7 @@ def line(preset: str, topology: str, compiled: dict) -> str:
       str(most_rows(c, config, mesh, chip)),
       f'{times[slower]:.2f} s, {slower}' if fits else '',
   ]
-  if found := compiled.get(f'{preset} {topology}'):
+  if found := known.get(f'{preset} {topology}'):
     cells += [f'{found["gib"]:.1f}', f'{found["seconds"]:.2f} s, {found["by"]}']
   else:
     cells += ['not compiled', '']
@@ -84,13 +82,13 @@ def most_rows(c, config, mesh, chip: chips.Chip) -> int:
 
 def main(argv):
   del argv
-  compiled = json.loads(COMPILED.read_text())
+  known = compiled.read()
   print('| preset | slice | GiB a chip | remat, micro-batches | rows a chip, most'
         ' | a step at least | compiled: GiB | at least |')
   print('|---|---|---:|---|---:|---|---:|---|')
   for preset in presets.MODELS:
     for topology in flags.FLAGS.topologies:
-      print(line(preset, topology, compiled), flush=True)
+      print(line(preset, topology, known), flush=True)
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ from experiments import presets_table
 from experiments.run import fitting
 from experiments.run import model_files
 from experiments.tpu import chips
+from experiments.tpu import compiled
 from experiments.tpu import estimate
 
 
@@ -42,3 +43,13 @@ def test_a_line_has_the_estimate_and_what_was_compiled():
   assert int(cells[4]) > 4 and cells[6:] == ['9.0', '0.51 s, memory']
   bad = presets_table.line('qwen3-8b', 'v5e:2x4', {})
   assert 'does not fit' in bad and 'not compiled' in bad
+
+
+def test_figures_of_a_compilation_are_kept_for_the_table(tmp_path, monkeypatch):
+  monkeypatch.setattr(compiled, 'FILE', tmp_path / 'compiled.json')
+  compiled.FILE.write_text('{}')
+  found = {'hbm_total': 9.5 * 2**30, 'seconds': 0.5, 'roofline': {
+      'products': 0.4, 'memory': 0.5}}
+  compiled.keep('qwen2.5-0.5b', 'v5e:2x4', found)
+  cells = presets_table.line('qwen2.5-0.5b', 'v5e:2x4', compiled.read())
+  assert cells.endswith('| 9.5 | 0.50 s, memory |')
