@@ -58,13 +58,13 @@ def load_teacher(c, s: inputs.Inputs) -> Teacher:
     raise errors.InputError(
         f'distill.teacher={c.distill.teacher}: its table has {config.vocab_size}'
         f' tokens and that of the model {size}: the teacher needs as many')
-  # The forward computes matrices in this dtype anyway; no update needs the rest.
+  # The forward computes products in this dtype anyway; no update needs the rest.
   dtype = jnp.dtype(config.dtype)
 
   def fitted(path, x):
     name = sharding.path_name(path)
     rows = size if name in ('embed/embedding', 'head/kernel') else len(x)
-    kind = dtype if x.ndim > 1 else x.dtype
+    kind = dtype if name.endswith(('kernel', 'embedding')) else x.dtype
     if rows == len(x) and kind == x.dtype:
       return x
     spec = sharding.spec(name, (rows, *x.shape[1:]), s.mesh)
