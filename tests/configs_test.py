@@ -11,6 +11,7 @@ from ddt_jax import errors
 from ddt_jax import objectives
 from ddt_jax import sharding
 from experiments.run import checks
+from experiments.run import measure
 from tests.support import paths
 
 CONFIGS = sorted(
@@ -121,3 +122,11 @@ def test_losses_of_pairs_are_compared_on_equal_terms():
       'name', 'loss.name', 'curate.samples', 'hint.enabled', 'optim.lr'}
   assert {k for k in dpo if dpo[k] != simpo[k]} == {
       'name', 'loss.name', 'preference.beta'}
+
+
+@pytest.mark.parametrize('name', TRAINING)
+def test_weights_are_measured_where_the_model_alone_decides_them(name):
+  c = load(name).get_config()
+  others = c.loss.name in ('psft', 'iw_sft', 'distill', *PAIRS)
+  assert measure.has_weight(c) != others
+  assert measure.measured_loss(c)['name'] == ('sft' if others else c.loss.name)

@@ -58,6 +58,13 @@ def collate(pairs: Sequence[PairExample], count: int, time: int) -> PairBatch:
       jax.tree.map(lambda x: x.reshape(count, 2, time), rows), reference)
 
 
+def abstract(count: int, time: int, where: jax.sharding.Sharding) -> PairBatch:
+  """Shapes and dtypes of a batch, for compiling; see `collate`."""
+  return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+      collate([], count, time))
+
+
 def sides(pairs: Sequence[PairExample]) -> list[chat.Example]:
   """The chosen and the rejected side of each pair, in turn."""
   return [side for p in pairs for side in (p.chosen, p.rejected)]

@@ -72,7 +72,7 @@ def _front_matter(config: Mapping[str, Any]) -> str:
 
 def _facts(config, found, step: int, chosen: str, dtype: str) -> table.Table:
   data, optim, train = (config.get(k, {}) for k in ('data', 'optim', 'train'))
-  method = ', '.join(f'{k} {v}' for k, v in config['loss'].items())
+  method = run_words.objective(config)
   # Sections that a run of another kind may lack.
   method += ''.join(
       f', {label} {section[k]}' for section, k, label in (

@@ -44,7 +44,8 @@ _CAPTIONS = {  # file: (heading, caption)
               'Above: mean rewards, as TRL logs them: for DPO beta log(p / p of '
               'the reference) of an answer, for SimPO beta times its mean log p '
               'per token. Below: share of pairs whose right answer has the '
-              'higher reward; a tie is no success.'),
+              'higher reward; a tie is no success. Each round has a new reference, '
+              'so rewards of DPO begin at 0 again.'),
 }
 
 

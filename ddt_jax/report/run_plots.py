@@ -27,6 +27,7 @@ def loss(
   train = [line for line in lines if line['kind'] == 'train']
   validation = [line for line in lines if line['kind'] == 'validation']
   solved = [line for line in validation if line.get('accuracy') is not None]
+  of_pairs = any('rewards/margins' in line for line in train)
   name, nll = 'Validation NLL', column(validation, 'nll')
   if len(validation) < 2:
     name, nll = 'Training NLL', smooth(column(train, 'nll'))
@@ -36,7 +37,7 @@ def loss(
       2 + bool(solved), 1, sharex=True, height_ratios=[3, 2, 2][:2 + bool(solved)])
   for axes, scalar, label in (
       (top, 'nll', 'NLL\n(nats per token)'),
-      (bottom, 'loss', 'training loss\n(weighted nats)')):
+      (bottom, 'loss', f'training loss\n({"per pair" if of_pairs else "weighted nats"})')):
     axes.set_ylabel(label)
     draw_curve(axes, train, scalar)
   if validation:
@@ -48,6 +49,9 @@ def loss(
   low, high = top.get_ylim()
   top.set_ylim(low, high + 0.15 * (high - low))
   labels = [(0.98, 'training', style.BEFORE), (0.83, 'validation', style.AFTER)]
+  if of_pairs:  # their NLL is of other texts
+    labels = [(0.98, 'training: right answers', style.BEFORE),
+              (0.62, 'validation: references', style.AFTER)]
   for x, name, color in labels[:1 + bool(validation)]:
     top.text(x, 0.91, name, color=color, transform=top.transAxes, ha='right')
   last = [bottom, *more][-1]

@@ -17,9 +17,9 @@ def notes(rounds: Sequence[counts.RoundSummary]) -> str:
   """Explains the columns of `rounds_table`, without a full stop at the end."""
   if any(r.pairs for r in rounds):
     return (
-        'Rounds: a problem gives pairs if some of the model\'s complete answers are'
-        ' right and some wrong; too long: pairs that do not fit a row and are left'
-        ' out;')
+        'Rounds: paired: problems with a right and a wrong answer; no wrong, no'
+        ' right: problems with right or with wrong ones alone; neither: all were cut'
+        ' off or not judged; too long: pairs that do not fit a row and are left out;')
   return (
       'Rounds: problems by the origin of their solution; skipped: rewriting got no'
       ' analysis to start from;')

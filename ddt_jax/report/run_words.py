@@ -15,6 +15,7 @@ from ddt_jax.report import results
 from ddt_jax.report import run_rounds
 from ddt_jax.report import table
 from ddt_jax.training import log
+from ddt_jax.training import pair_loss
 
 ABOUT_PHI = (
     'phi measures how natural a token is to the model: log p of the token plus'
@@ -239,21 +240,24 @@ def tables(
   return [(heading, content) for heading, content in every if content]
 
 
+def objective(config: Mapping[str, Any]) -> str:
+  """Name and options of the loss, as written in the config, ignored ones too."""
+  loss = config['loss']
+  if loss.get('name') in pair_loss.NAMES:
+    loss = {'name': loss['name'], **config['preference']}
+  return ', '.join(f'{k} {v}' for k, v in loss.items())
+
+
 def facts_table(
     config: Mapping[str, Any], found: results.RunResults
 ) -> table.Table:
   """Model, objective, data and time of a run; `config` is config.json."""
   training, data = found.training, found.data
-  # As written in the config, also options that this objective ignores.
-  loss = config['loss']
-  if any(r.pairs for r in found.rounds):
-    loss = {'name': loss['name'], **config['preference']}
-  objective = ', '.join(f'{k} {v}' for k, v in loss.items())
   rows = [
       ['run', f'{found.name}, seed {found.seed}'],
       ['model', f'{config["model"]["path"]}, '
                 f'{training.parameters:,} parameters'],
-      ['objective', objective or 'defaults'],
+      ['objective', objective(config) or 'defaults'],
       ['training', f'{training.steps:,} steps, {training.tokens:,} tokens,'
                    f' {table.duration(training.seconds)}'],
       ['skipped updates', f'{training.skipped:,}'],

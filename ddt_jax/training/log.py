@@ -56,8 +56,9 @@ def summarise(
     (progress, scalars, text): the progress with new totals (skipped, tokens,
     seconds); the scalars to write for `progress.step`: means per supervised token
     as in `objectives.summarise`, loss per unit of the mask's weight (of a loss of
-    pairs: as in `pair_loss.summarise`, loss per pair), means per step of grad_norm and curriculum, lr, skipped (of the run) and tokens_per_s; a
-    short text for the progress bar.
+    pairs: as in `pair_loss.summarise`, loss per pair), means per step of grad_norm
+    and curriculum, lr, skipped (of the run) and tokens_per_s; a short text for the
+    progress bar.
 
   Raises:
     FloatingPointError: `patience` updates in a row were skipped.

@@ -6,7 +6,7 @@ l_i is the pair's loss, see `preference`, and c_i its chosen response. The secon
 term is an NLL (arXiv:2404.19733). Count and metrics are per pair.
 
 A loss of pairs needs nothing but the sum of log p over each response. Both sides
-are rows of one forward, and `vocab_head.token_stats` streams their log p.
+are rows of one forward, and `vocab_head.supervised_log_p` holds no logits of them.
 """
 
 import dataclasses
@@ -120,13 +120,13 @@ def head_sums(
     batch, rule, mesh: see `loss_sums`.
   """
   rows = batch.flat_rows()
-  stats = vocab_head.token_stats(hidden, head, rows.targets, mesh=mesh)
+  of_tokens, stats = vocab_head.supervised_log_p(
+      hidden, head, rows.targets, rows.mask, mesh=mesh)
 
   def per_response(x):  # [2 P, T] -> [P, 2]
-    # where, not a product: 0 times a log p of -inf is NaN.
-    return jnp.where(rows.mask > 0, rows.mask * x, 0.0).sum(-1).reshape(-1, 2)
+    return (rows.mask * x).sum(-1).reshape(-1, 2)
 
-  log_p, tokens = per_response(stats.log_p), rows.mask.sum(-1).reshape(-1, 2)
+  log_p, tokens = per_response(of_tokens), rows.mask.sum(-1).reshape(-1, 2)
   losses, metrics = rule.losses(log_p, batch.reference, tokens)
   if rule.nll_weight:
     losses -= rule.nll_weight * log_p[:, 0] / jnp.maximum(tokens[:, 0], 1)

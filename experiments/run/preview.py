@@ -14,6 +14,7 @@ from ddt_jax.data import chat
 from ddt_jax.model import kernels
 from ddt_jax.training import distill
 from ddt_jax.training import optimizer
+from ddt_jax.training import pair_loss
 from ddt_jax.training import reference
 from ddt_jax.training import train_step
 from experiments.run import distilling
@@ -34,6 +35,12 @@ def text(c, s: inputs.Inputs) -> str:
   frozen = '' if s.adapters is None else (
       f', frozen; adapters of rank {s.adapters.rank} train {lora.count(s.adapters):,}')
   answers = sum(bool(p.answer) for p in s.corpus.train)
+  use, first = 'trained on', 'The first reference. Training is on the text'
+  if c.loss.name in pair_loss.NAMES:
+    use = 'in answers'
+    first = (
+        'The first reference, which is measured alone: training is on pairs of own'
+        ' answers.\nSuch an answer stands')
   return '\n'.join([
       f'model     {c.model.path}: {size:,} parameters{frozen}, computed'
       f' in {s.config.dtype}, {s.config.max_positions:,} positions',
@@ -41,7 +48,7 @@ def text(c, s: inputs.Inputs) -> str:
       f' answer to verify; {len(s.corpus.validation):,} for validation;'
       f' {sum(map(len, s.corpus.evaluation.values())):,} for evaluation',
       f'tokens    {lengths.sum():,} in {len(examples):,} references, {trained:,}'
-      f' of them trained on; longest {lengths.max():,}, median'
+      f' of them {use}; longest {lengths.max():,}, median'
       f' {int(np.median(lengths)):,}',
       f'devices   {s.mesh.size} {s.mesh.devices.flat[0].device_kind}'
       f' ({", ".join(f"{a}={n}" for a, n in s.mesh.shape.items())})',
@@ -50,7 +57,7 @@ def text(c, s: inputs.Inputs) -> str:
       ' gradients and Adam\'s moments of what is trained, without activations and'
       ' caches',
       *([distilling.memory(c, s)] if c.loss.name == distill.NAME else []),
-      '', 'The first reference. Training is on the text between » and «:', '',
+      '', f'{first} between » and «:', '',
       textwrap.indent(marked(s.tokenizer, examples[0]), '  '), '',
   ])
 

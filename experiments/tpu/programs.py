@@ -18,17 +18,20 @@ from ddt_jax import objectives
 from ddt_jax import sharding
 from ddt_jax import vocab_head
 from ddt_jax.data import batches
+from ddt_jax.data import pair_batches
 from ddt_jax.data import two_contexts
 from ddt_jax.engine import device_loop
 from ddt_jax.engine import loop_state
 from ddt_jax.scoring import forward
 from ddt_jax.training import distill
 from ddt_jax.training import optimizer
+from ddt_jax.training import pair_loss
 from ddt_jax.training import reference
 from ddt_jax.training import train_step
 from ddt_jax.vocab_head import teacher_tiles
 from ddt_jax.vocab_head import tiles
 from experiments.run import checks
+from experiments.run import measure
 from experiments.run import steps
 from experiments.tpu import hlo
 
@@ -112,6 +115,12 @@ def _tiles(rows: int, c, mesh, *, scored: bool = False) -> int:
   return -(-tokens // (tiles.REMAINDER_TILE if small else tiles.TILE))
 
 
+def _micro_batch(c) -> int:
+  """Rows of a micro-batch of the global batch."""
+  sides = 2 if c.loss.name in pair_loss.NAMES else 1
+  return sides * c.train.batch // c.train.micro_batches
+
+
 def _tokens(rows: int, c, mesh) -> int:
   """Tokens of a chip, of `rows` rows of the global batch."""
   return rows * c.data.max_tokens // (mesh.shape['data'] * mesh.shape['fsdp'])
@@ -119,8 +128,9 @@ def _tokens(rows: int, c, mesh) -> int:
 
 def head(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
   """Loss and gradients by hidden states and head: our two ways, and logits held."""
-  micro_batch = c.train.batch // c.train.micro_batches
-  loss = objectives.pick(**c.loss)
+  micro_batch = _micro_batch(c)
+  # Pairs, and weights that read another model's log p, cost the head what sft does.
+  loss = measure.measured_loss(c)
   top_k = objectives.needs(**loss).get('top_k', 0)
   # The weights do not depend on what the sum is divided by.
   weighting = {k: v for k, v in loss.items() if k != 'denominator'}
@@ -156,7 +166,7 @@ def head(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
 
 def _head_arguments(c, mesh, config) -> list[jax.ShapeDtypeStruct]:
   """Hidden states, head, targets and mask of a micro-batch."""
-  shape = c.train.batch // c.train.micro_batches, c.data.max_tokens
+  shape = _micro_batch(c), c.data.max_tokens
   rows = sharding.batch_sharding(mesh)
   table = jax.sharding.NamedSharding(mesh, sharding.spec(
       'head/kernel', (config.vocab_size, config.width), mesh))
@@ -194,7 +204,7 @@ def divergence(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
     yield Part(
         f'divergence, {way}', _compiled(mesh, _head_gradient(loss, args), *args),
         {'heads': [head, head], 'hidden states': [hidden, hidden, mask]},
-        -(-_tokens(c.train.batch // c.train.micro_batches, c, mesh) // tile))
+        -(-_tokens(_micro_batch(c), c, mesh) // tile))
 
 
 def train(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
@@ -209,8 +219,9 @@ def train(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
   state, batch = _placed(state, where), _batch(c, mesh)
   if c.loss.name == distill.NAME:
     batch = _two_contexts(c, mesh)
-  else:
-    objectives.pick(**c.loss)  # refuses a loss of pairs, whose batches are others
+  elif c.loss.name in pair_loss.NAMES:
+    batch = pair_batches.abstract(
+        c.train.batch, c.data.max_tokens, sharding.batch_sharding(mesh))
   step = jax.jit(
       steps.pure_step(c, config, tx, mesh, total_steps=_STEPS),
       donate_argnums=0,
@@ -224,7 +235,7 @@ def train(c, mesh, config: model.ModelConfig) -> Iterator[Part]:
       ({} if base is None else {'frozen base': base}) | {
           'parameters': state.params, 'moments': state.opt_state,
           'reference': state.reference, 'batch': batch},
-      _tiles(c.train.batch // c.train.micro_batches, c, mesh))
+      _tiles(_micro_batch(c), c, mesh))
 
 
 def _two_contexts(c, mesh) -> two_contexts.TwoContexts:

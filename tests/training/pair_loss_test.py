@@ -19,6 +19,7 @@ from ddt_jax.training import pair_loss
 from ddt_jax.training import reference
 from ddt_jax.training import train_step
 from ddt_jax.training.progress import Progress
+from ddt_jax.vocab_head import tiles
 from tests.support import unfused
 from tests.training import train_step_test
 from tests.vocab_head import vocab_head_test
@@ -82,7 +83,9 @@ def exact(name):
   return unfused.exactly(jax.value_and_grad(loss, (0, 1)), hidden, head)
 
 
-@pytest.mark.parametrize('mesh', [None, dict(data=2, fsdp=2, tensor=2)], ids=str)
+# By tiles on one and on eight devices, and streamed where the head is split.
+@pytest.mark.parametrize('mesh', [
+    None, dict(data=2, fsdp=2, tensor=2), dict(data=2, fsdp=4, tensor=1)], ids=str)
 @pytest.mark.parametrize('name', RULES)
 def test_the_gradient_is_that_of_the_formula_in_float64(name, mesh):
   hidden, head, batch = golden()
@@ -167,20 +170,27 @@ def test_eight_devices_take_the_same_step(name):
   assert_step(name, step, state, batches.place(pairs(), mesh))
 
 
-def test_no_array_of_all_logits_is_held():
+def test_no_array_of_all_logits_is_held(monkeypatch):
+  monkeypatch.setattr(tiles, 'TILE', 32)
+  monkeypatch.setattr(tiles, 'REMAINDER_TILE', 32)
   rng = np.random.default_rng(0)
   hidden = rng.normal(size=(8, 24, 16)).astype(np.float32)
-  head = rng.normal(size=(50_000, 16)).astype(np.float32)
-  ids = rng.integers(0, 50_000, (4, 2, 24))
+  head = rng.normal(size=(5_000, 16)).astype(np.float32)
+  ids = rng.integers(0, 5_000, (4, 2, 24))
   batch = pair_batches.PairBatch(
       batches.Batch(ids, ids, np.ones(ids.shape, np.float32), ids),
       np.zeros((4, 2), np.float32))
-  jaxpr = jax.make_jaxpr(jax.value_and_grad(
-      lambda h, w: pair_loss.head_sums(h, w, batch, RULES['dpo']), (0, 1),
-      has_aux=True))(hidden, head)
-  largest = max(
-      int(np.prod(s)) for s in vocab_head_test.all_shapes(jaxpr.jaxpr))
-  assert largest == max(head.size, 8 * 24 * 4096)  # a chunk of the vocabulary
+
+  def largest(mesh):
+    jaxpr = jax.make_jaxpr(jax.value_and_grad(
+        lambda h, w: pair_loss.head_sums(h, w, batch, RULES['dpo'], mesh=mesh),
+        (0, 1), has_aux=True))(hidden, head)
+    return max(int(np.prod(s)) for s in vocab_head_test.all_shapes(jaxpr.jaxpr))
+
+  assert largest(None) == 32 * 5_000  # one tile
+  # Split over `tensor`: a chunk of the vocabulary, of the tokens of two rows.
+  mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+  assert largest(mesh) < 8 * 24 * 5_000 / 4
 
 
 def example(prompt, response):
