@@ -22,6 +22,7 @@ Bytes = dict[str, int]  # by category
 # Activations of a layer that its backward holds at once, in multiples of its widths;
 # fitted, see the module.
 _BACKWARD = 11.5
+_UPDATE = 2.2  # gradients and the update of what is trained, in copies of it; fitted
 
 
 def on_one(tree: Any, mesh: jax.sharding.Mesh, dtype: Any = None) -> int:
@@ -75,7 +76,9 @@ def training(c, config: model.ModelConfig, mesh: jax.sharding.Mesh) -> Bytes:
   rows = c.train.batch // c.train.micro_batches
   tokens = max(1, rows // _row_devices(mesh)) * c.data.max_tokens
   return held | {
-      'gradients': held['parameters'],
+      # With the update, and the sum over micro-batches if there are several.
+      'gradients': int(
+          held['parameters'] * (_UPDATE + (c.train.micro_batches > 1))),
       'activations': activations(config, tokens, mesh),
       # A step has done with the head when it begins the layers' backward.
       'working set': max(
@@ -110,7 +113,7 @@ def layer(config: model.ModelConfig, tokens: int, mesh: jax.sharding.Mesh) -> in
         names.abstract(config)['layers'])) // mesh.shape['tensor']
     # Gathered while another layer is computed; its gradient is whole before it is
     # scattered.
-    found += weights * (2 * width + 4) + 2 * _table(config, mesh) * width
+    found += weights * (2 * width + 4) + _table(config, mesh) * width
   return int(found)
 
 
