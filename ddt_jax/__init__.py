@@ -38,6 +38,6 @@ The map. A module imports only modules that stand above it:
   embedded/      the student that ships with the project, and its world
   scoring/       phi over corpora: numbers only
   rounds/        one round's corpus: answers, selection, evaluation
-  report/        words and looks: pages, plots, tables
-  notebook/      results that show themselves in a notebook's cell
+  report/        words and looks: pages, plots, tables; notebook/: results that show
+                 themselves in a cell
 """

@@ -7,6 +7,7 @@
   scores           the report of scored corpora; scores_advice, scores_words,
                    scores_plots and scores_examples have the content
   card             the README.md of an exported model
+  notebook/        results that show themselves in a cell of a notebook
   table style page tables, looks of plots, HTML by the templates in pages/
 """
 

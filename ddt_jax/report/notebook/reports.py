@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 
 from ddt_jax import storage
-from ddt_jax.notebook import cell
-from ddt_jax.notebook import plots
 from ddt_jax.report import page
 from ddt_jax.report import run
 from ddt_jax.report import run_words
@@ -18,6 +16,8 @@ from ddt_jax.report import scores_advice
 from ddt_jax.report import scores_words
 from ddt_jax.report import style
 from ddt_jax.report import table
+from ddt_jax.report.notebook import cell
+from ddt_jax.report.notebook import plots
 from ddt_jax.rounds import curate
 from ddt_jax.scoring import corpus_summary
 from ddt_jax.storage import typed_json

@@ -11,9 +11,9 @@ from ddt_jax import ddt
 from ddt_jax import model
 from ddt_jax.data import chat
 from ddt_jax.data import prompts
-from ddt_jax.notebook import cell
 from ddt_jax.report import page
 from ddt_jax.report import table
+from ddt_jax.report.notebook import cell
 from ddt_jax.scoring import forward
 from ddt_jax.scoring import response_scores
 

@@ -9,10 +9,10 @@ import pytest
 
 from ddt_jax import hinted_decode
 from ddt_jax import model
-from ddt_jax import notebook
 from ddt_jax.data import chat
 from ddt_jax.data import records
 from ddt_jax.embedded import problems
+from ddt_jax.report import notebook
 from ddt_jax.rounds import answers
 from ddt_jax.rounds import counts
 from ddt_jax.rounds import curate

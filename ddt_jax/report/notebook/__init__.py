@@ -7,14 +7,14 @@
   plots    the plots that only a notebook has
 """
 
-from ddt_jax.notebook.reports import Corpora
-from ddt_jax.notebook.reports import Curated
-from ddt_jax.notebook.reports import Run
-from ddt_jax.notebook.texts import ScoredText
-from ddt_jax.notebook.texts import ScoredTexts
-from ddt_jax.notebook.texts import score
-from ddt_jax.notebook.trace import Trace
-from ddt_jax.notebook.trace import trace
+from ddt_jax.report.notebook.reports import Corpora
+from ddt_jax.report.notebook.reports import Curated
+from ddt_jax.report.notebook.reports import Run
+from ddt_jax.report.notebook.texts import ScoredText
+from ddt_jax.report.notebook.texts import ScoredTexts
+from ddt_jax.report.notebook.texts import score
+from ddt_jax.report.notebook.trace import Trace
+from ddt_jax.report.notebook.trace import trace
 
 __all__ = [
     'Corpora', 'Curated', 'Run', 'ScoredText', 'ScoredTexts', 'Trace', 'score',

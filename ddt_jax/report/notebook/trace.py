@@ -10,11 +10,11 @@ from ddt_jax import hinted_decode
 from ddt_jax import model
 from ddt_jax.data import chat
 from ddt_jax.data import records
-from ddt_jax.notebook import cell
-from ddt_jax.notebook import plots
-from ddt_jax.notebook import texts
 from ddt_jax.report import page
 from ddt_jax.report import style
+from ddt_jax.report.notebook import cell
+from ddt_jax.report.notebook import plots
+from ddt_jax.report.notebook import texts
 from ddt_jax.rounds import answers
 from ddt_jax.scoring import two_streams
 
