@@ -204,7 +204,8 @@ def self_test(c, folder, s: score_inputs.Inputs) -> bool:
     found = {
         f'weights with {c.calibration.noise:.0%} noise': controls.noisy_weights(
             s.params, texts, samples.prompts, s.dispatch,
-            noise=c.calibration.noise, seed=c.seed),
+            noise=c.calibration.noise, seed=c.seed,
+            check_stop=lifecycle.check_stop),
         'a mask shifted by one token': controls.shifted_mask(
             s.params, texts, samples.prompts, s.dispatch, seed=c.seed)}
     told = any(control.is_told for control in found.values())

@@ -57,7 +57,8 @@ def perturbed(params: Any, key: jax.Array, scale: float) -> Any:
 
 def noisy_weights(
     params: Any, texts: calibration.Texts, prompts: Sequence[Sequence[int]],
-    dispatch: Dispatch, *, noise: float, seed: int, most: int = 500
+    dispatch: Dispatch, *, noise: float, seed: int, most: int = 500,
+    check_stop: Callable[[], None] = lambda: None,
 ) -> Control:
   """Own samples under weights with relative noise.
 
@@ -69,6 +70,7 @@ def noisy_weights(
     noise: relative, on every weight.
     seed: of the noise and of the randomised PIT.
     most: texts, the first ones, that are scored.
+    check_stop: called after each batch; may raise to end the call.
   """
   lengths = texts.lengths[:most]
   examples = [
@@ -76,7 +78,7 @@ def noisy_weights(
           prompts, texts.ids[:most], lengths, strict=False)]
   _, stats = dispatch(
       perturbed(params, jax.random.key(seed), noise), examples=examples, tail=True
-  ).collect()
+  ).collect(check_stop)
   starts = np.cumsum(lengths) - lengths
   mask = texts.mask[:most]
   change = np.add.reduceat(

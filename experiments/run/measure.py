@@ -104,7 +104,7 @@ class Measurements:
           check_stop=lifecycle.check_stop, **s.decoding, **c.evaluation)
       stats = list(forward.token_stats(
           params, s.config, s.train.examples[:c.report.examples],
-          batch=s.rows, mesh=s.mesh,
+          batch=s.rows, mesh=s.mesh, after=lifecycle.check_stop,
           top_k=objectives.needs(**loss).get('top_k', 0)))
       corpus = text_stats.describe(stats, **loss)
       if not has_weight(c):

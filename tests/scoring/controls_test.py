@@ -82,8 +82,11 @@ def test_other_weights_are_told_by_pairs(change, told):
         tail=stats.tail, ties=stats.ties)
     return forward.Pending([(list(range(500)), mask, stats)], 500)
 
+  batches = []
   found = controls.noisy_weights(
-      {'a': np.ones(3, np.float32)}, texts, PROMPTS, dispatch, noise=0.05, seed=0)
+      {'a': np.ones(3, np.float32)}, texts, PROMPTS, dispatch, noise=0.05, seed=0,
+      check_stop=lambda: batches.append(0))
+  assert len(batches) == 1
   assert found.change == pytest.approx(
       change * texts.lengths[:500].mean(), abs=1e-5)
   assert (abs(found.change) > 3 * found.change_se) == told
