@@ -2,6 +2,9 @@ r"""DPO in rounds: right answers of the model preferred to its own wrong ones.
 
 python -m experiments.train --config configs/dpo.py --workdir DIR \
     [--config.curate.samples=16] [--config.preference.nll_weight=1]
+
+pass@1 in %: target 51.0 -> 38.0, generalisation 31.0 -> 15.3, retained 96.3 -> 95.3
+(300 problems each); experiments/README.md says why.
 """
 
 from configs import idft
