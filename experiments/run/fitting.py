@@ -99,7 +99,7 @@ def choose(
     c.optim.lr, why = rate(c)
     said.append(f'optim.lr={c.optim.lr:g}: {why}')
   if is_open(c, 'model.remat', 'train.micro_batches'):
-    for remat, parts in _ways_to_train(c, mesh):
+    for remat, parts in _ways_to_train(c, config, mesh):
       c.model.remat, c.train.micro_batches = remat, parts
       need = footprint.training(c, shaped(c, config), mesh)
       if limit and sum(need.values()) < _SHARE * limit:
@@ -126,14 +126,16 @@ def shaped(c, config: model.ModelConfig) -> model.ModelConfig:
       config, dtype=checks.DTYPES[c.model.dtype], remat=remat)
 
 
-def _ways_to_train(c, mesh) -> list[tuple[str, int]]:
+def _ways_to_train(c, config, mesh) -> list[tuple[str, int]]:
   """(remat, micro-batches) from the fastest to the one with the least memory."""
   rows = max(1, c.train.batch // (mesh.shape['data'] * mesh.shape['fsdp']))
   parts = [n for n in range(1, rows + 1) if rows % n == 0]
   if c.train.micro_batches != OPEN['train.micro_batches']:
     parts = [c.train.micro_batches]
-  remats = ['dots', 'full'] if c.model.remat == OPEN['model.remat'] else [
-      c.model.remat]
+  remats = [c.model.remat]
+  if remats == [OPEN['model.remat']]:
+    # Sliding and full layers are two branches, and `dots` keeps what both need.
+    remats = ['full'] if config.window else ['dots', 'full']
   return [(remat, n) for remat in remats for n in parts]
 
 

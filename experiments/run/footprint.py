@@ -97,9 +97,11 @@ def activations(
     mesh: `tensor` shares the heads and the MLP's width.
   """
   heads, mlp = _shared(config, mesh)
-  # Of a token and layer: its input; and the outputs of all products.
-  kept = {'full': config.width, 'dots': 3 * config.width + heads + 2 * mlp,
-          'none': 8 * config.width + 3 * heads + 4 * mlp}[config.remat]
+  # Of a token and layer: its input; and the outputs of all products. With sliding
+  # layers the two branches of attention keep theirs, too; fitted.
+  branches = 0 if config.window is None else 5 * heads
+  kept = {'full': config.width, 'dots': 3 * config.width + heads + branches + 2 * mlp,
+          'none': 8 * config.width + 3 * heads + branches + 4 * mlp}[config.remat]
   return tokens * config.num_layers * kept * _itemsize(config)
 
 
