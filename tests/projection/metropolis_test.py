@@ -197,4 +197,4 @@ def test_only_the_right_ratio_keeps_pi(ratio, monkeypatch):
   power = np.mean(np.array(p) < 0.001)
   print(f'{ratio.__name__}: p = {", ".join(f"{x:.2g}" for x in p)}; told apart in'
         f' {100 * power:.0f} % of 3 tests')
-  assert power == (ratio is not metropolis.log_ratio)
+  assert power == (ratio is not kernel_test.RIGHT)
