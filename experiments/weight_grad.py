@@ -21,23 +21,18 @@ from ddt_jax.training import metrics
 from experiments import train
 from experiments.run import lifecycle
 
-_WORKDIR = flags.DEFINE_string('workdir', 'runs/weight_grad', 'Folder of both runs.')
-_EPOCHS = flags.DEFINE_integer('epochs', 4, 'Passes over the solutions.')
-_PROBLEMS = flags.DEFINE_integer('problems', 1000, 'Number of solutions.')
-_POINTS = flags.DEFINE_integer('points', 8, 'Rows of the table.')
-
 KINDS = ('through', 'stop')
 COLUMNS = ('loss', 'phi', 'nll')
 
 Lines = Sequence[Mapping[str, Any]]
 
 
-def config(kind: str) -> Any:
-  """The reference solutions in one round, with this gradient of the weight."""
+def config(kind: str, epochs: int, problems: int) -> Any:
+  """So many reference solutions in one round, with this gradient of the weight."""
   c = reference.get_config()
   c.name, c.loss.weight_grad = f'weight_grad_{kind}', kind
-  c.rounds, c.train.epochs = 1, _EPOCHS.value
-  c.curate.per_round = _PROBLEMS.value
+  c.rounds, c.train.epochs = 1, epochs
+  c.curate.per_round = problems
   c.optim.lr, c.optim.schedule = 1e-3, 'constant'
   c.evaluation.problems, c.evaluation.samples = 100, 0
   c.validation.every = 0
@@ -72,22 +67,28 @@ def table(lines: Mapping[str, Lines], points: int) -> str:
 
 
 def main():
+  options = flags.FLAGS
+  workdir = storage.path(options.workdir)
   lines, said = {}, []
   for kind in KINDS:
-    folder = storage.path(_WORKDIR.value) / kind
-    train.execute(config(kind), str(folder))
+    folder = workdir / kind
+    train.execute(config(kind, options.epochs, options.problems), str(folder))
     lines[kind] = metrics.read(folder, 'train')
     file = folder / 'results.json'
     last = results.RunResults.from_json(file.read_text(), file).evaluation[-1]
     said.append(f'{kind}: ' + ', '.join(
         f'{split} {100 * found.pass_at_1.value:.0f} %' for split, found in last.items()))
   text = '\n'.join([
-      table(lines, _POINTS.value), '',
+      table(lines, options.points), '',
       'Means over the steps, per token, of the batches that are trained; nats. pass@1'
       f' after training: {"; ".join(said)}.'])
-  storage.publish(storage.path(_WORKDIR.value) / 'table.md', text + '\n')
+  storage.publish(workdir / 'table.md', text + '\n')
   print(text)
 
 
-if __name__ == '__main__':
+if __name__ == '__main__':  # other commands have flags of the same names
+  flags.DEFINE_string('workdir', 'runs/weight_grad', 'Folder of both runs.')
+  flags.DEFINE_integer('epochs', 4, 'Passes over the solutions.')
+  flags.DEFINE_integer('problems', 1000, 'Number of solutions.')
+  flags.DEFINE_integer('points', 8, 'Rows of the table.')
   lifecycle.launch(main)

@@ -15,8 +15,6 @@ import threading
 from typing import Any, NamedTuple
 import urllib.parse
 
-import google_crc32c
-
 _PAGE = 5  # names in a page of a listing: few, so that clients ask for the next
 
 
@@ -205,6 +203,8 @@ def _check(found: Object | None, conditions: dict[str, str], unchanged: int):
 
 
 def _describe(path: str, found: Object) -> dict[str, str]:
+  # Here, as it is installed with gcsfs, without which nothing calls this.
+  import google_crc32c
   bucket, _, name = path.partition('/')
   return {
       'kind': 'storage#object', 'bucket': bucket, 'name': name,
