@@ -30,8 +30,10 @@ def folder_of(family, path):
   return end
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('family', SHAPES)
+@pytest.mark.parametrize('family', [
+    pytest.param(family, marks=(
+        pytest.mark.slow if family == 'gemma3_text' else pytest.mark.long))
+    for family in SHAPES])
 def test_a_round_trains_and_exports_a_folder_that_is_read(
     family, tmp_path, monkeypatch
 ):

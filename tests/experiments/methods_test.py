@@ -25,10 +25,12 @@ ITS_OWN = {  # what a config needs on a dozen easy problems
     'opsd': {'distill.responses': 'right', 'hint.analysis': 'model'},
     'psft': {'reference.every': 2},
 }
-METHODS = (
-    'idft', 'sft', 'dft', 'psft', 'iw_sft', 'asft', 'eaft', 'phi_mask', 'chord',
-    'sft_kl', 'rft', 'hd_sft', 'dpo', 'simpo', 'sdft', 'opsd',
-    'on_policy_distillation')
+# One of each kind is quick enough for every change.
+METHODS = [
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ('psft', 'dpo', 'sdft')),
+    *(pytest.param(name, marks=pytest.mark.long) for name in (
+        'idft', 'sft', 'dft', 'iw_sft', 'asft', 'eaft', 'phi_mask', 'chord', 'sft_kl',
+        'rft', 'hd_sft', 'simpo', 'opsd', 'on_policy_distillation'))]
 
 
 def start(name, workdir):
@@ -51,7 +53,6 @@ def finish(process):
   assert process.returncode == 0, said[-2000:]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('name', METHODS)
 def test_a_killed_run_resumes_to_the_same_bits(name, tmp_path):
   whole, workdir = tmp_path / 'whole', tmp_path / 'cut'
