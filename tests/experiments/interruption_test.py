@@ -114,5 +114,5 @@ def test_rewrite_heeds_sigterm_and_resumes(tmp_path):
       tmp_path / 'cut' / 'beta-3' / 'partial', signal.SIGTERM)
   done = commands.run('experiments.rewrite', *its_flags('cut'))
   table = [x for x in whole.stdout.splitlines() if x.startswith('|')]
-  assert len(table) == 5
+  assert len(table) == 6  # head, line, references, own samples, rewritten, projected
   assert [x for x in done.stdout.splitlines() if x.startswith('|')] == table
