@@ -68,8 +68,8 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
     page = live.LiveReport(files, measurements, writer)
     for r in range(progress.round, c.rounds):
       # Data. The model answers, rewrites what it failed, and is scored.
-      params = s.applied(trained)  # of the middle of the round, if resumed
-      resumed = progress.round_step > 0
+      params = s.applied(trained)
+      resumed = progress.round_step > 0  # params are half trained: nothing is drawn
       if not resumed:
         measurements.measure_model(r, params, writer, progress.step)
       stream, total, summary = steps.make_data(

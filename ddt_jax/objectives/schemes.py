@@ -1,4 +1,7 @@
-r"""Token weights: every objective is -sum_t w_t log p_t / N with its own w_t.
+r"""Token weights: an objective here is -sum_t w_t log p_t / N with its own w_t.
+
+The losses of pairs and of distillation are in `training/pair_loss.py` and
+`training/distill.py`.
 
   sft        w = 1
   dft        w = p                                   arXiv:2508.05629
@@ -29,7 +32,7 @@ Rules for such a function:
   - It reads `log_p`, `entropy` and the statistics of its line in `NEEDS`: training
     on one device computes no other.
   - w depends on the statistics of its own token alone: tokens come in any order.
-    The exceptions, `iw_sft`, stand in `SEQUENCE`.
+    One that reads its whole sequence, as `iw_sft` does, is listed in `SEQUENCE`.
   - Masked tokens come as zeros and must give a finite w.
   - An option that changes in training must be traceable, and `train_step` must
     offer it, as it offers `curriculum`.

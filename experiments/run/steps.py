@@ -141,7 +141,8 @@ def pure_step(
   """The step of the config's loss, not yet compiled.
 
   Args:
-    c: the config; loss.name decides between losses of tokens, pairs and contexts.
+    c: the config; loss.name is a key of `objectives.WEIGHTS` (token weights), dpo or simpo
+      (pairs), or distill (a teacher).
     config, tx, mesh: see `train_step.make_train_step`.
     teacher: of distillation from another model, whose parameters are then the
       third argument of the step. The fourth is the base of adapters.
