@@ -39,6 +39,7 @@ from experiments.run import options
 from experiments.run import preview
 from experiments.run import run_state
 from experiments.run import steps
+from experiments.run import validation
 from experiments.run import workdir
 
 
@@ -66,6 +67,8 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
       folder, start_step=progress.step, tensorboard=c.log.tensorboard,
       wandb=c.log.wandb, config=c.to_dict()) as writer:
     page = live.LiveReport(files, measurements, writer)
+    validations = validation.Validations(s, measurements, states, writer)
+    progress = validations.catch_up(state, progress)
     for r in range(progress.round, c.rounds):
       # Data. The model answers, rewrites what it failed, and is scored.
       params = s.applied(trained)
@@ -106,12 +109,10 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
           show(bar, text, progress, scalars, c.log.every)
           pending = []
         if validating:
-          scalars = measurements.validation(
-              s.applied(state.params), accuracy=due(c.validation.accuracy_every))
-          writer.write(progress.step, 'validation', scalars)
-          progress = states.keep_best(state, progress, scalars)
+          progress = validations.validate(
+              state, progress, accuracy=due(c.validation.accuracy_every))
           page.update(progress, total)
-        if saving:
+        if saving or progress.unvalidated:  # a stop ended the validation
           writer.flush()  # first, so that a checkpoint's steps have their lines
           if not summary and done == total:
             measurements.keep_summary(r, stream.summary())

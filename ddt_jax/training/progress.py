@@ -24,6 +24,8 @@ class Progress:
     best_step: step of the best validation so far, or None before one.
     best_by: what it was best by, 'accuracy' or 'nll', or None.
     best_value: its accuracy in [0, 1] or NLL in nats per token, or None.
+    unvalidated: the validation after `step` that a stop ended early: 'nll' or, with
+      answers, 'accuracy'; '' if there is none. The resumed run starts with it.
     stream: state of the round's data iterator, or None before its first step.
 
   Example:
@@ -45,6 +47,7 @@ class Progress:
   best_step: int | None = None
   best_by: str | None = None
   best_value: float | None = None
+  unvalidated: str = ''
   stream: dict[str, Any] | None = None
 
   @property

@@ -38,9 +38,14 @@ INPUT_ERRORS = (
 _HOSTS_TIMEOUT_SECONDS = 1800
 _NO_SPACE = os.strerror(errno.ENOSPC)
 
+
+
+class Stopped(Exception):
+  """A stop was requested in the middle of work that is not kept."""
+
+
 _stopped = threading.Event()
 _sync_points = itertools.count()  # all processes count alike
-
 
 def launch(main: Callable[[], None]) -> None:
   """Parses the flags, prepares JAX and runs `main`: the last line of a command."""
@@ -109,6 +114,12 @@ def check_stop() -> None:
   if stop_requested():
     print('stopped; the same command resumes', file=sys.stderr)
     sys.exit(RESUME)
+
+
+def give_up_on_stop() -> None:
+  """Raises `Stopped` if a stop was requested; for work that the caller repeats."""
+  if stop_requested():
+    raise Stopped
 
 
 def _request_stop(signum, frame) -> None:

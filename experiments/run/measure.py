@@ -15,6 +15,7 @@ from ddt_jax.data import packing
 from ddt_jax.report import results
 from ddt_jax.rounds import counts
 from ddt_jax.rounds import evaluate
+from ddt_jax.rounds import stages
 from ddt_jax.scoring import forward
 from ddt_jax.scoring import text_stats
 from ddt_jax.storage import typed_json
@@ -147,6 +148,9 @@ class Measurements:
     Args:
       params: the model's.
       accuracy: whether to answer `config.validation.problems` of them as well.
+
+    Raises:
+      lifecycle.Stopped: a stop was requested; nothing is kept.
     """
     c, s = self._c, self._s
     scalars = objectives.summarise(train_step.add(
@@ -161,16 +165,21 @@ class Measurements:
       solved = evaluate.accuracy(
           params, s.config, s.tokenizer, self._validation_problems,
           key=jax.random.key(c.seed), samples=0, verifier=c.verifier,
-          max_new_tokens=c.evaluation.max_new_tokens, **s.decoding)
+          max_new_tokens=c.evaluation.max_new_tokens,
+          work=stages.Stages(check_stop=lifecycle.give_up_on_stop), **s.decoding)
       scalars['accuracy'] = solved.pass_at_1.value
     return scalars
 
   def _validation_batches(self) -> Iterator[batches.Batch]:
     c, examples = self._c, self._s.validation.examples
     if c.train.pack:
-      return packing.pack(
+      found = packing.pack(
           examples, rows=c.train.batch, time=c.data.max_tokens - 1)
-    return batches.in_order(examples, batch=c.train.batch)
+    else:
+      found = batches.in_order(examples, batch=c.train.batch)
+    for batch in found:
+      lifecycle.give_up_on_stop()
+      yield batch
 
   def results(
       self, progress: Progress, *, round_steps: int | None = None

@@ -326,6 +326,27 @@ def test_two_rounds_killed_thirty_times_end_the_same(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_validation_that_is_asked_to_stop_is_repeated_by_the_next_call(tmp_path):
+  options = TWO_ROUNDS | {
+      'checkpoint.every': 1000, 'validation.every': 1, 'validation.accuracy_every': 1}
+  whole, workdir = call(tmp_path / 'whole', **options), tmp_path / 'stopped'
+  assert whole.returncode == 0, whole.stderr[-2000:]
+  # Which validation of a call is stopped: after step 2, its repetition, and the one
+  # at the end of the first round.
+  for which, step in ((2, 2), (1, 2), (2, 3)):
+    done = commands.run(
+        'tests.support.stopping', str(which), *command(workdir, **options),
+        check=False)
+    assert done.returncode == 75, done.stderr[-2000:]
+    saved = json.loads(
+        (workdir / f'checkpoints/{step:08}/progress.json').read_text())
+    assert saved['unvalidated'] == 'accuracy'
+  done = call(workdir, **options)
+  assert done.returncode == 0, done.stderr[-2000:]
+  assert produced(workdir) == produced(tmp_path / 'whole')
+
+
+@pytest.mark.slow
 def test_a_run_that_is_asked_to_stop_saves_and_resumes(tmp_path):
   options = TWO_ROUNDS | {'checkpoint.every': 1000}
   whole = call(tmp_path / 'whole', **options)

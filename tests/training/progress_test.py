@@ -11,7 +11,7 @@ from ddt_jax.training import progress
 SOME = progress.Progress(
     round=1, round_step=2, step=12, updates_before=9, skipped=1, skipped_in_a_row=1,
     tokens=3456, seconds=0.1 + 0.2, best_step=8, best_by='nll',
-    best_value=1 / 3,
+    best_value=1 / 3, unvalidated='nll',
     stream={'next_index': 7, 'nested': [1, None]},
 )
 
