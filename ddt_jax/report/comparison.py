@@ -27,6 +27,18 @@ NOTES = (
     ' numbers by more.')
 
 
+_TRAINING = {  # heads of a table, for those who point at them
+    'objective': 'loss.name',
+    'learning rate': 'peak, optim.lr',
+    'steps': 'of all rounds that are done',
+    'tokens': 'that were trained on, repeated ones counted again',
+    'time': 'of the steps alone',
+    'NLL of references': 'after the last round, nats per token; objectives other than'
+                         ' sft may raise it while the model learns',
+    'phi of references': 'likewise; before training it is lower for foreign texts',
+}
+
+
 class Run(NamedTuple):
   """One of the runs.
 
@@ -127,7 +139,7 @@ def training_table(runs: Sequence[Run]) -> table.Table:
         f'{r.found.training.steps:,}', f'{r.found.training.tokens:,}',
         table.duration(r.found.training.seconds),
         f'{r.found.corpus.after.nll:.3f}', f'{r.found.corpus.after.phi:+.3f}']
-       for r in runs], words=(0, 1))
+       for r in runs], words=(0, 1), about=_TRAINING)
 
 
 def kl_table(runs: Sequence[Run]) -> table.Table:
@@ -162,7 +174,7 @@ def _flat(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def _color(i: int) -> str:
-  return f'C{i % 5}'
+  return f'C{i % style.COLORS}'
 
 
 def accuracy_plot(runs: Sequence[Run]) -> figure.Figure:

@@ -25,6 +25,10 @@ _PAGES = pathlib.Path(__file__).parent / 'pages'
 # Of the heat maps: below 0 and above 0, and how opaque the ends of the scale are.
 # Text stays readable on them in both themes.
 BELOW, ABOVE, OPACITY = '213,94,0', '0,114,178', 0.75
+# Nats where the scale ends, the same on every page, so that pages compare. Opacity
+# goes by the root of phi: on a linear scale of 5 nats most tokens would be pale.
+LIMIT = 5.0
+_TICKS = (-LIMIT, -1.0, 0.0, 1.0, LIMIT)
 
 
 class Plot(NamedTuple):
@@ -33,6 +37,13 @@ class Plot(NamedTuple):
   heading: str
   caption: str
   picture: style.Picture
+
+
+class Highlight(NamedTuple):
+  """One of the first texts of a page, with what it answers."""
+
+  prompt: str
+  map: 'HeatMap'
 
 
 class HeatMap(NamedTuple):
@@ -73,7 +84,7 @@ def run(
   return _environment().get_template('run.html.j2').render(
       title=title, verdict=verdict, warnings=warnings, running=running,
       tables=tables, notes=notes, about_phi=about_phi, plots=plots, facts=facts,
-      **before_and_after(examples))
+      examples=before_and_after(examples))
 
 
 def comparison(
@@ -98,28 +109,32 @@ def scores(
     *,
     title: str,
     verdicts: Sequence[str],
+    highlights: Sequence[Highlight],
     tables: Sequence[tuple[str, table.Table]],
     notes: str,
     plots: Sequence[Plot],
     examples: Mapping[str, Any] | None,
+    kinds: Sequence[str] = (),
 ) -> str:
   """The report of scored corpora.
 
   Args:
     title, verdicts, notes: texts.
+    highlights: the first texts of the page.
     tables: with their headings.
     plots: pictures.
     examples: JSON-able data for score.js, see `scores_examples.pack`; None
       without any.
+    kinds: of examples, to choose from.
   """
   # The policy allows scripts by digest, so the page may run this text and no other.
   script = (_PAGES / 'score.js').read_text()
   digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
   data = None if examples is None else {
-      **examples, 'below': BELOW, 'above': ABOVE, 'opacity': OPACITY}
+      **examples, 'below': BELOW, 'above': ABOVE, 'opacity': OPACITY, 'limit': LIMIT}
   return _environment().get_template('scores.html.j2').render(
-      title=title, verdicts=verdicts, tables=tables, notes=notes, plots=plots,
-      data=data, script=markupsafe.Markup(script), script_digest=digest)
+      title=title, verdicts=verdicts, highlights=highlights, tables=tables,
+      notes=notes, plots=plots, data=data, kinds=kinds, script=markupsafe.Markup(script), script_digest=digest)
 
 
 def cell(template: str, **content: Any) -> str:
@@ -132,26 +147,13 @@ def cell(template: str, **content: Any) -> str:
   return _environment().get_template(f'cells/{template}.html.j2').render(content)
 
 
-def scale_limit(phis: Sequence[float]) -> float:
-  """End of a heat map's scale, in nats: at least 1.
-
-  It is the 95th percentile of abs(phi), rounded up. The few tokens beyond it
-  share the end's colour; on a longer scale all the others would be pale.
-  """
-  if not len(phis):
-    return 1.0
-  return max(float(np.ceil(np.quantile(np.abs(phis), 0.95))), 1.0)
-
-
-def before_and_after(examples: Sequence[results.ShownText]) -> dict[str, Any]:
-  """Heat maps before and after training, and the scale that all share."""
-  return dict(
-      limit=scale_limit([
-          phi for e in examples for turn in e.turns
-          for phi in (*turn.phi_before, *turn.phi_after)]),
-      examples=[
-          (e.title, [(turn.context, _heat_maps(turn)) for turn in e.turns])
-          for e in examples])
+def before_and_after(
+    examples: Sequence[results.ShownText]
+) -> list[tuple[str, list[tuple[str, list[HeatMap]]]]]:
+  """Title and turns of each text: what comes before it, and two heat maps."""
+  return [
+      (e.title, [(turn.context, _heat_maps(turn)) for turn in e.turns])
+      for e in examples]
 
 
 def with_breaks(token: str) -> str:
@@ -173,10 +175,14 @@ def _heat_maps(turn: results.ShownTurn) -> list[HeatMap]:
   return maps
 
 
-def _color(phi: float, limit: float) -> str:
+def _place(phi: float) -> float:
+  """Place of phi on the scale of colours, -1 to 1."""
+  return float(np.sign(phi) * np.sqrt(min(abs(phi) / LIMIT, 1.0)))
+
+
+def _color(phi: float) -> str:
   """CSS colour: orange below 0, blue above, transparent at 0."""
-  opacity = OPACITY * min(abs(phi) / limit, 1.0)
-  return f'rgba({BELOW if phi < 0 else ABOVE},{opacity:.2f})'
+  return f'rgba({BELOW if phi < 0 else ABOVE},{OPACITY * abs(_place(phi)):.2f})'
 
 
 def _data_uri(png: bytes) -> str:
@@ -203,6 +209,11 @@ def _environment() -> jinja2.Environment:
   # escapes <, > and &, so that no text can end the script element.
   environment.policies['json.dumps_kwargs'] = {'separators': (',', ':')}
   environment.filters |= {'color': _color, 'data_uri': _data_uri}
+  # (percent from the left, label, colour) of the ticks of the scale.
+  environment.globals['ticks'] = [
+      (50 + 50 * _place(phi),
+       f'{phi:+g}'.replace('-', '\u2212') if phi else '0', _color(phi))
+      for phi in _TICKS]
   environment.globals['css'] = {
       file.stem: markupsafe.Markup(file.read_text())
       for file in _PAGES.glob('*.css')}

@@ -26,8 +26,8 @@ def rewards(lines: Sequence[Mapping[str, Any]]) -> figure.Figure:
   top, bottom = fig.subplots(2, 1, sharex=True, height_ratios=[3, 2])
   top.set_ylabel('mean reward')
   for name, word, color, y in (
-      ('rewards/chosen', 'right answers', style.AFTER, 0.92),
-      ('rewards/rejected', 'wrong answers', style.BEFORE, 0.82)):
+      ('rewards/chosen', 'right answers', style.RIGHT, 0.92),
+      ('rewards/rejected', 'wrong answers', style.WRONG, 0.82)):
     run_plots.draw_curve(top, train, name, color=color)
     top.text(0.02, y, word, color=color, fontsize=9, transform=top.transAxes)
   # The labels stand above the curves.

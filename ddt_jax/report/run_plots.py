@@ -48,10 +48,10 @@ def loss(
   # The labels stand above the curves, whose ends may meet.
   low, high = top.get_ylim()
   top.set_ylim(low, high + 0.15 * (high - low))
-  labels = [(0.98, 'training', style.BEFORE), (0.83, 'validation', style.AFTER)]
+  labels = [(0.98, 'training', style.TRAINING), (0.78, 'validation', style.VALIDATION)]
   if of_pairs:  # their NLL is of other texts
-    labels = [(0.98, 'training: right answers', style.BEFORE),
-              (0.62, 'validation: references', style.AFTER)]
+    labels = [(0.98, 'training: right answers', style.TRAINING),
+              (0.5, 'validation: references', style.VALIDATION)]
   for x, name, color in labels[:1 + bool(validation)]:
     top.text(x, 0.91, name, color=color, transform=top.transAxes, ha='right')
   last = [bottom, *more][-1]
@@ -133,10 +133,9 @@ def rounds(found: results.RunResults) -> figure.Figure:
   fig = style.make_figure('Accuracy by round', 3.4)
   axes = fig.subplots()
   axes.set_ylabel('pass@1 (%)')
-  colors = style.AFTER, style.BEFORE, style.ink()
   ends = []
   for i, split in enumerate(measured[0]):
-    color = colors[i % len(colors)]
+    color = f'C{2 + i % 4}'  # not those of before and after
     values, lows, highs = (
         100 * np.array(column)
         for column in zip(*(m[split].pass_at_1 for m in measured), strict=True)
@@ -159,7 +158,7 @@ def rounds(found: results.RunResults) -> figure.Figure:
 
 def draw_curve(
     axes, lines: Sequence[Mapping[str, Any]], name: str, *,
-    color: str = style.BEFORE, scale: float = 1.0
+    color: str = style.TRAINING, scale: float = 1.0
 ) -> None:
   """Draws a scalar and its running mean; one point alone is drawn as a point.
 
@@ -183,7 +182,7 @@ def _draw_validation(axes, lines, name, training) -> None:
   """Values of the validations; the best one has a ring, if it is best by them."""
   steps = column(lines, 'step')
   values = column(lines, name) * (100 if name == 'accuracy' else 1)
-  axes.plot(steps, values, color=style.AFTER, marker='o', ms=4, lw=1.8)
+  axes.plot(steps, values, color=style.VALIDATION, marker='o', ms=4, lw=1.8)
   if training.best_by == name and training.best_step in steps and len(steps) > 1:
     best = values[list(steps).index(training.best_step)]
     axes.plot(training.best_step, best, 'o', ms=11, mfc='none', mec=style.ink())

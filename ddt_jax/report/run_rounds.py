@@ -13,6 +13,33 @@ _SOURCES = {
 }
 
 
+_ROUNDS = {
+    'problems': 'of the round',
+    'own': 'problems solved by an own answer of the model, which is trained on',
+    'rewritten': 'problems solved by Hinted Decoding: the reference in the model\'s own'
+                 ' words',
+    'projected': 'rewritten texts moved by exact chains',
+    'reference': 'unsolved problems, for which the reference is trained on'
+                 ' (curate.fallback)',
+    'none': 'problems that give no training example',
+    'skipped': 'not rewritten: no analysis to start from, or no room',
+    'not judged': 'responses on which the verifier abstained',
+    'tokens sampled': 'of own answers and rewritten texts',
+    'pairs': 'of a right and a wrong answer',
+    'paired': 'problems with at least one pair',
+    'no wrong': 'problems with right answers alone',
+    'no right': 'problems with wrong answers alone',
+    'neither': 'problems whose answers were all cut off, or not judged',
+    'too long': 'pairs that do not fit a row (data.max_tokens)',
+}
+_TRAINED = {
+    'examples': 'texts that the round trained on',
+    'mean phi (nats per token)': 'under the model that the round began with; 0 for its'
+                                 ' own text',
+    'tokens per answer': 'mean',
+}
+
+
 def notes(rounds: Sequence[counts.RoundSummary]) -> str:
   """Explains the columns of `rounds_table`, without a full stop at the end."""
   if any(r.pairs for r in rounds):
@@ -41,7 +68,8 @@ def rounds_table(rounds: Sequence[counts.RoundSummary]) -> table.Table:
     ))])
   return table.Table([
       'round', 'problems', 'own', 'rewritten', *(['projected'] if projected else []),
-      'reference', 'none', 'skipped', 'not judged', 'tokens sampled'], rows)
+      'reference', 'none', 'skipped', 'not judged', 'tokens sampled'], rows,
+      about=_ROUNDS)
 
 
 def kl_table(
@@ -71,7 +99,7 @@ def sources_table(rounds: Sequence[counts.RoundSummary]) -> table.Table:
       for source, stats in r.sources.items() if stats.examples
   ]
   return table.Table(['training data', 'examples', 'mean phi (nats per token)',
-                      'tokens per answer'], rows)
+                      'tokens per answer'], rows, about=_TRAINED)
 
 
 def _pairs_table(rounds: Sequence[counts.RoundSummary]) -> table.Table:
@@ -84,4 +112,4 @@ def _pairs_table(rounds: Sequence[counts.RoundSummary]) -> table.Table:
       for i, r in enumerate(rounds, 1)]
   return table.Table([
       'round', 'problems', 'pairs', 'paired', 'no wrong', 'no right',
-      'neither', 'too long', 'not judged', 'tokens sampled'], rows)
+      'neither', 'too long', 'not judged', 'tokens sampled'], rows, about=_ROUNDS)

@@ -41,6 +41,27 @@ _UNITS = (
     ' log-likelihood) and phi: nats per token. Mean phi near 0: the text is'
     ' natural to the model; below 0: it is foreign.')
 
+# Heads of the tables, for those who point at them.
+_ACCURACY = {
+    'problems': 'that were measured, the same before and after',
+    'measure': 'pass@1: the greedy answer; avg@k: mean of k sampled answers',
+    'before': 'the model before training, in %, with the 95 % interval over problems',
+    'after': 'the model after the last round, likewise',
+    'change': 'in percentage points',
+}
+_ANSWERS = {
+    'tokens per answer': 'of greedy answers, before and after training',
+    'hit the length limit': 'greedy answers that did not end'
+                            ' (evaluation.max_new_tokens)',
+    'not judged by the verifier': 'it abstains rather than guesses; such answers count'
+                                  ' as not solved',
+}
+_CORPUS = {
+    'before': 'the solutions of the data under the model before training',
+    'after': 'the same under the model after the last round',
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Comparison:
   """One measure of one split, before and after training.
@@ -171,7 +192,7 @@ def accuracy_table(found: results.RunResults) -> table.Table | None:
            interval(c.after), f'{c.points:+.1f}', c.outcome]
           for c in comparisons(found)]
   header = ['split', 'problems', 'measure', 'before', 'after', 'change', '']
-  return table.Table(header, rows, words=(0, 6)) if rows else None
+  return table.Table(header, rows, words=(0, 6), about=_ACCURACY) if rows else None
 
 
 def answers_table(found: results.RunResults) -> table.Table | None:
@@ -187,8 +208,7 @@ def answers_table(found: results.RunResults) -> table.Table | None:
         f'{before.unfinished:,} \u2192 {after.unfinished:,}',
         f'{before.abstained:,} \u2192 {after.abstained:,}',
     ])
-  return table.Table(['split', 'tokens per answer', 'hit the length limit',
-                      'not judged by the verifier'], rows)
+  return table.Table(['split', *_ANSWERS], rows, about=_ANSWERS)
 
 
 def corpus_table(found: results.RunResults) -> table.Table:
@@ -200,7 +220,8 @@ def corpus_table(found: results.RunResults) -> table.Table:
               ('mean phi (nats per token)', first.phi, last.phi),
               ('mean token weight', first.weight, last.weight))
           if before is not None]
-  return table.Table(['reference solutions', 'before', 'after', 'change'], rows)
+  return table.Table(
+      ['reference solutions', 'before', 'after', 'change'], rows, about=_CORPUS)
 
 
 def progress_table(found: results.RunResults) -> table.Table | None:

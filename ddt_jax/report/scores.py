@@ -15,7 +15,6 @@ from ddt_jax.report import table
 from ddt_jax.scoring import corpus_summary
 
 _WIDTH = 100  # columns of the terminal
-_CURVES = 5  # corpora in a plot, at most
 _PLOTS = (  # file, heading, caption, function
     ('token_phi', 'Tokens by phi', 'Share of the tokens; the outer bins also count all beyond them.',
      scores_plots.token_phi),
@@ -25,7 +24,9 @@ _PLOTS = (  # file, heading, caption, function
     ('qq', 'z against the normal distribution',
      'Below the dashed line: lower than for the model\'s own text.',
      scores_plots.qq),
-    ('pit', 'Randomised PIT', 'Dashed: the uniform distribution.',
+    ('pit', 'Randomised PIT',
+     'u of a token: probability that the model gives to likelier tokens, ties at'
+     ' random. Dashed: the uniform distribution.',
      scores_plots.pit),
 )
 
@@ -52,17 +53,19 @@ def write(
   storage.publish(folder / 'report.html', page.scores(
       title=f'Is it on-policy? Scores by {summary.model}',
       verdicts=scores_advice.verdicts(summary),
+      highlights=scores_examples.highlights(examples, summary.own),
       tables=scores_words.tables(summary), notes=scores_words.NOTES,
       plots=list(pictures.values()),
-      examples=scores_examples.pack(examples) if examples else None))
+      examples=scores_examples.pack(examples) if examples else None,
+      kinds=list(scores_examples.KINDS.values())))
   return terminal(summary) + f'\nReport: {folder / "report.html"}\n'
 
 
 def plots(summary: corpus_summary.ScoresSummary) -> dict[str, page.Plot]:
   """The plots of the scored corpora, by name; empty where nothing was scored."""
   scored = {name: n for name, n in summary.corpora.items() if n.responses}
-  # The styles have five colours; the tables have all corpora.
-  scored = dict(list(scored.items())[:_CURVES])
+  # The tables have all corpora.
+  scored = dict(list(scored.items())[:style.COLORS])
   return {
       name: page.Plot(heading, caption, style.draw(plot, scored))
       for name, heading, caption, plot in (_PLOTS if scored else ())}

@@ -11,6 +11,10 @@ from ddt_jax.data import chat
 from ddt_jax.report import page
 from ddt_jax.report import table
 
+# `ScoredResponse.kind` -> word on the page.
+KINDS = {'worst': 'lowest', 'typical': 'median', 'drawn': 'random'}
+_MOST, _PROMPT = 100, 300  # tokens and characters that a highlight shows
+
 
 @dataclasses.dataclass(frozen=True)
 class ScoredResponse:
@@ -117,10 +121,61 @@ def pack(examples: Sequence[ScoredResponse]) -> dict[str, Any]:
 
   packed = [
       vars(e) | {
+          'kind': KINDS[e.kind],
           'tokens': [index(t) for t in e.tokens],
           'top': [[[index(t), p] for t, p in top] for top in e.top],
       } for e in examples
   ]
-  phis = np.concatenate([np.add(e.log_p, e.entropy) for e in examples])
-  return {'examples': packed, 'vocabulary': list(vocabulary),
-          'limit': page.scale_limit(phis)}
+  return {'examples': packed, 'vocabulary': list(vocabulary)}
+
+
+def highlights(
+    examples: Sequence[ScoredResponse], own: str = ''
+) -> list[page.Highlight]:
+  """Three texts that a page begins with.
+
+  They are the response with the lowest mean phi, a typical one, and a typical own
+  sample; where there are none, the response with the highest mean phi.
+
+  Args:
+    examples: of all corpora.
+    own: name of the corpus of own samples, '' without one.
+  """
+  given = sorted((e for e in examples if e.corpus != own), key=lambda e: e.phi)
+  mine = [e for e in examples if e.corpus == own]
+  chosen = [
+      ('The lowest mean phi', given[:1]), ('A typical response', _typical(given)),
+      ('An own sample of the model', _typical(mine)) if mine else
+      ('The highest mean phi', given[-1:])]
+  shown: dict[int, page.Highlight] = {}
+  for words, found in chosen:
+    for e in found:
+      # A corpus of one row has one of them.
+      shown.setdefault(id(e), _highlight(words, e))
+  return list(shown.values())
+
+
+def _typical(examples: Sequence[ScoredResponse]) -> list[ScoredResponse]:
+  """The one in the middle by mean phi, of those shown as typical if there are any."""
+  typical = [e for e in examples if e.kind == 'typical'] or examples
+  by_phi = sorted(typical, key=lambda e: e.phi)
+  return list(by_phi[len(by_phi) // 2:][:1])
+
+
+def _highlight(words: str, e: ScoredResponse) -> page.Highlight:
+  tokens = []
+  between = dict(e.between)
+  for i, (token, log_p, entropy, top) in enumerate(zip(
+      e.tokens[:_MOST], e.log_p, e.entropy, e.top, strict=False)):
+    if i in between:
+      tokens.append((f'\n{between[i]}\n', 'not scored', 0.0))
+    likeliest = ', '.join(f'"{table.visible(t)}" {p:.1%}' for t, p in top)
+    tokens.append((
+        page.with_breaks(token),
+        f'"{table.visible(token)}": phi {log_p + entropy:+.2f}, p'
+        f' {np.exp(log_p):.1%}; likeliest here: {likeliest}', log_p + entropy))
+  if e.length > len(tokens):
+    tokens.append((' \u2026', 'the rest is in the list of examples', 0.0))
+  prompt = e.prompt if len(e.prompt) <= _PROMPT else f'\u2026{e.prompt[-_PROMPT:]}'
+  return page.Highlight(prompt, page.HeatMap(
+      f'{words}: {e.phi:+.3f} nats ({e.corpus}, row {e.line})', tokens))

@@ -87,7 +87,7 @@ def pit(corpora: Corpora) -> figure.Figure:
   axes.axhline(100, color=style.ink(), lw=0.8, ls='--')
   # From 0, since the distance to the uniform distribution is what counts.
   axes.set_ylim(bottom=0)
-  axes.set_xlabel('u = P(p_v > p_x) + U P(p_v = p_x)')
+  axes.set_xlabel('u; 0: the likeliest tokens, 1: the most surprising ones')
   _label(axes, corpora)
   return fig
 

@@ -24,6 +24,46 @@ NOTES = (
     ' lowest 1 %: share of the negative sum of phi that comes from the 1 % of tokens'
     ' with the lowest phi.')
 
+# Heads of the tables, for those who point at them.
+_CORPORA = {
+    'responses': 'that were scored',
+    'skipped': 'rows that could not be scored; the last table says why',
+    'truncated': 'responses cut to the longest allowed (data.max_tokens)',
+    'tokens': 'mean length of a response',
+    'mean phi': 'over all tokens, nats per token; 0 for the model\'s own text; \u00b1 2'
+                ' standard errors over responses',
+    'perplexity': 'exp of the mean NLL of a token; it does not know how sure the'
+                  ' model was, phi does',
+    'phi < -1': 'share of tokens that the model would hardly write',
+    '< -3': 'share of tokens with phi below -3 nats',
+    '< -5': 'share of tokens with phi below -5 nats',
+    'rejected': 'share of responses that the PIT test rejects at 5 % false'
+                ' discoveries; holds for texts of any length',
+    'by z': 'share that the z-test rejects; holds where the varentropy of a text sums'
+            f' to {response_scores.ENOUGH_VARENTROPY:g} nats^2 or more',
+}
+_AUROC = {
+    'phi': 'of the mean phi of a response',
+    'log-likelihood': 'of the summed log p of a response',
+    'perplexity': 'of a response; the lower ranks higher',
+    'z': 'of the sum of phi by its standard deviation under the model',
+    'best score': 'the one furthest from 0.5, which is chance',
+}
+_LOWEST = {
+    'mean phi': 'over all tokens, nats per token',
+    'lowest 1 %': 'share of the negative sum of phi that the 1 % of the tokens with the'
+                  ' lowest phi cause',
+    'lowest 5 %': 'the same of the 5 % with the lowest phi',
+    'phi: 1st fifth': 'mean phi in the first fifth of each response, nats',
+}
+_FILTERS = {
+    'keep': 'what --config.write.keep takes, and what it means',
+    'responses': 'share that is kept',
+    'tokens': 'share that is kept',
+    'mean phi': 'of what is kept, nats per token; empty where nothing is',
+}
+
+
 def tables(
     summary: corpus_summary.ScoresSummary
 ) -> list[tuple[str, table.Table]]:
@@ -50,7 +90,7 @@ def corpora_table(summary: corpus_summary.ScoresSummary) -> table.Table:
       f'{n.length:.1f}', f'{n.phi:+.4f} ± {2 * n.phi_se:.4f}',
       f'{n.perplexity:.3f}', f'{n.tail_1:.2%}', f'{n.tail_3:.2%}',
       f'{n.tail_5:.2%}', f'{n.rejected:.1%}', f'{n.rejected_z:.1%}',
-  ] for name, n in summary.corpora.items()])
+  ] for name, n in summary.corpora.items()], about=_CORPORA)
 
 
 def auroc_table(summary: corpus_summary.ScoresSummary) -> table.Table:
@@ -60,7 +100,7 @@ def auroc_table(summary: corpus_summary.ScoresSummary) -> table.Table:
       ['corpus', *scores, 'best score'],
       [[name, *(f'{x:.3f}' for x in found.values()), _best(found)]
        for name, found in summary.auroc.items()],
-      words=(0, len(scores) + 1))
+      words=(0, len(scores) + 1), about=_AUROC)
 
 
 def _best(found: Mapping[str, float]) -> str:
@@ -85,7 +125,7 @@ def lowest_table(summary: corpus_summary.ScoresSummary) -> table.Table:
   return table.Table([
       'corpus', 'mean phi', 'lowest 1 %', 'lowest 5 %', 'phi: 1st fifth',
       '2nd', '3rd', '4th', '5th',
-  ], rows)
+  ], rows, about=_LOWEST)
 
 
 def filters_table(corpus: corpus_summary.CorpusSummary) -> table.Table:
@@ -95,7 +135,7 @@ def filters_table(corpus: corpus_summary.CorpusSummary) -> table.Table:
       [[scores_advice.FILTERS[name], f'{f.responses:.1%}', f'{f.tokens:.1%}',
         # 0 would read as the ideal mean.
         '' if f.phi is None else f'{f.phi:+.4f}']
-       for name, f in corpus.filters.items()])
+       for name, f in corpus.filters.items()], about=_FILTERS)
 
 
 def skipped_table(summary: corpus_summary.ScoresSummary) -> table.Table:

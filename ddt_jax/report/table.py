@@ -1,6 +1,8 @@
 """Tables and short texts for the terminal and for Markdown."""
 
+from collections.abc import Mapping
 import re
+import types
 from typing import NamedTuple
 import unicodedata
 
@@ -13,11 +15,13 @@ class Table(NamedTuple):
     rows: one list of cells a row.
     words: indices of the columns that hold words and are aligned to the left;
       the others hold numbers.
+    about: explanations of heads, for pages.
   """
 
   header: list[str]
   rows: list[list[str]]
   words: tuple[int, ...] = (0,)
+  about: Mapping[str, str] = types.MappingProxyType({})
 
 
 def aligned(content: Table) -> str:

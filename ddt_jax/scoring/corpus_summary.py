@@ -270,6 +270,7 @@ def choose(phi: np.ndarray, count: int, seed: int) -> dict[str, list[int]]:
     'worst': the lowest phi, in order of phi. 'typical': the closest to the
     median. 'drawn': a random sample of the others.
   """
+  count = min(count, len(phi))
   order = np.argsort(phi, kind='stable')
   worst = order[:count // 3]
   rest = order[count // 3:]

@@ -15,7 +15,7 @@ HOSTILE = [
     '" onmouseover="alert(1)', "' onmouseover='alert(1)", '{{ 7 * 7 }}',
     '{% raw %}', '&amp; &lt;', ']]>', '\u2028', 'a\nb',
 ]
-PLOT = page.Plot('heading', 'caption', style.Picture(b'light', b'dark'))
+PLOT = page.Plot('heading', 'caption', style.Picture(b'light', b'dark', 600))
 CELLS = table.Table(['name', 'n'], [['a', '1']])
 
 
@@ -57,8 +57,9 @@ def run_page(text='', facts=CELLS):
 def scores_page(text=''):
   return page.scores(
       title=text, verdicts=[text], tables=[(text, CELLS)], notes=text,
+      highlights=[page.Highlight(text, page.HeatMap(text, [(text, text, -1.0)]))],
       plots=[PLOT._replace(caption=text)],
-      examples={'examples': [{'prompt': text}], 'vocabulary': [text], 'limit': 2.0})
+      examples={'examples': [{'prompt': text}], 'vocabulary': [text]}, kinds=[text])
 
 
 def names(found):
@@ -126,7 +127,8 @@ def test_a_page_is_one_file_that_can_be_mailed(make):
 
 def test_a_page_without_examples_has_no_script():
   text = page.scores(
-      title='', verdicts=[], tables=[], notes='', plots=[], examples=None)
+      title='', verdicts=[], highlights=[], tables=[], notes='', plots=[],
+      examples=None)
   assert not Page(text).scripts and 'Examples' not in text
 
 
@@ -138,15 +140,26 @@ def test_a_header_without_names_is_left_out():
   assert [a.get('class') for a in cells] == ['words', None, 'words', 'words']
 
 
-@pytest.mark.parametrize('phis, limit', [
-    ([], 1.0), ([0.1, -0.2], 1.0), ([-2.5] * 20, 3.0), ([0.0] * 99 + [-50.0], 1.0)])
-def test_the_scale_of_a_heat_map(phis, limit):
-  assert page.scale_limit(phis) == limit
-
-
 def test_tokens_are_coloured_by_phi():
   found = Page(run_page('x'))
   styles = [a['style'] for tag, a in found.tags if a.get('class') == 'token']
-  # The limit is 3, the 95th percentile of 3, 0.1, 0.5, 0.2, rounded up.
-  assert styles[0] == f'background:rgba({page.BELOW},0.75)'
-  assert styles[2] == f'background:rgba({page.ABOVE},0.12)'
+  # The same on every page: 0.75 at 5 nats and beyond, by the root below.
+  assert styles[0] == f'background:rgba({page.BELOW},0.58)'  # -3
+  assert styles[2] == f'background:rgba({page.ABOVE},0.24)'  # 0.5
+  assert page._color(-50.0) == f'rgba({page.BELOW},0.75)'
+  assert page._color(0.0) == f'rgba({page.ABOVE},0.00)'
+
+
+def test_a_scale_shows_where_its_ticks_are():
+  found = Page(run_page('x'))
+  places = [a['style'] for tag, a in found.tags
+            if tag == 'span' and a.get('style', '').startswith('left')]
+  assert places == ['left:0%', 'left:28%', 'left:50%', 'left:72%', 'left:100%']
+  assert '\u22125\u221210+1+5' in found.text
+
+
+def test_heads_explain_themselves():
+  cells = table.Table(['a', 'b'], [['1', '2']], about={'b': 'what "b" means'})
+  found = Page(run_page('x', cells))
+  (abbr,) = (a for tag, a in found.tags if tag == 'abbr')
+  assert abbr == {'tabindex': '0', 'title': 'what "b" means'}

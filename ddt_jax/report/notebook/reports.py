@@ -126,5 +126,6 @@ class Run(_Report):
 
   def _content(self):
     return {
-        **super()._content(), **page.before_and_after(self.found.examples[:1]),
+        **super()._content(),
+        'examples': page.before_and_after(self.found.examples[:1]),
         'page': str(self._page)}

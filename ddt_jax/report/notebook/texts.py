@@ -62,10 +62,8 @@ class ScoredTexts(cell.Cell):
     return table.aligned(self.table())
 
   def html(self) -> str:
-    limit = page.scale_limit(
-        np.concatenate([np.asarray(t.stats.phi) for t in self.texts]))
     return page.cell(
-        'texts', summary=self.table(), limit=limit,
+        'texts', summary=self.table(),
         maps=[(t.prompt, _heat_map(t)) for t in self.texts])
 
 

@@ -6,19 +6,26 @@
 (() => {
   const data = JSON.parse(document.getElementById('data').textContent);
   const $ = (id) => document.getElementById(id);
-  const PAGE = 50;
+  const PAGE = 20;
+  const named = (key) => new Set(data.examples.map((e) => e[key])).size > 1;
   const columns = [
-    {key: 'rank', name: 'rank', digits: 0},
-    {key: 'corpus', name: 'corpus', words: true},
-    {key: 'source', name: 'source', words: true},
-    {key: 'kind', name: 'shown as', words: true},
-    {key: 'phi', name: 'mean phi', digits: 3},
-    {key: 'z', name: 'z', digits: 2},
-    {key: 'p', name: 'p (PIT)', digits: 4},
-    {key: 'length', name: 'tokens', digits: 0},
-    {key: 'text', name: 'response', wide: true},
-  ];
-  const state = {key: 'rank', up: true, page: 0, open: null, shown: []};
+    {key: 'rank', name: 'rank', digits: 0, about:
+      'place by mean phi among all responses of its corpus; 1: the lowest'},
+    {key: 'corpus', name: 'corpus', words: true, about: 'input that it is from'},
+    {key: 'source', name: 'source', words: true, about:
+      'what the row itself names as its source'},
+    {key: 'kind', name: 'picked as', words: true, about:
+      'lowest: of the lowest mean phi; median: near the median; random: any other'},
+    {key: 'phi', name: 'mean phi', digits: 3, about: 'nats per token'},
+    {key: 'z', name: 'z', digits: 2, about:
+      'sum of phi / its standard deviation under the model; own samples: mean 0'},
+    {key: 'p', name: 'p (PIT)', digits: 4, about:
+      'p-value of the test that the model could have written it'},
+    {key: 'length', name: 'tokens', digits: 0, about: 'of the response'},
+    {key: 'text', name: 'response', wide: true, about: 'opens at a click'},
+  ].filter((c) => !['corpus', 'source'].includes(c.key) || named(c.key));
+  const phone = matchMedia('(max-width: 45rem)');
+  const state = {key: 'phi', up: true, page: 0, open: null, shown: []};
 
   const make = (tag, properties = {}, ...children) => {
     const element = Object.assign(document.createElement(tag), properties);
@@ -55,22 +62,32 @@
     const value = example[column.key];
     if (column.wide) {
       const button = make('button', {className: 'row', textContent: value});
-      button.addEventListener('click', () => open(example, true));
+      button.addEventListener('click', () => toggle(example));
       button.setAttribute('aria-expanded', String(example === state.open));
-      return make('td', {className: 'wide'}, button);
+      return make('td', {className: 'c-text'}, button);
     }
     const text = column.words ? value : number(value, column.digits);
     return make('td', {
-      className: column.words ? 'words' : '', textContent: text, title: text,
+      className: `c-${column.key}${column.words ? ' words' : ''}`,
+      textContent: text, title: text,
     });
+  };
+
+  // The response stands in a row of its own below that of the table.
+  const rowsOf = (example) => {
+    const opened = example === state.open;
+    const row = make('tr', {className: opened ? 'open' : 'closed'},
+      ...columns.map((column) => cell(example, column)));
+    if (!opened) return [row];
+    const shown = phone.matches ? 2 : columns.length;  // see score.css
+    const within = make('td', {colSpan: shown}, ...detail(example));
+    return [row, make('tr', {id: 'detail'}, within)];
   };
 
   const draw = () => {
     const first = state.page * PAGE;
     const rows = state.shown.slice(first, first + PAGE);
-    $('rows').replaceChildren(...rows.map((example) => make(
-      'tr', {className: example === state.open ? 'open' : ''},
-      ...columns.map((column) => cell(example, column)))));
+    $('rows').replaceChildren(...rows.flatMap(rowsOf));
     const count = state.shown.length;
     $('status').textContent = count
       ? `${first + 1}\u2013${first + rows.length} of ${count} examples`
@@ -94,7 +111,8 @@
   // One response ---------------------------------------------------------------
 
   const color = (phi) => {
-    const opacity = data.opacity * Math.min(Math.abs(phi) / data.limit, 1);
+    const place = Math.sqrt(Math.min(Math.abs(phi) / data.limit, 1));
+    const opacity = data.opacity * place;
     return `rgba(${phi < 0 ? data.below : data.above},${opacity.toFixed(2)})`;
   };
 
@@ -151,9 +169,7 @@
     return box;
   };
 
-  const open = (example, focus) => {
-    state.open = example;
-    draw();
+  const detail = (example) => {
     const rest = example.length - example.tokens.length;
     const facts = [
       `${example.corpus}, row ${example.line}`,
@@ -162,19 +178,26 @@
       example.rejected ? 'rejected' : 'not rejected',
       `perplexity ${number(example.perplexity, 2)}`, `${example.length} tokens`,
     ];
-    const title = make('h3', {textContent: facts.join(' \u00b7 '), tabIndex: -1});
-    $('detail').hidden = false;
-    $('detail').replaceChildren(
-      title,
+    const inspector = make('div', {className: 'inspector', id: 'inspector',
+      textContent: 'Point at a token or tap it, or use Tab and the arrow keys.'});
+    inspector.setAttribute('aria-live', 'polite');
+    return [
+      make('h3', {textContent: facts.join(' \u00b7 '), tabIndex: -1}),
       make('div', {className: 'note', textContent: 'prompt'}),
       make('div', {className: 'text', textContent: example.prompt}),
       make('div', {className: 'note', textContent: rest > 0
         ? `response, its first ${example.tokens.length} tokens` : 'response'}),
-      heatMap(example),
-      make('div', {className: 'inspector', id: 'inspector', textContent:
-        'Point at a token, or move to one with Tab and the arrow keys.'}));
-    $('inspector').setAttribute('aria-live', 'polite');
-    if (focus) title.focus();
+      heatMap(example), inspector,
+    ];
+  };
+
+  const toggle = (example) => {
+    state.open = example === state.open ? null : example;
+    draw();
+    const row = state.shown.indexOf(example) - state.page * PAGE;
+    const focused = state.open ? document.querySelector('#detail h3')
+      : document.querySelectorAll('#rows .row')[row];
+    focused?.focus({preventScroll: true});
   };
 
   // Start ------------------------------------------------------------------
@@ -186,10 +209,11 @@
     example.searched = `${example.prompt} ${between} ${example.text}`.toLowerCase();
   });
   for (const column of columns) {
-    const button = make('button', {textContent: column.name});
+    const button = make('button', {textContent: column.name, title: column.about});
     button.addEventListener('click', () => sortBy(column.key));
     const header = make('th', {scope: 'col'}, button);
-    header.className = column.words ? 'words' : column.wide ? 'wide' : '';
+    const how = column.words ? ' words' : '';
+    header.className = `c-${column.key}${how}`;
     header.dataset.key = column.key;
     $('headers').append(header);
   }
@@ -214,6 +238,8 @@
     if (event.key !== 'Escape' || !state.open) return;
     document.querySelector('#rows tr.open .row')?.focus();
   });
+  phone.addEventListener('change', () => draw());
+  // One is open from the start, to show what the others have.
+  state.open = data.examples.reduce((a, b) => (b.phi < a.phi ? b : a));
   select();
-  if (state.shown.length) open(state.shown[0], false);
 })();
