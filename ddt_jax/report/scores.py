@@ -65,7 +65,9 @@ def plots(summary: corpus_summary.ScoresSummary) -> dict[str, page.Plot]:
   """The plots of the scored corpora, by name; empty where nothing was scored."""
   scored = {name: n for name, n in summary.corpora.items() if n.responses}
   # The tables have all corpora.
-  scored = dict(list(scored.items())[:style.COLORS])
+  scored = {
+      style.short(name, i): n
+      for i, (name, n) in enumerate(list(scored.items())[:style.COLORS], 1)}
   return {
       name: page.Plot(heading, caption, style.draw(plot, scored))
       for name, heading, caption, plot in (_PLOTS if scored else ())}

@@ -24,6 +24,7 @@ TRAINING, VALIDATION = 'C2', 'C3'
 RIGHT, WRONG = 'C5', 'C4'  # answers of pairs
 COLORS = 5  # that many corpora or runs have a colour of their own
 _DPI, _CSS = 200, 115  # pixels of a file, and CSS pixels of a page, an inch
+_NAME = 20  # characters of a name
 _PALETTE = 128  # colours of a picture: enough for the edges of five and their shades
 
 
@@ -83,6 +84,19 @@ def _png(fig: figure.Figure) -> bytes:
   buffer = io.BytesIO()
   pixels.quantize(_PALETTE).save(buffer, 'png', optimize=True)
   return buffer.getvalue()
+
+
+def short(name: str, number: int) -> str:
+  """A name as plots show it; a long one is cut in its middle and numbered.
+
+  Example:
+    >>> short('own', 1), short('a-very-long-name-of-a-corpus.jsonl', 2)
+    ('own', '2: a-very-l\u2026pus.jsonl')
+  """
+  if len(name) <= _NAME:
+    return name
+  half = _NAME // 2 - 1
+  return f'{number}: {name[:half - 1]}\u2026{name[-half:]}'
 
 
 def ink() -> str:

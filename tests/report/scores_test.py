@@ -92,14 +92,19 @@ def test_every_plot_holds_its_data(phi, plot):
       assert len(filled) == 1 or edges[1] - edges[0] <= (right - left) / 10
 
 
+@pytest.fixture(scope='module')
+def file(tmp_path_factory):
+  return write(tmp_path_factory.mktemp('scores'))
+
+
 @pytest.fixture
-def page(tmp_path):
+def page(file):
   if not chromium.program():
     if os.environ.get('CI') == 'true':
       pytest.fail('Chromium is missing: apt-get install chromium')
     pytest.skip('needs Chromium')
   with chromium.started() as page:
-    page.open(write(tmp_path))
+    page.open(file)
     yield page
     assert page.run('document.title').startswith('Is it on-policy?')
     for event in page.console:  # neither errors nor requests
@@ -147,8 +152,15 @@ def test_a_thousand_examples_are_searched_sorted_and_read(page):
   assert page.run(status) == '1–1 of 1 examples'
 
   # The strange text is shown as it is.
-  assert page.run('document.querySelector("#detail")') is None
-  page.run('document.querySelector("#rows .row").click()')
+  # It is the lowest of all, so it is open from the start; a click closes it.
+  click = 'document.querySelector("#rows .row").click()'
+  assert page.run('document.querySelectorAll("#detail").length') == 1
+  page.run(click)
+  assert page.run('document.querySelectorAll("#detail").length') == 0
+  page.run(click)
+  # In place: below its own row.
+  assert page.run(
+      'document.querySelector("#rows tr.open + tr").id') == 'detail'
   assert STRANGE in page.run('document.getElementById("tokens").textContent')
   assert STRANGE in page.run('document.querySelector("#rows .row").textContent')
   assert page.run('document.querySelectorAll("#detail script, #detail img").length'
@@ -205,6 +217,33 @@ def test_pointer_and_keys_tell_of_tokens(page):
   assert f'token {last}: ' in page.run(inspector)
   page.key('Escape')
   assert page.run('document.activeElement.className') == 'row'
+
+
+def test_three_texts_come_first(tmp_path):
+  examples = [example(i) for i in range(9)] + [example(3, corpus='own')]
+  def said(own):
+    return [h.map.heading for h in scores_examples.highlights(examples, own)]
+
+  assert said('own') == [
+      'The lowest mean phi: -0.008 nats (mine.jsonl, row 9)',
+      'A typical response: -0.004 nats (mine.jsonl, row 5)',
+      'An own sample of the model: -0.003 nats (own, row 4)']
+  assert said('')[2] == 'The highest mean phi: +0.000 nats (mine.jsonl, row 1)'
+  assert len(scores_examples.highlights(examples[:1])) == 1
+  assert scores_examples.highlights([]) == []
+  long = example(0, text='word ' * 400)
+  (shown,) = scores_examples.highlights([long])
+  assert len(shown.map.tokens) == 101 and shown.map.tokens[-1][0] == ' \u2026'
+
+
+def test_a_phone_shows_the_page_without_scrolling_sideways(page):
+  page.call('Emulation.setDeviceMetricsOverride', width=390, height=800,
+            deviceScaleFactor=1, mobile=True)
+  assert page.run('document.documentElement.scrollWidth') <= 390
+  wide = 'document.querySelector("{}").getBoundingClientRect().width'
+  assert page.run(wide.format('#rows .c-text')) > 200
+  assert page.run(wide.format('#detail td')) <= 390
+  assert page.run(wide.format('img')) > 340  # the pictures' text is 9 pixels high
 
 
 def test_light_and_dark(page):
