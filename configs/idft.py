@@ -54,21 +54,24 @@ def data():
                                  # several with commas between. See configs/README.md
           weights='',            # proportions of several files, e.g. 2,1; '': all
           validation=0.05,       # share of your prompts that is held out
-          evaluation=0.05,       # likewise, for the measurements
+          evaluation=0.05,       # another share, for the measurements
           evaluation_path='',    # or a file of its own for the measurements
           columns=dict(          # what they are called in your file
-              problem='problem', solution='solution', answer='answer',
-              messages='messages', id='id',
+              problem='problem',    # the question
+              solution='solution',  # the reference
+              answer='answer',      # to verify by; '': none, see configs/README.md
+              messages='messages',  # a chat, in place of problem and solution
+              id='id',              # a name for the row; '': its number
           ),
           question='{problem}',  # how a problem, or a chat's last turn, is asked
           marker='\\boxed{',     # the final answer follows it; or e.g. 'Answer:'
           kind='math',           # math | text | choice | package.module:function, see verify
           bad_rows='error',      # or skip: leave out rows that cannot be used
           gym=dict(              # ddt_jax.data.reasoning.world, of reasoning_gym
-              problems=2000,      # to train and to validate on
+              problems=2000,      # number, to train and to validate on
               generalisation='',  # harder tasks, TASK:OPTION=VALUE[,TASK]: measured only
-              retained='',        # other tasks, likewise
-              seed=0,             # of the problems
+              retained='',        # other tasks: measured only
+              seed=0,             # decides the problems
           ),
           split_turns=True,      # chats that thinking templates render turn by turn
           max_tokens=256,        # longest example, prompt and response together
@@ -85,8 +88,8 @@ def curation():
           per_round=0,           # at most so many problems; 0: all
           samples=2,             # own answers to each problem
           keep=1,                # right ones of them that are trained on
-          temperature=1.0,
-          top_p=1.0,
+          temperature=1.0,       # of own answers; 0: greedy
+          top_p=1.0,             # of own answers: nucleus, share of the probability
           max_new_tokens=128,    # longest answer, own or rewritten, in tokens
           fallback='reference',  # unsolved: drop | reference | reference_if_phi_above
           min_phi=-1e9,          # nats per token: responses below are dropped
@@ -100,17 +103,17 @@ def curation():
       ),
       # ddt_jax.rounds.answers.Rewriting: Hinted Decoding of what was not solved
       hint=dict(
-          enabled=True,
+          enabled=True,          # False: nothing is rewritten
           template='short',      # or worked_example, or your TOML file
           analysis='model',      # written before a rewriting; or none: at once
           prefill='',            # the analysis begins with it, e.g. '# Analyze'
-          max_analysis_tokens=256,
+          max_analysis_tokens=256,  # longest analysis
           schedule='linear',     # of lambda: linear | sigmoid | piecewise
           beta=3.0,              # slope of linear and sigmoid; the paper: 0.7 to 3
           center=0.5,            # normalised entropy where sigmoid is 1/2
           bounds=(0.3, 0.7),     # normalised entropies of piecewise
-          temperature=0.3,
-          top_p=0.95,
+          temperature=0.3,       # of the mixture, and of the analysis
+          top_p=0.95,            # likewise: nucleus, share of the probability
           order='top_p_first',   # the paper's code; or temperature_first
       ),
   )
@@ -122,8 +125,8 @@ def objective():
       loss=dict(
           name='idft',           # a key of objectives.WEIGHTS; or dpo, simpo: of pairs
           beta=1.0,              # > 0, nats: temperature of exp(-phi / beta); the paper's
-          gamma_min=0.1,         # bounds of the exponent; 0 is SFT, 1 is DFT
-          gamma_max=2.0,
+          gamma_min=0.1,         # lower bound of the exponent; 0 is SFT, 1 is DFT
+          gamma_max=2.0,         # the upper bound
           denominator='tokens',  # or kept: only tokens whose weight is not 0
           weight_grad='stop',    # or through: also differentiate p in p^gamma
           a=1.0,                 # power: exponent of p
@@ -184,11 +187,11 @@ def training():
           lr=3e-4,               # peak; -1: the paper's for the data
           schedule='cosine',     # or wsd, constant
           warmup_ratio=0.1,      # share of the steps, as of the curriculum
-          decay_ratio=0.2,       # likewise, of wsd
-          b1=0.9,                # b1, b2, weight_decay and clip: the paper's
-          b2=0.95,
-          eps=1e-8,
-          weight_decay=0.01,     # decoupled, on every parameter
+          decay_ratio=0.2,       # share of the steps that wsd decays over
+          b1=0.9,                # of Adam; b1, b2, weight_decay and clip: the paper's
+          b2=0.95,               # of Adam
+          eps=1e-8,              # of Adam
+          weight_decay=0.01,     # decoupled, on every parameter; 0: none
           clip=1.0,              # global norm of the gradient; 0: none
       ),
       # read by experiments/train.py
@@ -212,16 +215,16 @@ def measuring():
       # read by experiments/train.py; in steps
       validation=dict(
           every=25,              # NLL of the references held out; 0: never
-          accuracy_every=100,    # and greedy answers to so many problems
-          problems=200,
+          accuracy_every=100,    # greedy answers to `problems` of them; 0: never
+          problems=200,          # at most, that are answered
       ),
       # ddt_jax.rounds.evaluate.by_split: before and after training, each round
       evaluation=dict(
           problems=300,          # of each split, at most; 0: none
           samples=4,             # k of avg@k; 0 leaves it out
           temperature=1.0,       # of the samples; 0: greedy
-          top_p=1.0,
-          max_new_tokens=128,
+          top_p=1.0,             # of the samples: nucleus, share of the probability
+          max_new_tokens=128,    # longest answer, in tokens
       ),
       # experiments.run.drift.by_split: KL(base || model) before and after each
       # round, on answers of the model before training; in measured/*.json
@@ -237,11 +240,11 @@ def measuring():
       # experiments.run.inputs.scoring_rows: of forwards without a gradient
       scoring=dict(
           rows=32,               # together, at most, on each device
-          tokens=8192,           # likewise, with their padding
+          tokens=8192,           # together, at most, on each device; padding included
       ),
       report=dict(
           examples=1000,         # references whose phi is measured
-          shown=3,               # of them, coloured by phi
+          shown=3,               # examples on the page, coloured by phi
       ),
   )
 
@@ -249,7 +252,11 @@ def measuring():
 def machine():
   return dict(
       # ddt_jax.sharding.make_mesh: devices of each axis; -1: all that are left
-      mesh=dict(data=1, fsdp=-1, tensor=1),
+      mesh=dict(
+          data=1,                # copies of the model, which share the batch
+          fsdp=-1,               # devices that share the model and the batch
+          tensor=1,              # devices that share each product: heads, vocabulary
+      ),
       # experiments.run.inputs.decoding_options
       decoding=dict(
           slots=256,             # responses decoded together; 0: as many as fit
@@ -266,7 +273,7 @@ def machine():
       ),
       log=dict(
           every=5,               # steps
-          tensorboard=True,
+          tensorboard=True,      # whether to write its files
           wandb='',              # project; '' for none
       ),
   )

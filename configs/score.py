@@ -35,7 +35,7 @@ def data():
       lora=dict(
           rank=0,           # of the adapters; 0: none
           alpha=32.0,       # they are scaled by alpha / rank
-          targets='all-linear',
+          targets='all-linear',  # as in the folder
           rslora=False,     # scale by alpha / sqrt(rank) instead
           path='',          # the PEFT folder that holds them
       ),
@@ -43,7 +43,9 @@ def data():
           path='',          # a file, or org/name of the hub, see configs/README.md
           paths='',         # or several, with commas; own: the model's own samples
           columns=dict(     # their names in your files
-              problem='problem', solution='solution', messages='messages',
+              problem='problem',    # the question
+              solution='solution',  # the response that is scored
+              messages='messages',  # a chat, in place of the two
           ),
           source='source',  # column by which the report breaks a file down
           question='{problem}',  # how a problem, or a chat's last turn, is asked
@@ -85,7 +87,11 @@ def machine():
                         # bounds the memory; a longer text is scored alone
       ),
       # ddt_jax.sharding.make_mesh: devices of each axis; -1: all that are left
-      mesh=dict(data=1, fsdp=-1, tensor=1),
+      mesh=dict(
+          data=1,          # copies of the model, which share the rows
+          fsdp=-1,         # devices that share the model and the rows
+          tensor=1,        # devices that share each product: heads, vocabulary
+      ),
       # experiments.run.inputs.decoding_options
       decoding=dict(
           slots=256,       # responses decoded together

@@ -98,8 +98,7 @@ def hint_weight(
       raise errors.InputError(
           f'hint.bounds={bounds}: the first must be below the second')
     return jnp.clip((h - low) / (high - low), 0.0, 1.0)
-  raise errors.InputError(
-      f'hint.schedule={schedule!r}: choose from {SCHEDULES}')
+  raise errors.no_choice('hint.schedule', schedule, SCHEDULES)
 
 
 def mix(log_p: jax.Array, log_q: jax.Array, lam: jax.Array) -> jax.Array:

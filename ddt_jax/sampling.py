@@ -58,7 +58,7 @@ def nucleus(p: jax.Array, top_p: float) -> jax.Array:
 def check_order(order: str) -> None:
   """Raises InputError for an unknown `order` of `distribution`."""
   if order not in ORDERS:
-    raise errors.InputError(f'order {order!r}: choose from {ORDERS}')
+    raise errors.no_choice('order', order, ORDERS)
 
 
 def distribution(

@@ -1,15 +1,19 @@
 r"""Compiles a config's programs for a TPU topology, without a TPU.
 
+python -m experiments.compile_tpu --config configs/idft.py:qwen2.5-7b \
+    --topology v5e:4x4
 python -m experiments.compile_tpu --config configs/idft.py --topology v5e:4x8 \
     --config.model.path=Qwen2.5-7B --config.model.dtype=bfloat16 \
     --config.model.remat=full --config.data.max_tokens=4096 --config.train.batch=32
+python -m experiments.compile_tpu --config configs/idft.py:qwen2.5-0.5b \
+    --topology v5e:2x2 --parts=score,decode --context=8192
 
 Compiles five parts: head (the loss by hidden states and head alone), divergence (the
-KL from a teacher, likewise), train (one training step), score and decode. Prints for each the share of one chip: memory by
-category; FLOPs, bytes and collectives, with loops multiplied in (`tpu.hlo`); and the
-roofline, a time that no program with this work can beat. model.path is a folder, a
-config.json, or a name of `ddt_jax.model.published`; no weights are read. Needs the
-extra [tpu].
+KL from a teacher, likewise), train (one training step), score and decode. Prints for
+each the share of one chip: memory by category; FLOPs, bytes and collectives, with
+loops multiplied in (`tpu.hlo`); and the roofline, a time that no program with this
+work can beat. model.path is a folder, a config.json, or a name of
+`ddt_jax.model.published`; no weights are read. Needs the extra [tpu].
 """
 
 import importlib.util

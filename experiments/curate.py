@@ -1,7 +1,9 @@
 r"""Builds the on-policy corpus of one round, or its pairs, for any trainer.
 
-python -m experiments.curate --config configs/idft.py --out corpus.jsonl \
-    [--config.data.path=mine.jsonl] [--config.model.path=DIR]
+python -m experiments.curate --config configs/idft.py --out corpus.jsonl
+python -m experiments.curate --config configs/idft.py --out corpus.parquet \
+    --config.data.path=my.jsonl --config.model.path=MODEL
+python -m experiments.curate --config configs/dpo.py --out pairs.parquet
 
 Writes one conversation a line, {"messages": [...], "id", "source", "phi"}; with
 --out corpus.parquet one a row. A config of a loss of pairs, configs/dpo.py, writes

@@ -1,7 +1,10 @@
 r"""Accuracy of a model on the evaluation problems of a config.
 
-python -m experiments.evaluate --config configs/idft.py --config.model.path=DIR \
-    [--workdir DIR]
+python -m experiments.evaluate --config configs/idft.py
+python -m experiments.evaluate --config configs/idft.py \
+    --config.model.path=runs/idft/model --config.evaluation.samples=0
+python -m experiments.evaluate --config configs/idft.py --config.model.path=MODEL \
+    --config.data.evaluation_path=test.jsonl --config.data.path=my.jsonl
 
 Prints a line for each split. The workdir gets every answer with its verdict,
 <split>.jsonl, and lets an interrupted call resume.

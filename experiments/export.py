@@ -1,12 +1,14 @@
 r"""A run's model as a Hugging Face folder, for transformers, vLLM and others.
 
-python -m experiments.export --workdir DIR --out DIR \
-    [--checkpoint=best] [--dtype=bfloat16] [--file_gb=5] [--merged | --adapter]
+python -m experiments.export --workdir runs/idft --out model
+python -m experiments.export --workdir DIR --out OUT --checkpoint=best \
+    --dtype=bfloat16 --file_gb=2
+python -m experiments.export --workdir DIR --out OUT --adapter
 
 Reads a checkpoint tensor by tensor, so a large model needs little memory. The run
 may be unfinished, or still be training. Of a run with LoRA the adapters are merged
 into the base, which is read from its source; with --adapter they are written alone,
-as a PEFT folder.
+as a PEFT folder. The folder has a model card.
 """
 
 import json

@@ -1,6 +1,8 @@
-r"""Prints what each preset needs on slices of TPUs, as a table in Markdown.
+r"""What each preset needs on slices of TPUs, as a table in Markdown.
 
-python -m experiments.presets_table [--topologies v5e:2x4,v5p:2x2x1]
+python -m experiments.presets_table
+python -m experiments.presets_table --topologies v5e:4x4
+python -m experiments.presets_table --topologies v5e:2x4,v5p:2x2x1
 
 Memory, the largest number of rows and the time are estimates, by formulas fitted to
 the TPU compiler (`run.footprint`, `tpu.estimate`). The last columns are what the
@@ -27,6 +29,7 @@ from ddt_jax import sharding  # noqa: E402
 from experiments.run import fitting  # noqa: E402
 from experiments.run import footprint  # noqa: E402
 from experiments.run import model_files  # noqa: E402
+from experiments.run import options  # noqa: E402
 from experiments.tpu import chips  # noqa: E402
 from experiments.tpu import compiled  # noqa: E402
 from experiments.tpu import estimate  # noqa: E402
@@ -93,4 +96,4 @@ def main(argv):
 
 if __name__ == '__main__':
   flags.DEFINE_list('topologies', list(TOPOLOGIES), 'Slices of TPUs.')
-  app.run(main)
+  app.run(main, flags_parser=options.parse)

@@ -1,6 +1,10 @@
-"""Rebuilds the student that ships with the project, tokenizer included.
+r"""Rebuilds the student that ships with the project, tokenizer included.
 
 python -m experiments.pretrain_student --config configs/student.py --out DIR
+python -m experiments.pretrain_student --config configs/student.py --out DIR \
+    --config.seed=1
+python -m experiments.pretrain_student --config configs/student.py --out DIR \
+    --config.model.width=256 --config.model.num_layers=6
 
 Writes a Hugging Face folder, and the student's accuracy to DIR/student.json.
 """

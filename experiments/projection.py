@@ -1,7 +1,9 @@
 r"""Exact projection against rejection sampling, on the problems of a config.
 
-python -m experiments.projection --config configs/idft.py [--first=800] \
-    [--workdir DIR]
+python -m experiments.projection --config configs/idft.py
+python -m experiments.projection --config configs/idft.py --first=100 --moves=4
+python -m experiments.projection --config configs/idft.py --workdir DIR \
+    --config.model.path=MODEL --config.data.path=my.jsonl
 
 The model answers training problems `--answers` times. Where 10 to 90 % are right,
 its right samples are draws of the target itself: they are compared with texts that

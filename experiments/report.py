@@ -1,7 +1,8 @@
 r"""The page of a run made anew, or one page that compares several runs.
 
 python -m experiments.report --workdir runs/idft
-python -m experiments.report --workdir runs/idft,runs/sft [--out comparison.html]
+python -m experiments.report --workdir runs/idft,runs/sft
+python -m experiments.report --workdir runs/idft,runs/sft --out idft-sft.html
 
 One folder: report.html, report.md and plots/ in it, also of a run that is not
 finished. Several folders: curves over each other, accuracies with their intervals,

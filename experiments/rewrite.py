@@ -1,7 +1,9 @@
 r"""Hinted Decoding of the problems that a model fails, at several strengths.
 
-python -m experiments.rewrite --config configs/idft.py [--problems=500] \
-    [--workdir DIR]
+python -m experiments.rewrite --config configs/idft.py
+python -m experiments.rewrite --config configs/idft.py --problems=50 --betas=0,3
+python -m experiments.rewrite --config configs/idft.py --sweeps=0 \
+    --config.model.path=MODEL --config.data.path=my.jsonl
 
 Rewrites the reference solutions of training problems whose greedy answer is
 wrong, at several strengths of the student's share (beta), and prints as Markdown

@@ -1,12 +1,16 @@
-r"""Is this data on-policy for my model?
+r"""Is this data on-policy for my model? Phi of any texts, with a verdict.
 
+python -m experiments.score --config configs/score.py --config.data.path=my.jsonl \
+    --config.model.path=MODEL
 python -m experiments.score --config configs/score.py \
-    --config.data.path=my.jsonl [--config.model.path=DIR] [--workdir DIR]
+    --config.data.paths=a.jsonl,b.jsonl,own
+python -m experiments.score --config configs/score.py --config.calibrate=True
 
 Writes one folder of scores for each input (Parquet and JSON lines, with the rows'
 own columns), and report.html, plots/ and summary.json for all of them. A second
-call with the same workdir resumes. With --config.calibrate=True the command first
-tests itself on the model's own samples; it exits with status 1 if they fail.
+call with the same workdir resumes. `own` are samples of the model itself. With
+--config.calibrate=True the command first tests itself on the model's own samples;
+it exits with status 1 if they fail.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,10 @@
-r"""Training on Google Cloud TPU VMs, by the gcloud on the PATH.
+r"""Any command on Google Cloud TPU VMs, by the gcloud on the PATH.
 
 python -m experiments.tpu_vm create --name NAME --zone ZONE --type v5litepod-16 \
     [--spot | --flex | --reserved] [--delete_on_success] \
     -- python -m experiments.train --config configs/idft.py --workdir=gs://BUCKET/RUN
+python -m experiments.tpu_vm create --name NAME --zone ZONE --type v5litepod-16 \
+    --spot --dry_run
 python -m experiments.tpu_vm {run,logs,status,stop,delete} --name NAME --zone ZONE \
     --type v5litepod-16 [-- COMMAND for run]
 
@@ -14,6 +16,7 @@ Ctrl-C the run continues; `logs` shows it again. --dry_run prints the commands.
 
 import argparse
 from collections.abc import Sequence
+import re
 import shlex
 import sys
 
@@ -110,6 +113,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, plan.Plan]:
       # Joined by =, argparse takes values that begin with a hyphen, too.
       word = f'{word}={value}'
     words.append(word)
+  _check_words(words)
   options, command = _parser().parse_args(words), tuple(argv[end + 1:])
   if command and options.verb not in ('create', 'run'):
     raise errors.InputError(f'{options.verb} takes no command after --')
@@ -131,7 +135,26 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, plan.Plan]:
   return options, p
 
 
-def _parser() -> argparse.ArgumentParser:
+def _check_words(words: Sequence[str]) -> None:
+  """Raises InputError for a verb or an option that does not exist.
+
+  argparse would first miss the option that was meant, and names none.
+  """
+  verbs = [verb.__name__ for verb in VERBS]
+  if words and words[0] not in (*verbs, '-h', '--help'):
+    raise errors.InputError(
+        f'there is no verb {words[0]!r}{errors.did_you_mean(words[0], verbs)}; there'
+        f' are {", ".join(verbs)}')
+  known = ['--help', *re.findall(r'--[\w-]+', _machine().format_help())]
+  for word in words:
+    name = word.partition('=')[0]
+    if name.startswith('--') and name not in known:
+      raise errors.InputError(
+          f'there is no option {name}{errors.did_you_mean(name, known)}; see --help')
+
+
+def _machine() -> argparse.ArgumentParser:
+  """Options that every verb takes."""
   machine = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
   add = machine.add_argument
   add('--name', required=True, help='of the machine')
@@ -153,12 +176,16 @@ def _parser() -> argparse.ArgumentParser:
       help='print the commands; needs no gcloud')
   add('--poll', type=float, default=30.0, metavar='SECONDS',
       help='between two looks at the machine; default %(default)s')
+  return machine
+
+
+def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
       'python -m experiments.tpu_vm', description=__doc__, allow_abbrev=False,
       formatter_class=argparse.RawDescriptionHelpFormatter)
   verbs = parser.add_subparsers(dest='verb', required=True)
   for verb, text in VERBS.items():
-    verbs.add_parser(verb.__name__, parents=[machine], help=text, allow_abbrev=False)
+    verbs.add_parser(verb.__name__, parents=[_machine()], help=text, allow_abbrev=False)
   return parser
 
 

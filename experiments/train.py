@@ -1,7 +1,10 @@
 r"""Rounds of on-policy fine-tuning: curate, train, measure; again with the new model.
 
-python -m experiments.train --config configs/idft.py [--workdir DIR] \
-    [--config.optim.lr=1e-4 ...] [--check]
+python -m experiments.train --config configs/idft.py
+python -m experiments.train --config configs/idft.py:qwen2.5-7b --workdir DIR \
+    --config.data.path=my.jsonl --check
+python -m experiments.train --config configs/sft.py --config.model.path=MODEL \
+    --config.data.path=my.jsonl --config.optim.lr=1e-5
 
 A second call with the same workdir resumes. The run ends with tables;
 report.md, report.html and plots/ are in the workdir, the fine-tuned model in

@@ -1,6 +1,8 @@
-r"""What the gradient through IDFT's weight does, beside the weight as a constant.
+r"""The gradient through IDFT's weight, beside the weight as a constant.
 
-python -m experiments.weight_grad [--workdir runs/weight_grad] [--epochs=4]
+python -m experiments.weight_grad
+python -m experiments.weight_grad --epochs=1 --problems=200
+python -m experiments.weight_grad --workdir DIR --points=20
 
 Trains the embedded student twice on given solutions, with weight_grad=through (the
 official code until March 2026) and with stop (the paper's formula), and prints both

@@ -59,8 +59,7 @@ def collate(
   # Checked before any row, since `collate([], 1, 1)` is how a config's option is
   # tried.
   if mask_mode not in MASK_MODES:
-    raise errors.InputError(
-        f'train.mask_mode {mask_mode!r}: choose from {MASK_MODES}')
+    raise errors.no_choice('train.mask_mode', mask_mode, MASK_MODES)
   tokens = np.zeros((rows, time), np.int32)
   targets = np.zeros((rows, time), np.int32)
   mask = np.zeros((rows, time), np.float32)

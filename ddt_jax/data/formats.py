@@ -68,11 +68,18 @@ def open_source(path: str | os.PathLike[str]) -> Source:
   if suffix not in _FORMATS:
     raise errors.InputError(
         f'{path}: no reader for files that end with {file.suffix!r}; convert it'
-        f' to one of {known}')
+        f' to one of {known}{_mistyped(str(path), suffix)}')
   if not file.exists():
     raise errors.InputError(f'{path}: there is no such file')
   items, parse = _FORMATS[suffix]
   return Source(file.name, file, lambda wanted: items(file, wanted), parse)
+
+
+def _mistyped(path: str, suffix: str) -> str:
+  """What a mistyped ending, or name of a public set, may mean; '' for neither."""
+  name, colon, _ = path.partition(':')
+  return errors.did_you_mean(
+      name if colon else suffix, public_sets.SETS if colon else _FORMATS)
 
 
 def describe(value: Any) -> str:

@@ -36,8 +36,7 @@ def cut(
     errors.InputError: an unknown rule, or overlong='error' and it is too long.
   """
   if overlong not in OVERLONG:
-    raise errors.InputError(
-        f'data.overlong {overlong!r}: choose from {OVERLONG}')
+    raise errors.no_choice('data.overlong', overlong, OVERLONG)
   if len(example.tokens) <= max_tokens:
     return example
   if overlong == 'error':

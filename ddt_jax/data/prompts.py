@@ -66,7 +66,7 @@ def load(name: str) -> Template:
   if not file.is_file():
     raise errors.InputError(
         f'hint.template={name!r} is neither a file nor one of {", ".join(known)}'
-    )
+        f'{errors.did_you_mean(name, known)}')
   try:
     fields = tomllib.loads(file.read_text(encoding='utf-8'))
     template = Template(**fields)

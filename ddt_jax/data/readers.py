@@ -122,7 +122,7 @@ def read_file(
     accept: called with each problem; where it raises `errors.InputError`, the row
       is a bad one for that reason.
   """
-  _check_choice('bad_rows', bad_rows, ('error', 'skip'))
+  _check_choice('data.bad_rows', bad_rows, ('error', 'skip'))
   problems, bad, used = [], [], collections.Counter()
   seen: set[str] = set()  # columns of all rows
   lines: dict[str, int] = {}  # from id to the line that has it
@@ -233,7 +233,7 @@ def check(
   Raises:
     errors.InputError: there are bad rows, or no good row.
   """
-  _check_choice('bad_rows', bad_rows, ('error', 'skip'))
+  _check_choice('data.bad_rows', bad_rows, ('error', 'skip'))
   if not good and not bad:
     raise errors.InputError(f'{path}: the file is empty')
   # A column that every row lacks is reported once, not for each row.
@@ -268,8 +268,7 @@ def _explain(path, bad: Sequence[BadRow], good: int, count: int) -> str:
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
   if value not in choices:
-    raise errors.InputError(
-        f'{name} is {value!r}; choose from {", ".join(choices)}')
+    raise errors.no_choice(name, value, choices)
 
 
 def _is_default(names: Mapping[str, str]) -> bool:

@@ -7,7 +7,6 @@ run.
 
 from collections.abc import Iterator, Sequence
 import dataclasses
-import difflib
 import functools
 import json
 import os
@@ -58,8 +57,7 @@ def dataset(task: str, seed: int, size: int):
 
 
 def _nearest(name: str, known) -> str:
-  near = difflib.get_close_matches(name, known, 1)
-  return f'; did you mean {near[0]}?' if near else f'; there are {", ".join(known)}'
+  return errors.did_you_mean(name, known) or f'; there are {", ".join(known)}'
 
 
 def _value(text: str) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ddt_jax import errors
 from ddt_jax import verify
 from ddt_jax.data import conversations
 from ddt_jax.data import formats
@@ -98,6 +99,9 @@ def check_columns(columns: Set[str], names: dict[str, str]) -> None:
     # The answer's column may hold what the user means by a solution.
     near = layouts.nearest(
         absent, columns - {names[n] for n in ('problem', 'solution', 'id')})
+    # A name that the user mistyped is nearer than one that means the same.
+    near |= {name: close for name in absent if names[name] != name and (
+        close := errors.nearest(names[name], sorted(columns)))}
     chat = layouts.nearest(['messages'], columns) if absent[:2] == [
         'problem', 'solution'] else {}
     flags = ' '.join(_flag(name, near) for name in absent)

@@ -1,6 +1,7 @@
 """The decoder: its shape, its parameters and its pure forward pass."""
 
 from ddt_jax.model.attention import PADDING
+from ddt_jax.model.config import REMAT
 from ddt_jax.model.config import ModelConfig
 from ddt_jax.model.decoder import Cache
 from ddt_jax.model.decoder import forward
@@ -12,6 +13,6 @@ from ddt_jax.model.decoder import next_logits
 from ddt_jax.model.decoder import unstacked
 
 __all__ = [
-    'Cache', 'ModelConfig', 'PADDING', 'forward', 'head', 'init', 'init_cache',
-    'logits', 'next_logits', 'unstacked',
+    'Cache', 'ModelConfig', 'PADDING', 'REMAT', 'forward', 'head', 'init',
+    'init_cache', 'logits', 'next_logits', 'unstacked',
 ]

@@ -90,8 +90,7 @@ class ModelConfig:
 
   def __post_init__(self):
     if self.remat not in REMAT:
-      raise errors.InputError(
-          f'model.remat={self.remat!r}: choose from {list(REMAT)}')
+      raise errors.no_choice('model.remat', self.remat, REMAT)
 
   @classmethod
   def from_hf(cls, path_or_dict: Any, **options: Any) -> 'ModelConfig':

@@ -118,6 +118,5 @@ def fields(path: str) -> Any:
   if (found := known(path)) is None:
     raise errors.InputError(
         f'model.path={path!r} is neither a folder or config.json nor one of'
-        f' {", ".join(SIZES)}'
-    )
+        f' {", ".join(SIZES)}{errors.did_you_mean(path, SIZES)}')
   return found

@@ -16,7 +16,9 @@ from ddt_jax.objectives.by_probability import power
 from ddt_jax.objectives.by_probability import threshold
 from ddt_jax.objectives.by_reference import iw_sft
 from ddt_jax.objectives.by_reference import psft
+from ddt_jax.objectives.loss import DENOMINATORS
 from ddt_jax.objectives.loss import PHI_EDGES
+from ddt_jax.objectives.loss import WEIGHT_GRADS
 from ddt_jax.objectives.loss import constant_weights
 from ddt_jax.objectives.loss import summarise
 from ddt_jax.objectives.loss import token_loss
@@ -36,8 +38,9 @@ from ddt_jax.objectives.schemes import phi_mask
 from ddt_jax.objectives.schemes import sft
 
 __all__ = [
-    'PHI_EDGES', 'SEQUENCE', 'WEIGHTS', 'chord', 'constant_weights', 'curriculum',
-    'deft', 'dft', 'eaft', 'idft', 'idft_exponent', 'iw_sft', 'needs',
-    'options_of', 'phi_mask', 'pick', 'power', 'psft', 'reference_option', 'sft',
-    'summarise', 'threshold', 'token_loss', 'token_weights', 'traced_options',
+    'DENOMINATORS', 'PHI_EDGES', 'SEQUENCE', 'WEIGHTS', 'WEIGHT_GRADS', 'chord',
+    'constant_weights', 'curriculum', 'deft', 'dft', 'eaft', 'idft',
+    'idft_exponent', 'iw_sft', 'needs', 'options_of', 'phi_mask', 'pick', 'power',
+    'psft', 'reference_option', 'sft', 'summarise', 'threshold', 'token_loss',
+    'token_weights', 'traced_options',
 ]

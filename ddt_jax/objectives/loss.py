@@ -134,8 +134,7 @@ def token_loss(
   figures of the official code are in tests/golden/loss.
   """
   if denominator not in DENOMINATORS:
-    raise errors.InputError(
-        f'loss.denominator={denominator!r}: choose from {DENOMINATORS}')
+    raise errors.no_choice('loss.denominator', denominator, DENOMINATORS)
   _check_weight_grad(weight_grad)
   # Masked tokens may hold -inf: 0 * -inf would be NaN.
   stats = stats.map(lambda x: jnp.where(
@@ -160,8 +159,7 @@ def token_loss(
 
 def _check_weight_grad(weight_grad: str) -> None:
   if weight_grad not in WEIGHT_GRADS:
-    raise errors.InputError(
-        f'loss.weight_grad={weight_grad!r}: choose from {WEIGHT_GRADS}')
+    raise errors.no_choice('loss.weight_grad', weight_grad, WEIGHT_GRADS)
 
 
 def _metric_sums(stats, weight, mask) -> dict[str, jax.Array]:

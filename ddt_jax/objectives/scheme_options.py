@@ -26,8 +26,7 @@ def options_of(name: str) -> dict[str, Any]:
     {'beta': 1.0, 'gamma_min': 0.1, 'gamma_max': 2.0, 'curriculum': 1.0}
   """
   if name not in schemes.WEIGHTS:
-    raise errors.InputError(
-        f'loss.name={name!r}: choose from {sorted(schemes.WEIGHTS)}')
+    raise errors.no_choice('loss.name', name, sorted(schemes.WEIGHTS))
   # From the signature, so that a new scheme is declared in one place.
   parameters = inspect.signature(schemes.WEIGHTS[name]).parameters.values()
   return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}

@@ -74,8 +74,7 @@ class Rewriting:
     check_sampling('hint', self.temperature, self.top_p)
     sampling.check_order(self.order)
     if self.analysis not in ANALYSES:
-      raise errors.InputError(
-          f'hint.analysis={self.analysis!r}: choose from {", ".join(ANALYSES)}')
+      raise errors.no_choice('hint.analysis', self.analysis, ANALYSES)
     if self.prefill and self.analysis == 'none':
       raise errors.InputError(
           f'hint.prefill={self.prefill!r} begins the analysis, and'

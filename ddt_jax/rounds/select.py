@@ -89,8 +89,7 @@ class Options:
         ('problems', self.problems, PROBLEMS),
     ):
       if value not in known:
-        raise errors.InputError(
-            f'curate.{name} {value!r}: choose from {", ".join(known)}')
+        raise errors.no_choice(f'curate.{name}', value, known)
     for name, least in (
         ('per_round', 0), ('samples', 0), ('keep', 1), ('shard', 1),
         ('max_new_tokens', 1),

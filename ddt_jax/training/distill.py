@@ -64,8 +64,7 @@ class Distillation:
         ('responses', self.responses, RESPONSES),
         ('kind', self.kind, divergences.KINDS)):
       if value not in known:
-        raise errors.InputError(
-            f'distill.{name}={value!r}: choose from {", ".join(known)}')
+        raise errors.no_choice(f'distill.{name}', value, known)
     for name, value, least in (('every', self.every, 1), ('skip', self.skip, 0)):
       if value < least:
         raise errors.InputError(f'distill.{name}={value}: at least {least}')

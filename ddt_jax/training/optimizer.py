@@ -90,7 +90,7 @@ def make_schedule(
       no step.
   """
   if schedule not in SCHEDULES:
-    raise errors.InputError(f'optim.schedule {schedule!r}: choose from {SCHEDULES}')
+    raise errors.no_choice('optim.schedule', schedule, SCHEDULES)
   if not lr >= 0:
     raise errors.InputError(f'optim.lr {lr} is negative')
   # One config serves all schedules, so cosine may carry a decay_ratio unread.

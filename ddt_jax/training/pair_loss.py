@@ -50,7 +50,7 @@ class Preference:
 
   def __post_init__(self):
     if self.name not in NAMES:
-      raise errors.InputError(f'loss.name={self.name!r}: choose from {NAMES}')
+      raise errors.no_choice('loss.name', self.name, NAMES)
     if not 0 <= self.nll_weight < float('inf'):
       raise errors.InputError(
           f'preference.nll_weight={self.nll_weight}: must be >= 0 and finite')

@@ -46,8 +46,7 @@ class Reference:
       raise errors.InputError(
           f'reference.kl_weight={self.kl_weight}: must be >= 0 and finite')
     if self.kind not in KINDS:
-      raise errors.InputError(
-          f'reference.kind={self.kind!r}: choose from {KINDS}')
+      raise errors.no_choice('reference.kind', self.kind, KINDS)
     if self.every < 1:
       raise errors.InputError(f'reference.every={self.every}: at least 1')
     if not 0 < self.rate <= 1:

@@ -125,8 +125,8 @@ def _own_verifier(kind: str) -> Callable[[str, str], bool | None]:
   module, colon, name = kind.partition(':')
   if not colon:
     raise errors.InputError(
-        f'kind is {kind!r}; choose from {", ".join(KINDS)}, or name a function of '
-        'your own as package.module:function')
+        f'{errors.no_choice("kind", kind, KINDS)} Or name a function of your own as'
+        ' package.module:function')
   try:
     function = getattr(importlib.import_module(module), name)
   except (ImportError, AttributeError, ValueError) as e:

@@ -47,7 +47,7 @@ class Divergence(NamedTuple):
   def check(self) -> None:
     """Raises InputError for an option that has no meaning."""
     if self.kind not in KINDS:
-      raise errors.InputError(f'kind={self.kind!r}: choose from {KINDS}')
+      raise errors.no_choice('kind', self.kind, KINDS)
     if not 0 < self.beta < 1:
       raise errors.InputError(f'beta={self.beta} is not between 0 and 1')
     if self.clip is not None and not self.clip > 0:

@@ -9,8 +9,12 @@ import jax.numpy as jnp
 
 from ddt_jax import ddt
 from ddt_jax import errors
+from ddt_jax import hinting
+from ddt_jax import model
 from ddt_jax import objectives
+from ddt_jax import sampling
 from ddt_jax import sharding
+from ddt_jax import verify
 from ddt_jax.data import batches
 from ddt_jax.data import lengths
 from ddt_jax.rounds import answers
@@ -19,6 +23,7 @@ from ddt_jax.training import distill
 from ddt_jax.training import optimizer
 from ddt_jax.training import pair_loss
 from ddt_jax.training import reference
+from ddt_jax.vocab_head import divergences
 from experiments.run import adapters
 
 DTYPES = {  # by their usual names
@@ -26,16 +31,27 @@ DTYPES = {  # by their usual names
     'bfloat16': 'bfloat16', 'bf16': 'bfloat16',
     'float16': 'float16', 'fp16': 'float16', 'half': 'float16',
 }
+OBJECTIVES = (*objectives.WEIGHTS, *pair_loss.NAMES, distill.NAME)
 CHOICES = {
     'model.dtype': tuple(DTYPES),
+    'model.remat': (*model.REMAT, 'auto'),
     'data.bad_rows': ('error', 'skip'),
     'data.overlong': lengths.OVERLONG,
+    'curate.problems': select.PROBLEMS,
+    'curate.fallback': select.FALLBACKS,
     'hint.analysis': answers.ANALYSES,
+    'hint.schedule': hinting.SCHEDULES,
+    'hint.order': sampling.ORDERS,
+    'loss.name': OBJECTIVES,
+    'loss.denominator': objectives.DENOMINATORS,
+    'loss.weight_grad': objectives.WEIGHT_GRADS,
+    'optim.schedule': optimizer.SCHEDULES,
     'decoding.cache_dtype': ('', *DTYPES, 'int8'),
     'train.mask_mode': batches.MASK_MODES,
     'train.across_rounds': ('restart', 'continue'),
     'reference.kind': reference.KINDS,
     'distill.responses': distill.RESPONSES,
+    'distill.kind': divergences.KINDS,
     'checkpoint.export': ('last', 'best'),
 }
 # Values that leave a field open: `experiments.run.fitting` chooses at the start.
@@ -91,8 +107,7 @@ def check_options(c, mesh: jax.sharding.Mesh) -> None:
   """
   for name, known in CHOICES.items():
     if (value := get(c, name)) not in known:
-      raise errors.InputError(
-          f'{name}={value!r}: choose from {", ".join(map(repr, known))}')
+      raise errors.no_choice(name, value, known)
   for name, (least, most) in RANGES.items():
     value = get(c, name)
     if name in OPEN and value == OPEN[name]:
@@ -102,6 +117,7 @@ def check_options(c, mesh: jax.sharding.Mesh) -> None:
           f'{name}={value}: at least {least}, at most {most:g}')
   if not c.name or '\0' in c.name:
     raise errors.InputError(f'name={c.name!r} cannot name a folder')
+  verify.check_kind(c.data.kind)
   distill.Distillation(**c.distill)
   if c.loss.name in pair_loss.NAMES:
     _check_pairs(c)

@@ -201,8 +201,7 @@ def load_model(
     errors.InputError: an option or a file of the folder cannot be used.
   """
   if dtype not in checks.DTYPES:
-    raise errors.InputError(
-        f'model.dtype={dtype!r}: choose from {", ".join(checks.DTYPES)}')
+    raise errors.no_choice('model.dtype', dtype, checks.DTYPES)
   folder = model_files.model_folder(path)
   weights.check_folder(folder)
   tokenizer = model_files.load_tokenizer(folder)
@@ -260,7 +259,8 @@ def load_data(
         f'data.name={name!r}: there are word_problems and'
         f' {reasoning.NAME}:TASK[,TASK]; for your own data,'
         ' --config.data.path=FILE'
-    )
+        + errors.did_you_mean(
+            name.partition(':')[0], ('word_problems', reasoning.NAME)))
   train, validation = (
       lengths.prepare(tokenizer, some, end, max_tokens, overlong=overlong, store=store)
       for some in (problems.train, problems.validation))

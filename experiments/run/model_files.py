@@ -93,7 +93,7 @@ def model_folder(path: str, option: str = 'model.path') -> str:
   if path.count('/') != 1 or path.startswith(('.', '/', '~')):
     raise errors.InputError(
         f'{option}={path!r} is no folder and no Hugging Face id'
-    )
+        + errors.did_you_mean(path, SHIPPED))
   # Here, since only an id of the hub needs it.
   import huggingface_hub
   return huggingface_hub.snapshot_download(

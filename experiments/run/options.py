@@ -1,6 +1,6 @@
 """The command line: options that do not exist or do not fit end in one line."""
 
-import difflib
+from collections.abc import Iterator, Sequence
 import inspect
 import pathlib
 import re
@@ -11,6 +11,10 @@ from typing import Any
 from absl import flags
 import ml_collections
 from ml_collections import config_flags
+
+from configs import presets
+from ddt_jax import errors
+from experiments.run import usage
 
 # Names of the same option in other trainers.
 ELSEWHERE = {
@@ -74,14 +78,16 @@ def define_config(default: str) -> None:
   given = re.search(r'(?:^|\n)--?config[=\n]([^\n]+)', '\n'.join(sys.argv))
   file, _, argument = (given[1] if given else default).partition(':')
   if not pathlib.Path(file).is_file():
-    _fail(f'--config={file}: there is no such file')
+    beside = map(str, pathlib.Path(file).parent.glob('*.py'))
+    _fail(f'--config={file}: there is no such file{errors.did_you_mean(file, beside)}')
   get_config = runpy.run_path(file)['get_config']
   if argument and not inspect.signature(get_config).parameters:
     _fail(f'--config={file}:{argument}: this config has no presets')
   try:
     config = get_config(argument) if argument else get_config()
   except ValueError as e:
-    _fail(f'--config={file}:{argument}: {e}')
+    near = errors.did_you_mean(argument, presets.NAMES)
+    _fail(f'--config={file}:{argument}: {e}{near}')
   for i, word in enumerate(sys.argv):
     override = re.match(r'--?config\.([\w.]+)', word)
     if not override or _has(config, override[1]):
@@ -105,13 +111,41 @@ def parse(argv: list[str]) -> list[str]:
   Returns:
     The program's name alone.
   """
+  if usage.is_asked(argv):
+    print(usage.text(sys.modules['__main__'].__doc__, flags.FLAGS))
+    sys.exit(0)
   try:
     rest = flags.FLAGS(argv)
   except flags.Error as e:
-    _fail(str(e).replace('flag --', '--'))
+    _fail(_explained(e))
   if len(rest) > 1:
     _fail(f'unknown argument {rest[1]!r}; options begin with --')
   return rest
+
+
+def _explained(e: flags.Error) -> str:
+  """One line on a mistake in the flags, with the nearest right word."""
+  if isinstance(e, flags.UnrecognizedFlagError):
+    return no_flag(e.flagname, [flag.name for flag in usage.own(flags.FLAGS)])
+  message = str(e).replace('flag --', '--')
+  value = re.match('--(\\w+)=(.*): value should be one of', message, re.DOTALL)
+  if not value:
+    return message
+  choices = flags.FLAGS[value[1]].parser.enum_values
+  return str(errors.no_choice(f'--{value[1]}', value[2], choices))
+
+
+def no_flag(name: str, known: Sequence[str]) -> str:
+  """Says that a command has no such flag, and which one may be meant.
+
+  Example:
+    >>> no_flag('confg.optim.lr', ['config', 'workdir'])
+    'there is no option --confg.optim.lr; did you mean --config.optim.lr? See --help'
+  """
+  flag, dot, field = name.partition('.')
+  near = errors.nearest(flag, known)
+  meant = f'; did you mean --{near}{dot}{field}?' if near else '.'
+  return f'there is no option --{name}{meant} See --help'
 
 
 def unknown(name: str, config: ml_collections.ConfigDict) -> str:
@@ -121,14 +155,16 @@ def unknown(name: str, config: ml_collections.ConfigDict) -> str:
     name: dotted, without "config.".
     config: it has the fields that there are.
   """
-  fields = list(_flat(config))
+  fields = list(dict(flat(config)))
   section, _, last = name.rpartition('.')
   siblings = [f for f in fields if section and f.startswith(f'{section}.')]
   # From the surest guess to the vaguest; the first one is shown.
   meant = [f for f in (ELSEWHERE.get(last),) if f in fields]
+  slips = [f for f in fields if errors.is_slip(name, f)]
+  meant += filter(None, [errors.nearest(name, slips)])
   meant += [f for f in fields if f.rpartition('.')[2] == last]
-  meant += difflib.get_close_matches(name, siblings, 1, 0.7)
-  meant += difflib.get_close_matches(name, fields, 1)
+  meant += filter(None, [
+      errors.nearest(name, siblings), errors.nearest(name, fields)])
   message = f'there is no option config.{name}'
   if meant:
     message += f'; did you mean config.{meant[0]}?'
@@ -156,9 +192,12 @@ def _has(config: Any, name: str) -> bool:
   return True
 
 
-def _flat(config: ml_collections.ConfigDict, prefix: str = ''):
+def flat(
+    config: ml_collections.ConfigDict, prefix: str = ''
+) -> Iterator[tuple[str, Any]]:
+  """Yields (dotted name, value) of every field."""
   for key, value in config.items():
     if isinstance(value, ml_collections.ConfigDict):
-      yield from _flat(value, f'{prefix}{key}.')
+      yield from flat(value, f'{prefix}{key}.')
     else:
-      yield f'{prefix}{key}'
+      yield f'{prefix}{key}', value

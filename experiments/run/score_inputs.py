@@ -1,5 +1,6 @@
 """Inputs of the score command, checked before any work."""
 
+from collections.abc import Mapping
 import dataclasses
 import functools
 import sys
@@ -95,6 +96,7 @@ def make(c) -> Inputs:
     files[name if short.count(alone) > 1 else alone] = open_file(
         c, name, sample, tokenizer=tokenizer, end=end,
         vocab_size=config.vocab_size, max_tokens=max_tokens)
+  check_source(c.data.source, files)
   prompts = [p for file in files.values() if file for p in file.found.sample]
   if OWN in names or c.calibrate:
     prompts = inputs.renderable(tokenizer, prompts, c.data.bad_rows)
@@ -175,6 +177,16 @@ def check_options(c, names: list[str]) -> None:
   if not lengths or not all(isinstance(n, int) and n > 0 for n in lengths):
     raise errors.InputError(
         f'calibration.lengths={lengths}: numbers of tokens, e.g. (16,64)')
+
+
+def check_source(column: str, files: Mapping[str, sources.File | None]) -> None:
+  """Raises InputError for a column of sources that the user named and no file has."""
+  there = {name for file in files.values() if file for name in file.found.types}
+  # By default files without such a column are one source each.
+  if there and column not in ('', 'source', *there):
+    raise errors.InputError(
+        f'data.source={column!r}: no file has this column; there are'
+        f' {", ".join(sorted(there))}{errors.did_you_mean(column, there)}')
 
 
 def open_file(

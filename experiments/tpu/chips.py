@@ -39,7 +39,7 @@ def of(topology: str) -> Chip:
     raise errors.InputError(
         f'--topology={topology}: write one of {", ".join(CHIPS)}, a colon and the'
         ' number of chips along each axis, e.g. v5e:4x8 or v5p:2x2x2'
-    )
+        f'{errors.did_you_mean(name, CHIPS) if name not in CHIPS else ""}')
   return CHIPS[name]
 
 

@@ -94,8 +94,9 @@ def parse(name: str) -> Accelerator:
   if found and found[1] in GENERATIONS:
     return Accelerator(name, GENERATIONS[found[1]], int(found[2]))
   hint = ''
-  if found and found[1] in _ALIASES:
-    hint = f'; did you mean {_ALIASES[found[1]]}-{found[2]}?'
+  if found and (near := _ALIASES.get(found[1]) or errors.nearest(
+      found[1], GENERATIONS)):
+    hint = f'; did you mean {near}-{found[2]}?'
   raise errors.InputError(
       f'--type={name}: write one of {", ".join(GENERATIONS)}, a hyphen and the size,'
       f' e.g. v5litepod-16{hint}')

@@ -67,7 +67,7 @@ def test_columns_are_renamed(tmp_path):
   (problem,), _ = readers.read(_jsonl(tmp_path, row), columns=columns)
   assert (problem.problem, problem.solution, problem.answer) == ('a', 'b', '3')
   assert not problem.messages  # the columns that were named are those read
-  with pytest.raises(errors.InputError, match="'prompt'; choose from problem"):
+  with pytest.raises(errors.InputError, match="'prompt': choose from 'problem'"):
     readers.read(_jsonl(tmp_path, row), columns={'prompt': 'question'})
 
 
@@ -215,9 +215,9 @@ def test_files_that_give_nothing(tmp_path):
 
 
 def test_misspelt_choices_are_refused(tmp_path):
-  with pytest.raises(errors.InputError, match="bad_rows is 'ignore'; choose from"):
+  with pytest.raises(errors.InputError, match="data.bad_rows='ignore': choose from"):
     readers.read(_jsonl(tmp_path, ROW), bad_rows='ignore')
-  with pytest.raises(errors.InputError, match="kind is 'maths'; choose from"):
+  with pytest.raises(errors.InputError, match="kind='maths': choose from"):
     readers.read(_jsonl(tmp_path, ROW), kind='maths')
 
 

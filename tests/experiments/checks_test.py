@@ -29,7 +29,7 @@ def get(config, field):
 
 def test_200_hostile_configs_are_accepted_or_refused_by_name():
   chance = random.Random(0)
-  fields = list(options._flat(idft.get_config()))
+  fields = list(dict(options.flat(idft.get_config())))
   refused = 0
   for _ in range(200):
     c = idft.get_config()

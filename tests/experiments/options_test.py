@@ -14,7 +14,7 @@ CONFIGS = ('idft', 'score')
 
 def fields(name):
   config = importlib.import_module(f'configs.{name}').get_config()
-  return config, list(options._flat(config))
+  return config, list(dict(options.flat(config)))
 
 
 @pytest.mark.parametrize('name', CONFIGS)

@@ -115,7 +115,7 @@ def test_the_analysis_of_every_rewriting_is_kept():
 
 
 @pytest.mark.parametrize('options, message', [
-    (dict(analysis='long'), "hint.analysis='long': choose from model, none"),
+    (dict(analysis='long'), "hint.analysis='long': choose from 'model', 'none'"),
     (dict(analysis='none', prefill='# A'), 'writes none'),
 ])
 def test_options_of_the_analysis_are_checked(options, message):

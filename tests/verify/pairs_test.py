@@ -62,7 +62,7 @@ def test_a_verifier_of_ones_own_runs_in_the_killable_workers(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize('kind, message', [
-    ('maths', 'choose from math, text, choice'), ('no_such:f', 'cannot be imported'),
+    ('maths', "choose from 'math', 'text', 'choice'"), ('no_such:f', 'cannot be imported'),
     ('math:no_such', 'cannot be imported'), ('math:pi', 'is no function'),
     (':f', 'cannot be imported')])
 def test_a_kind_that_does_not_exist_is_refused(kind, message):
