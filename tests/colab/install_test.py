@@ -16,6 +16,8 @@ from tests.support import paths
 SOURCE = paths.ROOT / 'colab' / 'sources' / 'install.py'
 BUILD = runpy.run_path(str(paths.ROOT / 'colab' / 'build.py'))
 OLD = {'jax': '0.7.2', 'flax': '0.11.2'}  # of Colab's images
+# pyenv starts an interpreter that it was asked for; others ignore the variable.
+PYENV = {'PYENV_VERSION': '3.13'}
 
 
 @pytest.fixture
@@ -90,7 +92,9 @@ def test_on_a_service_it_asks_for_one_restart(
 def python_313():
   """Whether Python 3.13 runs; pyenv has a script of the name that may not."""
   try:
-    found = subprocess.run(['python3.13', '-c', ''], capture_output=True, check=False)
+    found = subprocess.run(
+        ['python3.13', '-c', ''], env=os.environ | PYENV, capture_output=True,
+        check=False)
   except FileNotFoundError:
     return False
   return found.returncode == 0
@@ -101,7 +105,8 @@ def python_313():
 def test_in_an_environment_as_on_colab(tmp_path):
   """Python 3.13 with Colab's versions: install, stop, restart, a notebook."""
   python = tmp_path / 'v' / 'bin' / 'python'
-  subprocess.run(['python3.13', '-m', 'venv', tmp_path / 'v'], check=True)
+  subprocess.run(
+      ['python3.13', '-m', 'venv', tmp_path / 'v'], env=os.environ | PYENV, check=True)
 
   def pip(*words):
     subprocess.run([python, '-m', 'pip', 'install', '-q', *words], check=True)
