@@ -22,7 +22,9 @@ Bytes = dict[str, int]  # by category
 # Activations of a layer that its backward holds at once, in multiples of its widths;
 # fitted, see the module.
 _BACKWARD = 11.5
-_UPDATE = 2.2  # gradients and the update of what is trained, in copies of it; fitted
+# Gradients and the update of what is trained, in copies of it; and the sum over
+# micro-batches where products are kept. Both fitted.
+_UPDATE, _SUM_DOTS = 2.2, 2.2
 
 
 def on_one(tree: Any, mesh: jax.sharding.Mesh, dtype: Any = None) -> int:
@@ -77,8 +79,8 @@ def training(c, config: model.ModelConfig, mesh: jax.sharding.Mesh) -> Bytes:
   tokens = max(1, rows // _row_devices(mesh)) * c.data.max_tokens
   return held | {
       # With the update, and the sum over micro-batches if there are several.
-      'gradients': int(
-          held['parameters'] * (_UPDATE + (c.train.micro_batches > 1))),
+      'gradients': int(held['parameters'] * (_UPDATE + (
+          c.train.micro_batches > 1 and (_SUM_DOTS if config.remat == 'dots' else 1)))),
       'activations': activations(config, tokens, mesh),
       # A step has done with the head when it begins the layers' backward.
       'working set': max(

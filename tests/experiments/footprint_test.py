@@ -1,6 +1,7 @@
 """Estimates of memory against the TPU compiler's figures."""
 
 
+import jax
 import pytest
 
 from configs import idft
@@ -34,6 +35,22 @@ def test_an_estimate_is_close_to_what_the_compiler_says(
   for name in ('parameters', 'moments', 'gradients'):
     found[name] = found[name] * 8 / chips
   assert 0.98 * compiled < sum(found.values()) / GIB < 1.08 * compiled
+
+
+# The same of presets in several micro-batches, as `experiments/tpu/compiled.json` has
+# them: chips, GiB of one.
+@pytest.mark.parametrize('preset, chips, micro_batches, compiled', [
+    ('qwen2.5-1.5b', 8, 4, 13.5), ('qwen3-1.7b', 8, 4, 14.2),
+    ('llama3.2-1b', 8, 2, 13.6), ('qwen2.5-7b', 4, 4, 84.1),
+    ('llama3.1-8b', 4, 4, 86.3), ('qwen3-8b', 4, 4, 88.8),
+])
+def test_an_estimate_in_micro_batches_is_close(preset, chips, micro_batches, compiled):
+  c = idft.get_config(preset)
+  c.train.micro_batches, c.model.remat = micro_batches, 'dots'
+  config = fitting.shaped(c, model_files.shape(c.model.path))
+  mesh = sharding.make_mesh(devices=jax.devices()[:chips], fsdp=chips)
+  found = footprint.training(c, config, mesh)
+  assert 0.96 * compiled < sum(found.values()) / GIB < 1.05 * compiled
 
 
 def test_heads_shared_by_devices_shrink_their_part():
