@@ -46,13 +46,17 @@ from experiments.run import validation
 from experiments.run import workdir
 
 
-def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
+def run(
+    c, folder: epath.Path, s: inputs.Inputs, given: steps.Given | None = None
+) -> results.RunResults:
   """Runs all rounds, or those that an interrupted call has left to do.
 
   Args:
     c: the config, see configs/idft.py.
     folder: the run's.
     s: the mesh, the model and the data of the config; the parameters are donated.
+    given: parts that were made before the run, as one of many; such a run writes
+      no report while it is at work.
 
   Returns:
     The results, which are also in results.json.
@@ -62,14 +66,14 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
     FloatingPointError: too many updates in a row were skipped.
   """
   files = workdir.Workdir(folder)
-  measurements = measure.Measurements(c, files, s)
+  measurements = measure.Measurements(c, files, s, before=given and given.before)
   states = run_state.RunState(c, folder, s)
   state, trained, progress = states.restore()
 
   with states, metrics.Writer(
       folder, start_step=progress.step, tensorboard=c.log.tensorboard,
       wandb=c.log.wandb, config=c.to_dict()) as writer:
-    page = live.LiveReport(files, measurements, writer)
+    page = live.LiveReport(files, measurements, writer, wanted=given is None)
     validations = validation.Validations(s, measurements, states, writer)
     progress = validations.catch_up(state, progress)
     for r in range(progress.round, c.rounds):
@@ -80,7 +84,7 @@ def run(c, folder: epath.Path, s: inputs.Inputs) -> results.RunResults:
         measurements.measure_model(r, params, writer, progress.step)
       stream, total, summary = steps.make_data(
           c, s, r, params, folder / 'rounds' / str(r), progress.steps_before,
-          complete=resumed)
+          complete=resumed, given=given or steps.Given())
       measurements.keep_summary(r, summary)
       page.update(progress, total)
 

@@ -74,6 +74,29 @@ def is_intact(
   return False
 
 
+def finished(
+    folder: str | os.PathLike[str], cls: type[Record]
+) -> list[Record]:
+  """All records of a finished stage, for whoever did not make them.
+
+  Args:
+    folder: of the stage.
+    cls: type of the records.
+
+  Raises:
+    errors.InputError: the stage is not finished, or a file of it is damaged.
+  """
+  folder = storage.path(folder)
+  manifest = folder / MANIFEST
+  if not manifest.exists():
+    raise errors.InputError(f'{manifest} is missing: the stage is not finished')
+  fields, found = json.loads(manifest.read_text()), []
+  cache = StageCache(folder, fields['made_from'], complete=True)
+  for index in range(len(fields['records'])):
+    found += cache.block(index, lambda: (), cls)[0]
+  return found
+
+
 class StageCache:
   """The cached files of one stage, in a folder of its own."""
 

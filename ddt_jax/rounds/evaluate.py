@@ -11,6 +11,7 @@ import numpy as np
 import tqdm
 
 from ddt_jax import engine
+from ddt_jax import errors
 from ddt_jax import model
 from ddt_jax import processes
 from ddt_jax import significance
@@ -44,6 +45,39 @@ class SplitAccuracy:
   mean_tokens: float
   unfinished: int
   skipped: int
+
+
+def pass_at_k(right: np.ndarray, samples: int, k: int) -> np.ndarray:
+  r"""Estimate of P(at least one of k samples is right), for each problem.
+
+  .. math:: 1 - \binom{n - c}{k} \big/ \binom{n}{k}
+
+  Unbiased. Source: arXiv:2107.03374, section 2.1.
+
+  Args:
+    right: [problems], c, right samples of each problem.
+    samples: n, samples of each problem.
+    k: at most n.
+
+  Returns:
+    [problems], float64.
+
+  Raises:
+    errors.InputError: k is above n, or below 1.
+
+  Example:
+    >>> pass_at_k(np.array([0, 1, 4]), 4, 2)
+    array([0. , 0.5, 1. ])
+  """
+  if not 1 <= k <= samples:
+    raise errors.InputError(
+        f'pass@{k} needs at least {k} samples of a problem, and k at least 1:'
+        f' there are {samples}')
+  right = np.asarray(right)
+  # Product form: the binomials themselves overflow for large n.
+  wrong_left = (samples - right)[:, None] - np.arange(k)
+  drawn_left = samples - np.arange(k)
+  return 1.0 - np.prod(np.maximum(wrong_left, 0) / drawn_left, axis=1)
 
 
 def accuracy(

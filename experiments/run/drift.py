@@ -11,6 +11,8 @@ from ddt_jax.scoring import kl_to_base
 from experiments.run import inputs
 from experiments.run import workdir
 
+BASE_SAMPLES = 'measured/base_samples'  # the file, below a run's folder
+
 
 def by_split(
     c, s: inputs.Inputs, files: workdir.Workdir, r: int, params: Any
@@ -34,7 +36,7 @@ def by_split(
   """
   if not c.kl_to_base.problems:
     return {}
-  texts = files.once('measured/base_samples', lambda: _draw(
+  texts = files.once(BASE_SAMPLES, lambda: draw(
       c, s, params if s.base is None else s.base))['texts']
   if r == 0 and not c.lora.path:
     return {split: 0.0 for split, of_split in texts.items() if of_split}
@@ -51,8 +53,12 @@ def by_split(
   return found
 
 
-def _draw(c, s, params) -> dict[str, Any]:
-  """{'texts': {split: [[prompt, response], ...]}} as token ids."""
+def draw(c, s: inputs.Inputs, params: Any) -> dict[str, Any]:
+  """Samples of a model, {'texts': {split: [[prompt, response], ...]}} as token ids.
+
+  Args:
+    c, s, params: see `by_split`.
+  """
   texts = {}
   for i, (split, problems) in enumerate(s.corpus.evaluation.items()):
     prompts = answers.prompt_ids(s.tokenizer, problems[:c.kl_to_base.problems])

@@ -1,5 +1,6 @@
 """The report of a run that is not finished."""
 
+import math
 import time
 
 from ddt_jax import processes
@@ -17,9 +18,10 @@ class LiveReport:
 
   def __init__(
       self, files: workdir.Workdir, measurements: measure.Measurements,
-      writer: metrics.Writer):
+      writer: metrics.Writer, *, wanted: bool = True):
+    """`wanted`: False writes none."""
     self._files, self._measurements, self._writer = files, measurements, writer
-    self._due = time.monotonic()
+    self._due = time.monotonic() if wanted else math.inf
 
   def update(self, progress: Progress, steps: int) -> None:
     """Writes the report, unless the last one is too fresh for its cost.

@@ -70,8 +70,11 @@ def has_weight(c) -> bool:
 class Measurements:
   """Measures one run; what is in its folder already is not measured again."""
 
-  def __init__(self, c, files: workdir.Workdir, s: inputs.Inputs):
-    self._c, self._files, self._s = c, files, s
+  def __init__(
+      self, c, files: workdir.Workdir, s: inputs.Inputs, *,
+      before: results.Evaluation | None = None):
+    """`before`: accuracy before training, where it is known."""
+    self._c, self._files, self._s, self._before = c, files, s, before
     self._parameters = sum(x.size for x in jax.tree.leaves(s.params))
     answerable = [p for p in s.corpus.validation if p.answer]
     self._validation_problems = answerable[:c.validation.problems]
@@ -95,7 +98,8 @@ class Measurements:
     loss = measured_loss(c)
 
     def make():
-      evaluation = evaluate.by_split(
+      known = self._before if r == 0 else None
+      evaluation = known or evaluate.by_split(
           params, s.config, s.tokenizer, s.corpus.evaluation,
           # One key for all rounds: accuracies differ by the model, not by the draw.
           key=jax.random.key(c.seed), title=title, verifier=c.verifier,

@@ -18,6 +18,7 @@ from ddt_jax.data import chat
 from ddt_jax.data import packing
 from ddt_jax.data import pair_batches
 from ddt_jax.rounds import counts
+from ddt_jax.rounds import evaluate
 from ddt_jax.rounds import own_rows
 from ddt_jax.training import distill
 from ddt_jax.training import optimizer
@@ -44,9 +45,23 @@ class Data(NamedTuple):
   summary: counts.RoundSummary | None
 
 
+class Given(NamedTuple):
+  """Parts of a run that were made before it, for many runs alike.
+
+  Attributes:
+    examples: that each round trains on; None: the run makes its own.
+    summary: of these examples.
+    before: accuracy by split of the model before training; None: it is measured.
+  """
+
+  examples: Sequence[chat.Example | pair_batches.PairExample] | None = None
+  summary: counts.RoundSummary | None = None
+  before: dict[str, evaluate.SplitAccuracy] | None = None
+
+
 def make_data(
     c, s: inputs.Inputs, r: int, params: Any, folder: os.PathLike, step: int, *,
-    complete: bool
+    complete: bool, given: Given = Given()
 ) -> Data:
   """Makes the data of round r, or reads what an earlier call has made.
 
@@ -54,10 +69,13 @@ def make_data(
     c, s: the config, and the inputs made from it; its loss decides whether the
       student writes its rows between the steps.
     r, params, folder, step, complete: see `curation.corpus_of_round`.
+    given: what is made already.
 
   Raises:
     curation.NothingAccepted: there is nothing to train on.
   """
+  if given.examples is not None:
+    return Data(*make_stream(c, given.examples, r), given.summary)
   if c.loss.name == distill.NAME:
     stream = distilling.make_stream(c, s, r, params, folder, step, complete=complete)
     return Data(stream, stream.steps, None)
