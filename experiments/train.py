@@ -69,7 +69,6 @@ def run(
   measurements = measure.Measurements(c, files, s, before=given and given.before)
   states = run_state.RunState(c, folder, s)
   state, trained, progress = states.restore()
-
   with states, metrics.Writer(
       folder, start_step=progress.step, tensorboard=c.log.tensorboard,
       wandb=c.log.wandb, config=c.to_dict()) as writer:
@@ -107,7 +106,6 @@ def run(
         due = functools.partial(is_due, done, total)
         saving = lifecycle.stop_requested() or done == total or due(c.checkpoint.every)
         validating = bool(s.validation.examples) and due(c.validation.every)
-
         if saving or validating or due(c.log.every):
           progress, scalars, text = log.summarise(
               pending, progress, since=since, lr=rate(done - 1),

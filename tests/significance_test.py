@@ -185,3 +185,25 @@ def test_pairs_that_are_exchangeable_are_not_told_apart():
   # swaps two have it.
   d, p = significance.paired_distance([0.0, 0.0], [1.0, 1.0], permutations=4000)
   assert d == 1 and p == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_bootstrap_tells_a_constant_difference_from_noise():
+  found = significance.paired_bootstrap(np.full((3, 20), 0.25))
+  assert found[:3] == (0.25, 0.25, 0.25) and found.p_value == pytest.approx(2 / 10000)
+  none = significance.paired_bootstrap(np.zeros((2, 5)))
+  assert none == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_the_bootstrap_over_one_seed_has_the_standard_error_of_the_mean():
+  difference = np.random.default_rng(3).normal(0.1, 1.0, (1, 400))
+  found = significance.paired_bootstrap(difference)
+  half = significance.normal_half_width(float(np.std(difference)), 400)
+  assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.05)
+  assert found.mean == pytest.approx(difference.mean())
+
+
+def test_seeds_that_differ_widen_the_interval():
+  same = np.random.default_rng(5).normal(0.0, 0.1, (4, 50))
+  seeds = same + np.array([-0.5, 0.5, -0.5, 0.5])[:, None]
+  narrow, wide = map(significance.paired_bootstrap, (same, seeds))
+  assert wide.high - wide.low > 5 * (narrow.high - narrow.low)

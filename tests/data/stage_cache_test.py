@@ -142,3 +142,15 @@ def test_a_complete_cache_makes_nothing(tmp_path):
   (tmp_path / '00001.jsonl').unlink()
   with pytest.raises(errors.InputError, match='00001.jsonl is missing'):
     list(complete.map(None, items, records.Problem, size=2))
+
+
+def test_others_read_a_stage_once_it_is_finished(tmp_path):
+  with pytest.raises(errors.InputError, match='the stage is not finished'):
+    stage_cache.finished(tmp_path, records.Response)
+  shards = run(tmp_path)
+  found = stage_cache.finished(tmp_path, records.Response)
+  assert found == [r for shard in shards for r in shard]
+  damaged = tmp_path / '00001.jsonl'
+  damaged.write_text(damaged.read_text()[:-9])
+  with pytest.raises(errors.InputError, match='missing or damaged'):
+    stage_cache.finished(tmp_path, records.Response)

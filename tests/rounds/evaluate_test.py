@@ -1,6 +1,7 @@
 """Accuracy counts answers, with a scripted model."""
 
 import dataclasses
+import itertools
 import types
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from ddt_jax import engine
+from ddt_jax import errors
 from ddt_jax import significance
 from ddt_jax import verify
 from ddt_jax.data import records
@@ -214,3 +216,15 @@ def test_temperature_zero_is_greedy(model):
   assert found.avg_at_k.value == 1
   assert all(call[3]['greedy'] and 'temperature' not in call[3]
              for call in model.calls)
+
+
+def test_pass_at_k_is_the_mean_over_all_choices_of_k_samples():
+  n = 5
+  for right in range(n + 1):
+    samples = [True] * right + [False] * (n - right)
+    for k in range(1, n + 1):
+      exact = np.mean([any(some) for some in itertools.combinations(samples, k)])
+      (found,) = evaluate.pass_at_k(np.array([right]), n, k)
+      assert found == pytest.approx(exact)
+  with pytest.raises(errors.InputError, match='pass@6 needs at least 6 samples'):
+    evaluate.pass_at_k(np.array([1]), n, 6)

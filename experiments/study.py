@@ -4,25 +4,29 @@ python -m experiments.study --config configs/study.py[:quick] [--workdir DIR] \
     [--only=sft,hd_sft-0.0003-seed0] [--cells=N]
 
 Runs the cells of the config one after the other, the most important ones first, and
-prints the tables. Finished cells are skipped, an interrupted one resumes. Several
-processes may share a workdir: each takes cells that no other one runs.
+prints the tables, which are also in DIR/study.md and, with figures, in study.html.
+Finished cells are skipped, an interrupted one resumes; SIGTERM and Ctrl-C are heeded
+within seconds. Several processes may share a workdir: each takes cells that no other
+one runs. --cells=0 makes the tables of what is there.
 """
 
-from collections.abc import Callable
 import dataclasses
 import sys
+import time
 
 from absl import flags
 from etils import epath
 
 from ddt_jax import errors
 from ddt_jax import storage
+from ddt_jax.report import table
+from experiments.cells import outcome
+from experiments.cells import plan
+from experiments.cells import running
 from experiments.run import curation
 from experiments.run import inputs
 from experiments.run import lifecycle
 from experiments.run import options
-from experiments.study import cells
-from experiments.study import plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,42 +49,31 @@ class Wanted:
         name in self.only for name in names)
 
 
-def chosen_by(c, all_cells: cells.Cells) -> Callable[[str], float | None]:
-  """method -> the rate of the highest mean validation accuracy; ties: the lowest."""
-  def chosen(method: str) -> float | None:
-    found = {}
-    for rate in plan.rates(c, method):
-      seeds = [all_cells.read(plan.Cell(method, rate, i)) for i in range(c.seeds)]
-      if values := [x.validation for x in seeds if x]:
-        found[rate] = sum(values) / len(values)
-    return max(found, key=lambda rate: (found[rate], -rate), default=None)
-
-  return chosen
-
-
 def run(c, folder: epath.Path, wanted: Wanted) -> None:
   """Runs the cells that are wanted and not finished.
 
   Raises:
     errors.InputError: the config cannot be used.
   """
-  plan.check(c)
   s = inputs.make(c.run)
-  cells.check(c, s)
-  all_cells, ran = cells.Cells(c, folder, s), 0
+  running.check(c, s)
+  all_cells, ran = running.Cells(c, folder, s), 0
   order = list(plan.unique(plan.order(c, lambda method: None)))
-  for cell in plan.unique(plan.order(c, chosen_by(c, all_cells))):
+  for cell in plan.unique(plan.order(c, outcome.chosen_by(c, folder))):
     if ran == wanted.most:
       return
-    if not wanted.has(cell) or all_cells.read(cell):
+    if not wanted.has(cell) or running.read(folder, cell):
       continue
     place = f'{order.index(cell) + 1} of {len(order)}, ' if cell in order else ''
     print(f'--- {place}{cell.name}', flush=True)
+    began = time.monotonic()
     try:
       all_cells.run(cell)
-      ran += 1
     except storage.Locked as e:
       print(f'left to the other process: {e}', file=sys.stderr)
+      continue
+    ran += 1
+    print(f'{cell.name}: {table.duration(time.monotonic() - began)}', flush=True)
     lifecycle.check_stop()
 
 
@@ -91,7 +84,10 @@ def main():
   with lifecycle.explained_errors(
       errors.InputError, curation.NothingAccepted, FloatingPointError
   ), lifecycle.resumable(folder):
-    run(c, folder, wanted)
+    plan.check(c)
+    if wanted.most != 0:
+      run(c, folder, wanted)
+    print(outcome.write(c, folder))
 
 
 if __name__ == '__main__':

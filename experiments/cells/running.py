@@ -29,14 +29,14 @@ from ddt_jax.storage import typed_json
 from ddt_jax.training import distill
 from ddt_jax.training import metrics
 from experiments import train
+from experiments.cells import corpora
+from experiments.cells import plan
 from experiments.run import checks
 from experiments.run import drift
 from experiments.run import inputs
 from experiments.run import lifecycle
 from experiments.run import steps
 from experiments.run import workdir
-from experiments.study import corpora
-from experiments.study import plan
 
 RECORD = 'cell.json'  # written last: the cell is finished
 _OBJECTIVE = ('loss', 'preference', 'reference', 'distill', 'curriculum')
@@ -75,6 +75,17 @@ def check(c, s: inputs.Inputs) -> None:
         config(c, plan.Cell(method, plan.rates(c, method)[0], 0)), s.mesh)
 
 
+def folder_of(root: epath.Path, cell: plan.Cell) -> epath.Path:
+  """The folder of a cell below that of the study."""
+  return root / 'cells' / cell.name
+
+
+def read(root: epath.Path, cell: plan.Cell) -> study.CellRecord | None:
+  """The record of a cell below the study's folder; None if it is not finished."""
+  file = folder_of(root, cell) / RECORD
+  return study.CellRecord.from_json(file.read_text(), file) if file.exists() else None
+
+
 class Cells:
   """The cells below one folder."""
 
@@ -89,22 +100,13 @@ class Cells:
     self._c, self._folder = c, folder
     self._corpora = corpora.Corpora(c, folder / 'corpora', s)
 
-  def folder(self, cell: plan.Cell) -> epath.Path:
-    """The cell's folder."""
-    return self._folder / 'cells' / cell.name
-
-  def read(self, cell: plan.Cell) -> study.CellRecord | None:
-    """The record of a cell; None if it is not finished."""
-    file = self.folder(cell) / RECORD
-    return study.CellRecord.from_json(file.read_text(), file) if file.exists() else None
-
   def run(self, cell: plan.Cell) -> study.CellRecord:
     """Runs a cell, or what an interrupted call has left of it.
 
     Raises:
       storage.Locked: another process runs it, or makes its corpus.
     """
-    folder = self.folder(cell)
+    folder = folder_of(self._folder, cell)
     with storage.lock(folder):
       if cell.method == plan.UNTOUCHED:
         found = self._untouched(cell, folder)
@@ -137,7 +139,7 @@ class Cells:
   def _trained(self, cell: plan.Cell, folder: epath.Path) -> study.CellRecord:
     """Trains and measures a method."""
     c, s = config(self._c, cell), self._corpora.inputs_of(cell.seed)
-    base = self.folder(plan.Cell(plan.UNTOUCHED, 0.0, cell.seed))
+    base = folder_of(self._folder, plan.Cell(plan.UNTOUCHED, 0.0, cell.seed))
     before = typed_json.parse(
         workdir.Workdir(base).read('evaluation')['splits'],
         dict[str, evaluate.SplitAccuracy])

@@ -1,0 +1,67 @@
+"""The study's page, its tables as Markdown, and its figures as files."""
+
+from collections.abc import Mapping, Sequence
+
+from etils import epath
+
+from ddt_jax import storage
+from ddt_jax.report import page
+from ddt_jax.report import style
+from ddt_jax.report import table
+from ddt_jax.report.study import claims
+from ddt_jax.report.study import finished
+from ddt_jax.report.study import plots
+from ddt_jax.report.study import tables
+
+
+def write(
+    folder: epath.Path, found: finished.Results, *,
+    groups: Mapping[str, Sequence[str]],
+    phi: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    missing: Sequence[str],
+) -> str:
+  """Writes study.html, study.md and plots/ into the study's folder.
+
+  Args:
+    folder: of the study.
+    found: the finished cells.
+    groups: heading -> methods, a panel of each figure.
+    phi: see `plots.phi`.
+    missing: names of the cells that are not finished.
+
+  Returns:
+    The tables in Markdown.
+  """
+  contrasts = tables.contrasts(found, claims.pairs(found.methods))
+  parts = [
+      ('At the chosen rate', tables.chosen(found)),
+      ('All rates (*: chosen)', tables.all_rates(found)),
+      ('Cost at the chosen rate', tables.costs(found)),
+      ('Methods compared: pass@1 in points', tables.comparisons(contrasts)),
+      ('Claims of the paper', claims.claims(contrasts))]
+  left = f'{len(missing)} cells are missing' + (
+      f': {", ".join(missing)}.' if missing else '.')
+  text = '\n\n'.join([
+      *(f'### {heading}\n\n{table.markdown_table(content)}' for heading, content in parts),
+      tables.NOTES, left]) + '\n'
+  storage.publish(folder / 'study.md', text)
+  if not found.methods:
+    return text
+  pictures = {
+      name: page.Plot(heading, caption, style.draw(draw, *arguments))
+      for name, heading, caption, draw, arguments in (
+          ('frontier', 'Frontier', 'Up and to the left is better. Small points: seeds.'
+           ' The large marker is at the chosen rate.', plots.frontier, (found, groups)),
+          ('drift', 'Distance and forgetting', 'KL on samples of the untouched model.',
+           plots.drift, (found, groups)),
+          ('cost', 'Cost', 'Prompts, attention and measurements are left out.',
+           plots.costs, (found, groups)),
+          ('phi', 'phi during training', 'Where it falls, the model moves away from'
+           ' the data.', plots.phi, (phi,))) if name != 'phi' or phi}
+  for name, plot in pictures.items():
+    for theme, png in plot.picture._asdict().items():
+      storage.publish(folder / 'plots' / f'{name}_{theme}.png', png)
+  storage.publish(folder / 'study.html', page.comparison(
+      title='When on-policy fine-tuning helps', tables=parts,
+      plots=list(pictures.values()), notes=f'{tables.NOTES} {left}'))
+  return text

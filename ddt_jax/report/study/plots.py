@@ -1,0 +1,159 @@
+"""Plots of the study. Each function returns a figure in the current style."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from matplotlib import axes as mpl_axes
+from matplotlib import figure
+import numpy as np
+
+from ddt_jax.report import style
+from ddt_jax.report.study import finished
+
+# A method keeps its marker and colour in all panels; both together tell methods
+# apart in black and white, too, and each curve carries its name.
+_MARKERS = 'osD^vP*X<>hp8d'
+_COLORS = 5
+
+
+def look(methods: Sequence[str], method: str) -> dict[str, str]:
+  """Colour and marker of a method among these."""
+  i = list(methods).index(method)
+  return dict(color=f'C{i % _COLORS}', marker=_MARKERS[i % len(_MARKERS)])
+
+
+def curves(
+    axes: mpl_axes.Axes, found: finished.Results, methods: Sequence[str],
+    x: Callable, y: Callable, every: Sequence[str]
+) -> None:
+  """A curve over the rates for each method, its seeds as a cloud.
+
+  Args:
+    axes: to draw in.
+    found: the finished cells.
+    methods: in this panel.
+    x, y: cell -> number, or None where it was not measured.
+    every: all methods, which decide about the looks.
+  """
+  for method in methods:
+    points, looks = [], look(every, method)
+    for rate in found.rates(method):
+      some = [(x(cell), y(cell)) for cell in found.at(method, rate)]
+      some = [p for p in some if None not in p]
+      if not some:
+        continue
+      axes.plot(*zip(*some, strict=True), ls='', ms=3, alpha=0.35, **looks)
+      points.append((*np.mean(some, 0), rate))
+    if not points:
+      continue
+    xs, ys, rates = zip(*points, strict=True)
+    axes.plot(xs, ys, lw=1.4, ms=5, alpha=0.9, **looks)
+    # The name stands at the chosen rate, where the marker is larger.
+    chosen = found.chosen.get(method)
+    i = rates.index(chosen) if chosen in rates else len(rates) - 1
+    axes.plot(xs[i], ys[i], ms=9, mec=style.ink(), **looks)
+    axes.annotate(
+        method, (xs[i], ys[i]), (6, 5), textcoords='offset points', fontsize=8,
+        color=looks['color'])
+
+
+def panels(
+    title: str, found: finished.Results, groups: Mapping[str, Sequence[str]],
+    x: Callable, y: Callable, words: tuple[str, str]
+) -> figure.Figure:
+  """`curves` for each group of methods, side by side on the same scales.
+
+  Args:
+    title: of the figure.
+    found: the finished cells.
+    groups: heading -> methods.
+    x, y: see `curves`.
+    words: names and units of both axes.
+  """
+  groups = {heading: [m for m in some if m in found.methods]
+            for heading, some in groups.items()}
+  groups = {heading: some for heading, some in groups.items() if some}
+  every = [m for some in groups.values() for m in some]
+  fig = style.make_figure(title, height=4.6, width=4.6 * max(len(groups), 2))
+  for axes, (heading, methods) in zip(
+      np.atleast_1d(fig.subplots(1, len(groups), sharex=True, sharey=True)),
+      groups.items(), strict=True):
+    axes.axhline(0, color=style.ink(), lw=0.6)
+    axes.set_title(heading, fontsize=10, loc='left')
+    curves(axes, found, methods, x, y, every)
+    axes.set_xlabel(words[0])
+  fig.axes[0].set_ylabel(words[1])
+  return fig
+
+
+def frontier(
+    found: finished.Results, groups: Mapping[str, Sequence[str]]
+) -> figure.Figure:
+  """Target gain against retained loss; up and to the left is better."""
+  return panels(
+      'What a gain on the target costs elsewhere; each curve runs over learning'
+      ' rates', found, groups, lambda c: _negative(found.gain(c, finished.RETAINED)),
+      lambda c: found.gain(c, finished.TARGET),
+      ('lost on retained tasks (points of pass@1)',
+       'gained on the target (points of pass@1)'))
+
+
+def drift(
+    found: finished.Results, groups: Mapping[str, Sequence[str]]
+) -> figure.Figure:
+  """Retained loss against the KL to the untouched model on its own samples."""
+  fig = panels(
+      'Forgetting against the distance from the untouched model', found, groups,
+      lambda c: _kl(c, finished.RETAINED),
+      lambda c: _negative(found.gain(c, finished.RETAINED)),
+      ('KL to the untouched model on retained tasks (nats per token)',
+       'lost on retained tasks (points of pass@1)'))
+  for axes in fig.axes:
+    axes.set_xscale('log')
+  return fig
+
+
+def costs(
+    found: finished.Results, groups: Mapping[str, Sequence[str]]
+) -> figure.Figure:
+  """Target gain against the floating-point operations that it took."""
+  fig = panels(
+      'Gain on the target against the work it took', found, groups,
+      lambda c: c.cost.flops, lambda c: found.gain(c, finished.TARGET),
+      ('floating-point operations, corpus and training',
+       'gained on the target (points of pass@1)'))
+  for axes in fig.axes:
+    axes.set_xscale('log')
+  return fig
+
+
+def phi(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+) -> figure.Figure:
+  """Mean phi of the training batches by step, at the chosen rates.
+
+  Args:
+    lines: method -> (steps, mean phi in nats per token).
+  """
+  fig = style.make_figure(
+      'phi of the training data during training, first seed, chosen rates', 3.8)
+  axes = fig.subplots()
+  axes.axhline(0, color=style.ink(), lw=0.6)
+  for method, (steps, values) in lines.items():
+    looks = look(list(lines), method)
+    axes.plot(steps, values, lw=1.5, ms=4, markevery=max(len(steps) // 6, 1), **looks)
+    axes.annotate(
+        method, (steps[-1], values[-1]), (5, 0), textcoords='offset points',
+        fontsize=8, color=looks['color'], va='center')
+  axes.margins(x=0.15)
+  axes.set_xlabel('training step')
+  axes.set_ylabel('mean phi (nats per token)')
+  return fig
+
+
+def _negative(value: float | None) -> float | None:
+  return None if value is None else -value
+
+
+def _kl(cell, split: str) -> float | None:
+  found = cell.splits.get(split)
+  return found and found.kl_to_base
