@@ -10,6 +10,7 @@ from etils import epath
 import jax
 import jax.numpy as jnp
 
+from ddt_jax import storage
 from ddt_jax.data import chat
 from ddt_jax.data import lengths
 from ddt_jax.data import pair_batches
@@ -70,11 +71,13 @@ class Corpora:
 
     Raises:
       curation.NothingAccepted: it would be empty.
+      storage.Locked: another process makes it.
     """
     if (name, seed) not in self._made:
       folder = self._folder / f'{name}-seed{seed}'
       c, s = self.config(name, seed), self.inputs_of(seed)
-      workdir.keep_config(folder, c)
-      found = curation.corpus_of_round(c, s, 0, s.params, folder, 0)
+      with storage.lock(folder):
+        workdir.keep_config(folder, c)
+        found = curation.corpus_of_round(c, s, 0, s.params, folder, 0)
       self._made[name, seed] = Shared(found.examples, found.summary)
     return self._made[name, seed]

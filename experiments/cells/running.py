@@ -140,6 +140,8 @@ class Cells:
     """Trains and measures a method."""
     c, s = config(self._c, cell), self._corpora.inputs_of(cell.seed)
     base = folder_of(self._folder, plan.Cell(plan.UNTOUCHED, 0.0, cell.seed))
+    if not (base / RECORD).exists():
+      raise storage.Locked(f'{base.name} is not finished, and {cell.name} needs it')
     before = typed_json.parse(
         workdir.Workdir(base).read('evaluation')['splits'],
         dict[str, evaluate.SplitAccuracy])
