@@ -49,7 +49,9 @@ def belongs(text: str, split: str) -> bool:
   return zlib.crc32(text.encode()) % 16 in BUCKETS[split]
 
 
-def _target(rng: random.Random, name: str) -> records.Problem:
+def _target(
+    rng: random.Random, name: str
+) -> tuple[records.Problem, world.Story]:
   """A story with one container of customary size, with the bookkeeper's solution."""
   if name == 'generalisation':
     s = world.story(rng, events=rng.randint(4, 5), nouns=world.OTHER_NOUNS,
@@ -60,7 +62,7 @@ def _target(rng: random.Random, name: str) -> records.Problem:
   return records.Problem(
       id='', problem=s.text, solution=world.reference_solution(s, rng),
       answer=s.answer, source='story',
-  )
+  ), s
 
 
 def _retained(rng: random.Random) -> records.Problem:
@@ -84,17 +86,37 @@ def problems(
     count: number of problems; by default `SIZES[split]`.
     seed: another seed gives other problems.
   """
+  for p, _ in _with_stories(split, count, seed):
+    yield p
+
+
+def stories(
+    split: str, count: int | None = None, seed: int = 0
+) -> dict[str, world.Story]:
+  """Problem id -> its story, from which other hands can write solutions.
+
+  Args:
+    split: any but retained, which has no stories.
+    count, seed: see `problems`.
+  """
+  return {p.id: s for p, s in _with_stories(split, count, seed)}
+
+
+def _with_stories(
+    split: str, count: int | None, seed: int
+) -> Iterator[tuple[records.Problem, world.Story | None]]:
   # Seeded by text: `random` hashes it with SHA-512, so it is the same on every
   # machine.
   rng = random.Random(f'{split}-{seed}')
   seen = set()
   count = SIZES[split] if count is None else count
   while len(seen) < count:
-    p = _retained(rng) if split == 'retained' else _target(rng, split)
+    p, s = (
+        (_retained(rng), None) if split == 'retained' else _target(rng, split))
     # Draws until one fits: a split has 1 to 6 of the 16 buckets.
     if p.problem in seen or not belongs(p.problem, split):
       continue
-    yield dataclasses.replace(p, id=f'{split}-{len(seen)}')
+    yield dataclasses.replace(p, id=f'{split}-{len(seen)}'), s
     seen.add(p.problem)
 
 

@@ -253,10 +253,15 @@ def own_solution(
   ])
 
 
+def bookkeeper_lines(s: Story, rng: random.Random) -> list[str]:
+  """The bookkeeper's solution: the opening, a line for each event, the balance."""
+  steps = (_bookkeeper_step(s, i) for i in range(len(s.events)))
+  return [_bookkeeper_open(s, rng), *steps, _bookkeeper_close(s)]
+
+
 def reference_solution(s: Story, rng: random.Random) -> str:
   """A solution in the bookkeeper's style, used as the reference."""
-  steps = (_bookkeeper_step(s, i) for i in range(len(s.events)))
-  return ''.join([_bookkeeper_open(s, rng), *steps, _bookkeeper_close(s)])
+  return ''.join(bookkeeper_lines(s, rng))
 
 
 def analysis(s: Story) -> str:

@@ -27,7 +27,8 @@ TINY = {
 def start(workdir, *more):
   return commands.run(
       'experiments.study', '--config', 'configs/study.py:quick',
-      f'--workdir={workdir}', *(f'--config.{k}={v}' for k, v in TINY.items()), *more)
+      f'--workdir={workdir}', *(f'--config.{k}={v}' for k, v in TINY.items()), *more,
+      timeout=1200)
 
 
 @pytest.fixture(scope='module')
@@ -106,7 +107,7 @@ def test_validation_chooses_the_rate_and_ties_go_to_the_lower_one(tmp_path, full
   assert chosen('sft') == 3e-4 and chosen('idft') is None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_tiny_study_shares_its_corpus_and_resumes(tmp_path):
   """Two methods on one corpus, then one of pairs, with all measures."""
   done = start(tmp_path, '--only=hd_sft,hd_idft', '--cells=2')
