@@ -8,6 +8,7 @@ from ddt_jax.report.study import finished
 from ddt_jax.report.study import tables
 
 HOLDS, FAILS, OPEN = 'holds', 'does not hold', 'cannot be tested at this size'
+NOT_RUN = 'not run'
 
 
 class Claim(NamedTuple):
@@ -66,7 +67,7 @@ def verdict(claim: Claim, some: Sequence[tables.Contrast]) -> list[str]:
   found = [x for x in some if (x.a, x.b, x.split) == (
       claim.a, claim.b, claim.split)]
   if not found:
-    return [claim.text, f'{claim.b} - {claim.a}', claim.split, '', '', OPEN]
+    return [claim.text, f'{claim.b} - {claim.a}', claim.split, '', '', NOT_RUN]
   mean, low, high = (100 * x for x in found[0].found[:3])
   if claim.margin:
     said = HOLDS if low > -claim.margin else FAILS if high < -claim.margin else OPEN
