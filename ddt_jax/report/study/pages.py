@@ -59,8 +59,9 @@ def write(
           ('phi', 'phi during training', 'Where it falls, the model moves away from'
            ' the data.', plots.phi, (phi,))) if name != 'phi' or phi}
   for name, plot in pictures.items():
-    for theme, png in plot.picture._asdict().items():
-      storage.publish(folder / 'plots' / f'{name}_{theme}.png', png)
+    for theme in ('light', 'dark'):
+      storage.publish(
+          folder / 'plots' / f'{name}_{theme}.png', getattr(plot.picture, theme))
   storage.publish(folder / 'study.html', page.comparison(
       title='When on-policy fine-tuning helps', tables=parts,
       plots=list(pictures.values()), notes=f'{tables.NOTES} {left}'))

@@ -12,7 +12,7 @@ from ddt_jax.report.study import finished
 # A method keeps its marker and colour in all panels; both together tell methods
 # apart in black and white, too, and each curve carries its name.
 _MARKERS = 'osD^vP*X<>hp8d'
-_COLORS = 5
+_COLORS = 6  # of the palette
 
 
 def look(methods: Sequence[str], method: str) -> dict[str, str]:
