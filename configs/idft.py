@@ -245,6 +245,7 @@ def measuring():
       report=dict(
           examples=1000,         # references whose phi is measured
           shown=3,               # examples on the page, coloured by phi
+          problems=10,           # shown as reference, wrong answer and rewriting
       ),
   )
 

@@ -85,6 +85,8 @@ def run(
           c, s, r, params, folder / 'rounds' / str(r), progress.steps_before,
           complete=resumed, given=given or steps.Given())
       measurements.keep_summary(r, summary)
+      if r == 0 and not resumed:
+        measurements.keep_shown(params)
       page.update(progress, total)
 
       # State and step.

@@ -28,6 +28,9 @@ BELOW, ABOVE, OPACITY = '213,94,0', '0,114,178', 0.75
 # Nats where the scale ends, the same on every page, so that pages compare. Opacity
 # goes by the root of phi: on a linear scale of 5 nats most tokens would be pale.
 LIMIT = 5.0
+_SOLUTIONS = {  # kind of a `results.ShownAnswer` -> its heading
+    'reference': 'Reference', 'wrong': 'Own answer, wrong',
+    'rewritten': 'Rewriting, right'}
 _TICKS = (-LIMIT, -1.0, 0.0, 1.0, LIMIT)
 
 
@@ -68,6 +71,7 @@ def run(
     about_phi: str,
     plots: Sequence[Plot],
     examples: Sequence[results.ShownText],
+    problems: Sequence[results.ShownProblem],
     facts: table.Table,
     running: bool = False,
 ) -> str:
@@ -77,14 +81,17 @@ def run(
     title, verdict, warnings, notes, about_phi: texts.
     tables: with their headings.
     plots: pictures.
-    examples: shown as heat maps before and after training, on one scale.
+    examples: shown as heat maps before and after training.
+    problems: their solutions are shown side by side.
     facts: table at the end.
     running: the browser loads the page again every minute.
   """
   return _environment().get_template('run.html.j2').render(
       title=title, verdict=verdict, warnings=warnings, running=running,
       tables=tables, notes=notes, about_phi=about_phi, plots=plots, facts=facts,
-      examples=before_and_after(examples))
+      examples=before_and_after(examples),
+      problems=[(p.problem, p.answer, list(map(_solution, p.answers)))
+                for p in problems])
 
 
 def comparison(
@@ -154,6 +161,14 @@ def before_and_after(
   return [
       (e.title, [(turn.context, _heat_maps(turn)) for turn in e.turns])
       for e in examples]
+
+
+def _solution(answer: results.ShownAnswer) -> HeatMap:
+  """One column of a problem."""
+  return HeatMap(
+      f'{_SOLUTIONS[answer.kind]}, mean phi {np.mean(answer.phi):+.2f}', [
+          (with_breaks(token), f'"{table.visible(token)}": phi {phi:+.2f}', phi)
+          for token, phi in zip(answer.tokens, answer.phi, strict=True)])
 
 
 def with_breaks(token: str) -> str:

@@ -136,6 +136,44 @@ class ShownText:
 
 
 @dataclasses.dataclass(frozen=True)
+class ShownAnswer:
+  """One solution of a problem, by tokens.
+
+  Attributes:
+    kind: 'reference', 'wrong' (an own answer) or 'rewritten'.
+    tokens: text of each.
+    phi: of each under the model that the round began with, nats.
+  """
+
+  kind: str
+  tokens: tuple[str, ...]
+  phi: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ShownProblem:
+  """A problem that Hinted Decoding has rewritten.
+
+  Attributes:
+    problem, answer: texts.
+    answers: the reference unless it is too long for a row, a wrong own answer and
+      the rewritten text.
+  """
+
+  problem: str
+  answer: str
+  answers: tuple[ShownAnswer, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+  """Devices and versions of a run, in words."""
+
+  devices: str
+  versions: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Status:
   """Position of a run that is not finished.
 
@@ -171,6 +209,8 @@ class RunResults:
     kl_to_base: KL of the model before training to the model, nats per token of
       the former's own samples, by split: before training and after each round;
       None where it was not measured.
+    problems: of the first round, to show side by side.
+    machine: where the run ended; None in files of earlier versions.
   """
 
   name: str
@@ -184,6 +224,8 @@ class RunResults:
   examples: tuple[ShownText, ...]
   status: Status | None
   kl_to_base: tuple[dict[str, float], ...] | None = None
+  problems: tuple[ShownProblem, ...] = ()
+  machine: Machine | None = None
 
   def __post_init__(self):
     if self.evaluation is None:

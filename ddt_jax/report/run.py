@@ -69,6 +69,9 @@ def write(workdir: str | os.PathLike[str]) -> str:
   folder = storage.path(workdir)
   config, found, lines = read(folder)
 
+  command = folder / 'command.txt'  # runs of earlier versions have none
+  facts = run_words.facts_table(
+      config, found, command.read_text().strip() if command.exists() else '')
   # Pictures first: the pages link to them.
   pictures = plots(found, lines)
   for name, plot in pictures.items():
@@ -78,8 +81,8 @@ def write(workdir: str | os.PathLike[str]) -> str:
       warnings=run_words.warnings(found), tables=run_words.tables(found),
       notes=run_words.notes(found), about_phi=run_words.ABOUT_PHI,
       plots=list(pictures.values()), examples=found.examples,
-      facts=run_words.facts_table(config, found), running=found.status is not None))
-  storage.publish(folder / 'report.md', _markdown(config, found, pictures))
+      problems=found.problems, facts=facts, running=found.status is not None))
+  storage.publish(folder / 'report.md', _markdown(found, pictures, facts))
   return terminal(config, found) + f'\nReport: {folder / "report.html"}\n'
 
 
@@ -145,8 +148,8 @@ def plots(
 
 
 def _markdown(
-    config: Mapping[str, Any], found: results.RunResults,
-    pictures: Mapping[str, page.Plot],
+    found: results.RunResults, pictures: Mapping[str, page.Plot],
+    facts: table.Table,
 ) -> str:
   parts = [f'# Report of the run {table.escape(found.name)}',
            f'**{table.escape(run_words.verdict(found))}**',
@@ -168,8 +171,7 @@ def _markdown(
         parts.append(f'> {table.escape(turn.context)}')
       if turn.tokens:
         parts.append(table.markdown_table(_most_changed(turn)))
-  parts += [
-      '## The run', table.markdown_table(run_words.facts_table(config, found))]
+  parts += ['## The run', table.markdown_table(facts)]
   return '\n\n'.join(parts) + '\n'
 
 

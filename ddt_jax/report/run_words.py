@@ -269,16 +269,38 @@ def objective(config: Mapping[str, Any]) -> str:
   return ', '.join(f'{k} {v}' for k, v in loss.items())
 
 
+def batch(config: Mapping[str, Any]) -> str:
+  """Rows of a step, and the passes over them."""
+  given = config['train']
+  return (f'{given["batch"]:,} rows{" (packed)" if given["pack"] else ""} of at most'
+          f' {config["data"]["max_tokens"]:,} tokens, {given["epochs"]} epoch(s) a'
+          f' round, {config["rounds"]} round(s)')
+
+
 def facts_table(
-    config: Mapping[str, Any], found: results.RunResults
+    config: Mapping[str, Any], found: results.RunResults, command: str = ''
 ) -> table.Table:
-  """Model, objective, data and time of a run; `config` is config.json."""
-  training, data = found.training, found.data
-  rows = [
-      ['run', f'{found.name}, seed {found.seed}'],
+  """Command, machine, model, objective, data and time of a run.
+
+  Args:
+    config: config.json.
+    found: the results.
+    command: command line of the run, '' where it is not known.
+  """
+  training, data, optim = found.training, found.data, config['optim']
+  rows = [['run', f'{found.name}, seed {found.seed}']]
+  if command:
+    rows.append(['command', command])
+  if found.machine:
+    rows += [['versions', found.machine.versions],
+             ['devices', found.machine.devices]]
+  rows += [
       ['model', f'{config["model"]["path"]}, '
                 f'{training.parameters:,} parameters'],
       ['objective', objective(config) or 'defaults'],
+      ['learning rate', f'{optim["lr"]:g} at its peak, schedule'
+                        f' {optim["schedule"]}'],
+      ['batch', batch(config)],
       ['training', f'{training.steps:,} steps, {training.tokens:,} tokens,'
                    f' {table.duration(training.seconds)}'],
       ['skipped updates', f'{training.skipped:,}'],

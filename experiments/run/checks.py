@@ -90,7 +90,7 @@ RANGES = {  # least, most
     'verifier.workers': (1, MANY), 'verifier.timeout_s': (1e-3, 1e6),
     'scoring.rows': (1, MANY), 'scoring.tokens': (1, MANY),
     'decoding.slots': (1, MANY), 'report.examples': (1, MANY),
-    'report.shown': (0, MANY),
+    'report.shown': (0, MANY), 'report.problems': (0, MANY),
 }
 
 

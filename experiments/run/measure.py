@@ -25,7 +25,11 @@ from ddt_jax.training.progress import Progress
 from experiments.run import drift
 from experiments.run import inputs
 from experiments.run import lifecycle
+from experiments.run import provenance
+from experiments.run import shown
 from experiments.run import workdir
+
+_SHOWN = 'rounds/0/shown'  # file of the problems that the report shows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +138,22 @@ class Measurements:
     if scalars:
       writer.write(step, 'evaluation', scalars)
 
+  def keep_shown(self, params: Any) -> None:
+    """Scores the problems of the first round that the report shows.
+
+    Args:
+      params: that the round began with; its corpus is made.
+    """
+    folder = self._files.path / 'rounds' / '0'
+    self._files.once(
+        _SHOWN, lambda: shown.problems(self._c, self._s, params, folder))
+
+  def _shown(self) -> tuple[results.ShownProblem, ...]:
+    if not self._files.has(_SHOWN):  # a run that an earlier version began
+      return ()
+    return typed_json.parse(
+        self._files.read(_SHOWN)['problems'], tuple[results.ShownProblem, ...])
+
   def keep_summary(self, r: int, summary: counts.RoundSummary | None) -> None:
     """Writes the summary of round r beside its corpus; None: it is not known yet."""
     if summary is None:
@@ -226,7 +246,7 @@ class Measurements:
         timings=timings | {'train': progress.seconds},
         examples=tuple(
             # strict=False: phi is kept for the first report.shown examples only.
-            results.ShownText.of(s.tokenizer, *shown) for shown in zip(
+            results.ShownText.of(s.tokenizer, *text) for text in zip(
                 s.train.examples, before.phi, after.phi, strict=False
             )
         ),
@@ -236,6 +256,7 @@ class Measurements:
             remaining=_remaining(c, progress, round_steps, measured, rounds)),
         kl_to_base=tuple(m.kl_to_base for m in measured)
         if before.kl_to_base else None,
+        problems=self._shown(), machine=provenance.machine(),
     )
 
   def _measured(self) -> list[Measured]:

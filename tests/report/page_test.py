@@ -51,7 +51,8 @@ def run_page(text='', facts=CELLS):
       title=text, verdict=text, warnings=[text], running=True, tables=[(text, table.Table(
           [text, text], [[text, text]]))], notes=text, about_phi=text,
       plots=[PLOT._replace(heading=text, caption=text)], examples=[example],
-      facts=facts)
+      problems=[results.ShownProblem(text, text, (
+          results.ShownAnswer('rewritten', (text,), (-1.0,)),))], facts=facts)
 
 
 def scores_page(text=''):

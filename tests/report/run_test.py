@@ -55,7 +55,8 @@ def test_pictures_decode(run):
 def test_page_is_self_contained_and_runs_no_text_of_the_model(run):
   page = _Page((run[0] / 'report.html').read_text())
   assert 'script' not in page.tags and 'im_end' not in page.tags
-  assert page.text.count(run_folders.HOSTILE) == 4  # title, prompt, twice as a token
+  # Title, prompt, twice as a token; four problems.
+  assert page.text.count(run_folders.HOSTILE) == 4 + 4
   assert page.links and all(link.startswith('data:image/png') for link in page.links)
 
 
@@ -288,7 +289,7 @@ def test_the_best_is_called_by_what_it_is_best_by():
   found = run_folders.run_results()
   by_accuracy = dataclasses.replace(found.training, best_by='accuracy', best_value=0.881)
   facts = run_words.facts_table(
-      {'model': {'path': 'm'}, 'loss': {}},
+      run_folders.CONFIG,
       dataclasses.replace(found, training=by_accuracy))
   assert ['best validation', 'step 250, accuracy 88.1 %'] in facts.rows
 

@@ -12,6 +12,11 @@ from ddt_jax.rounds import evaluate
 from ddt_jax.scoring import text_stats
 from ddt_jax.training import metrics
 
+CONFIG = {
+    'model': {'path': 'embedded'}, 'seed': 0, 'rounds': 2,
+    'loss': {'name': 'idft', 'beta': 1.0, 'gamma_min': 0.1, 'gamma_max': 2.0},
+    'optim': {'lr': 3e-4, 'schedule': 'cosine'}, 'data': {'max_tokens': 256},
+    'train': {'batch': 32, 'pack': False, 'epochs': 1}}
 HOSTILE = '<script>alert(1)</script>'
 
 
@@ -93,14 +98,20 @@ def run_results(**changed):
               phi_before=tuple(before),
               phi_after=tuple(0.4 * phi for phi in before)),)),),
       status=None,
+      problems=tuple(results.ShownProblem(
+          f'Problem {i} {HOSTILE}', '7', (
+              results.ShownAnswer('reference', ('12', ' -', ' 5'), (-3.0, -1.0, 0.1)),
+              results.ShownAnswer('wrong', ('So', ' 8'), (0.1, -0.2)),
+              results.ShownAnswer('rewritten', ('So', ' 7'), (0.1, 0.2))))
+          for i in range(1, 5)),
+      machine=results.Machine('8 x TPU v5 lite', 'ddt_jax 0.1.0, jax 0.9'),
   ), **changed)
 
 
 def workdir(folder, found, *, validation=True):
   """The folder of a run, as training leaves it before the report."""
   chance = random.Random(1)
-  config = {'model': {'path': 'embedded'}, 'seed': 0,
-            'loss': {'name': 'idft', 'beta': 1.0, 'gamma_min': 0.1, 'gamma_max': 2.0}}
+  config = CONFIG
   with metrics.Writer(folder, tensorboard=False) as writer:
     for step in range(1, 301):
       nll = 0.5 + 0.4 * math.exp(-step / 80)
