@@ -121,7 +121,7 @@ def accuracy(found: results.RunResults) -> figure.Figure:
                   [f'{c.split}, {c.metric}' for c in compared])
   # Upside down, so that the first split is at the top.
   axes.set_ylim(len(compared) - 0.5, -0.5)
-  axes.set_xlim(0, 112)  # room for the number beside an interval ending at 100
+  axes.set_xlim(0, 118)  # room for the number beside an interval ending at 100
   axes.set_xticks(range(0, 101, 20))
   axes.set_xlabel('problems solved (%), with 95 % intervals')
   return fig

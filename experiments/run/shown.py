@@ -76,7 +76,7 @@ def rewritten(
   for response in _read(folder / 'corpus.jsonl'):
     if response.source == 'hinted':
       hinted.setdefault(response.problem_id, response)
-      if len(hinted) == 4 * count:  # some have no wrong answer that ended
+      if len(hinted) >= 4 * count:  # some have no wrong answer that ended
         break
   wrong: dict[str, records.Response] = {}
   files = sorted((folder / 'sample').glob('*.jsonl')) if hinted else []

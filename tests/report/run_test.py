@@ -60,6 +60,20 @@ def test_page_is_self_contained_and_runs_no_text_of_the_model(run):
   assert page.links and all(link.startswith('data:image/png') for link in page.links)
 
 
+def test_problems_stand_side_by_side_and_the_run_says_where_it_was_made(run):
+  folder, _ = run
+  page = (folder / 'report.html').read_text()
+  assert page.count('class="columns"') == 4 and '<summary>1 more' in page
+  first = page.split('class="columns"')[1]
+  places = [first.index(text) for text in (
+      'Reference, mean phi -1.30', 'Own answer, wrong, mean phi -0.05',
+      'Rewriting, right, mean phi +0.15')]
+  assert places == sorted(places)
+  for text in (page, (folder / 'report.md').read_text()):
+    for fact in ('8 x TPU v5 lite', '0.0003 at its peak', '32 rows of at most 256'):
+      assert fact in text
+
+
 def test_markdown_runs_no_text_of_the_model(run):
   text = (run[0] / 'report.md').read_text()
   assert '<script' not in text and '<|' not in text
