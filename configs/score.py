@@ -56,6 +56,8 @@ def data():
       ),
       write=dict(
           prefix='ddt_',    # of the columns that scores are written to
+          keep='',          # filter whose rows go to kept.jsonl, e.g. accepted or
+                            # phi>-0.5; see ddt_jax.scoring.filters
       ),
       report=dict(
           examples=1000,    # responses on the page, of all inputs together

@@ -35,6 +35,7 @@ from ddt_jax.report import table
 from ddt_jax.scoring import calibration
 from ddt_jax.scoring import controls
 from ddt_jax.scoring import corpus_summary
+from ddt_jax.scoring import filters
 from ddt_jax.scoring import forward
 from ddt_jax.scoring import own_samples
 from ddt_jax.scoring import sample_size
@@ -82,6 +83,7 @@ def execute(c, folder: str) -> tuple[bool, str]:
             c, folder, corpora, sum(x.size for x in jax.tree.leaves(s.params)))
         shown = examples(c, s, corpora)
         text = processes.from_first(scores.write, folder, summary, shown)
+        text += processes.from_first(kept, c, corpora)
   return sound, text
 
 
@@ -147,6 +149,17 @@ def summarise(
           own=score_inputs.OWN if score_inputs.OWN in corpora else '')))
   workdir.Workdir(folder).publish('summary', json.dumps(numbers, indent=1))
   return typed_json.parse(numbers, corpus_summary.ScoresSummary)
+
+
+def kept(c, corpora: Mapping[str, scored_corpus.ScoredCorpus]) -> str:
+  """Writes the rows that write.keep keeps, and says how many they are."""
+  lines = []
+  for name, corpus in corpora.items() if c.write.keep else ():
+    if name != score_inputs.OWN:
+      file = corpus.folder / 'kept.jsonl'
+      some, rows = filters.write(corpus, c.write.keep, file)
+      lines.append(f'{name}: {c.write.keep} keeps {some:,} of {rows:,} rows: {file}\n')
+  return ''.join(lines)
 
 
 def examples(

@@ -110,7 +110,7 @@ def accuracy(found: results.RunResults) -> figure.Figure:
       value, low, high = (100 * x for x in share)
       axes.plot([low, high], [row + dy] * 2, color=color, lw=2, alpha=0.6,
                 solid_capstyle='butt')
-      axes.plot(value, row + dy, 'o', color=color, ms=6)
+      axes.plot(value, row + dy, 'o', color=color, ms=6, clip_on=False)
       # The first row's labels serve as the legend.
       label = f'{value:.1f}' if row else f'{value:.1f} {name}'
       axes.annotate(label, (high, row + dy), (5, 0), color=color, fontsize=8.5,

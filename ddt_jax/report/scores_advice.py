@@ -10,19 +10,12 @@ from ddt_jax import significance
 from ddt_jax.scoring import calibration
 from ddt_jax.scoring import corpus_summary
 from ddt_jax.scoring import diagnosis
+from ddt_jax.scoring import filters
 
 EMBEDDED = 'embedded'  # model.path of the student that ships with the project
 _APART = 0.75  # AUROC from which a score separates two corpora well
 _TIMES = 1.5  # perplexities that differ by this factor are named
-
-FILTERS = {  # keys of `corpus_summary.filters`
-    'all': 'all',
-    'accepted': 'responses that the PIT test accepts',
-    'phi > -0.1': 'mean phi above -0.1',
-    'phi > -0.5': 'mean phi above -0.5',
-    'no token below -5': 'no token with phi below -5',
-    'without lowest tenth': 'all but the tenth with the lowest phi',
-}
+_NO_OUTLIER = 'no_token_below_-5'  # key of `filters.ABOUT`
 
 _JUDGEMENTS = {  # keys are the values of `diagnosis.Diagnosis`
     'undecided': 'has too few tokens to tell whether it is on-policy for',
@@ -128,13 +121,13 @@ def advice(
   }[found]
 
 
-def _or_filter(filters: Mapping[str, corpus_summary.Filter]) -> str:
+def _or_filter(parts: Mapping[str, corpus_summary.Filter]) -> str:
   """Names the filter against extreme tokens where it keeps anything."""
-  kept = filters['no token below -5']
+  kept = parts[_NO_OUTLIER]
   if not kept.responses:
     return ''
-  return (f', or keep only "{FILTERS["no token below -5"]}" ({kept.responses:.1%} of'
-          ' the responses)')
+  return (f', or keep "{filters.ABOUT[_NO_OUTLIER]}" ({kept.responses:.1%} of the'
+          f' responses; --config.write.keep={_NO_OUTLIER})')
 
 
 def _of_own(numbers: corpus_summary.Numbers) -> str:

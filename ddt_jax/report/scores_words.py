@@ -8,6 +8,7 @@ from ddt_jax.report import table
 from ddt_jax.scoring import calibration
 from ddt_jax.scoring import controls
 from ddt_jax.scoring import corpus_summary
+from ddt_jax.scoring import filters
 from ddt_jax.scoring import response_scores
 
 NOTES = (
@@ -57,7 +58,7 @@ _LOWEST = {
     'phi: 1st fifth': 'mean phi in the first fifth of each response, nats',
 }
 _FILTERS = {
-    'keep': 'what --config.write.keep takes, and what it means',
+    'keep': '--config.write.keep=NAME writes these rows to kept.jsonl',
     'responses': 'share that is kept',
     'tokens': 'share that is kept',
     'mean phi': 'of what is kept, nats per token; empty where nothing is',
@@ -131,11 +132,11 @@ def lowest_table(summary: corpus_summary.ScoresSummary) -> table.Table:
 def filters_table(corpus: corpus_summary.CorpusSummary) -> table.Table:
   """Share of a corpus that each filter would keep."""
   return table.Table(
-      ['keep', 'responses', 'tokens', 'mean phi'],
-      [[scores_advice.FILTERS[name], f'{f.responses:.1%}', f'{f.tokens:.1%}',
+      ['keep', '', 'responses', 'tokens', 'mean phi'],
+      [[name, filters.ABOUT[name], f'{f.responses:.1%}', f'{f.tokens:.1%}',
         # 0 would read as the ideal mean.
         '' if f.phi is None else f'{f.phi:+.4f}']
-       for name, f in corpus.filters.items()], about=_FILTERS)
+       for name, f in corpus.filters.items()], words=(0, 1), about=_FILTERS)
 
 
 def skipped_table(summary: corpus_summary.ScoresSummary) -> table.Table:

@@ -8,6 +8,7 @@ import re
 import numpy as np
 
 from ddt_jax import significance
+from ddt_jax.scoring import filters
 from ddt_jax.scoring import response_scores
 from ddt_jax.scoring import scored_corpus
 from ddt_jax.scoring import text_stats
@@ -93,7 +94,7 @@ class CorpusSummary(Numbers):
     rows: lines of the input.
     split: conversations split by turns, each of which gives several responses.
     skipped, truncated: responses not scored, and those cut.
-    filters: rule -> the part that it would keep.
+    filters: name -> the part that it would keep, see `filters.ABOUT`.
     reasons: why rows were skipped -> how many.
     sources: numbers by source, the largest first; empty for one source.
   """
@@ -172,7 +173,7 @@ def describe(
   return CorpusSummary(
       **vars(numbers(columns, total)),
       rows=corpus.source.count, split=corpus.split(), skipped=len(reasons),
-      truncated=corpus.truncated(), filters=filters(columns),
+      truncated=corpus.truncated(), filters=parts(columns),
       reasons=_counted(reasons),
       sources={
           name: numbers(
@@ -235,18 +236,9 @@ def numbers(columns: Columns, sums: token_sums.TokenSums) -> Numbers:
   )
 
 
-def filters(columns: Columns) -> dict[str, Filter]:
-  """The part of a corpus that each of some rules would keep."""
-  n, phi = len(columns['phi']), columns['phi']
-  lowest_tenth = np.quantile(phi, 0.1) if n else 0.0
-  rules = {
-      'all': np.ones(n, bool),
-      'accepted': ~columns['rejected'].astype(bool),
-      'phi > -0.1': phi > -0.1,
-      'phi > -0.5': phi > -0.5,
-      'no token below -5': columns['tail_5'] == 0,
-      'without lowest tenth': phi > lowest_tenth,
-  }
+def parts(columns: Columns) -> dict[str, Filter]:
+  """The part of a corpus that each filter would keep, by its name."""
+  n = len(columns['phi'])
   tokens = max(columns['length'].sum(), 1)
 
   def part(kept):
@@ -255,7 +247,7 @@ def filters(columns: Columns) -> dict[str, Filter]:
         responses=float(kept.sum() / max(n, 1)), tokens=float(length / tokens),
         phi=float(columns['phi_sum'][kept].sum() / length) if length else None)
 
-  return {name: part(kept) for name, kept in rules.items()}
+  return {name: part(filters.rule(name, columns)) for name in filters.ABOUT}
 
 
 def choose(phi: np.ndarray, count: int, seed: int) -> dict[str, list[int]]:

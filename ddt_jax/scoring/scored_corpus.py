@@ -13,6 +13,7 @@ import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import io
+import json
 import os
 from typing import Any, NamedTuple
 
@@ -279,6 +280,12 @@ class ScoredCorpus:
     for k in range(len(self)):
       names = None if scores is None else [*self._named(scores), *own]
       yield self._table(k, names)
+
+  def rows(self) -> Iterator[dict[str, Any]]:
+    """Yields the scored rows as written to the JSON lines, all columns."""
+    for k in range(len(self)):
+      with self._file(k, 'jsonl').open() as f:
+        yield from map(json.loads, f)
 
   def examples(
       self, chosen: Sequence[int]

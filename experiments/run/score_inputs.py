@@ -20,6 +20,7 @@ from ddt_jax.data import records
 from ddt_jax.embedded import problems
 from ddt_jax.engine import cache_plan
 from ddt_jax.scoring import controls
+from ddt_jax.scoring import filters
 from ddt_jax.scoring import forward
 from ddt_jax.scoring import sample_size
 from ddt_jax.scoring import sources
@@ -158,6 +159,8 @@ def check_options(c, names: list[str]) -> None:
     raise errors.InputError(
         f'data.paths names an input twice: {", ".join(names)}')
   adapters.check_applied(**c.lora)
+  if c.write.keep:
+    filters.check(c.write.keep)
   if c.temperature <= 0:
     raise errors.InputError(f'temperature must be positive, not {c.temperature}')
   for name, value in (

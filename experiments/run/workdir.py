@@ -22,7 +22,7 @@ COMMAND = 'command.txt'  # the file with the command line that a run was called 
 # numbers are computed, and what is shown. Results change by rounding alone, which
 # in bfloat16 can mean other samples.
 _MAY_CHANGE = (
-    'mesh.', 'log.', 'report.', 'checkpoint.keep', 'verifier.workers',
+    'mesh.', 'log.', 'report.', 'write.keep', 'checkpoint.keep', 'verifier.workers',
     'decoding.slots', 'decoding.tensor', 'model.remat', 'train.micro_batches',
 )
 

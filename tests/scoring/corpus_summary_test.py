@@ -68,15 +68,15 @@ def test_filters_keep_what_they_say():
       'phi_sum': np.array([-6.0, -4, 0, 4]), 'tail_5': np.array([0.1, 0, 0, 0]),
       'rejected': np.array([True, True, False, False]),
   }
-  found = corpus_summary.filters(columns)
+  found = corpus_summary.parts(columns)
   assert found['all'] == corpus_summary.Filter(1.0, 1.0, -0.06)
   assert found['accepted'] == corpus_summary.Filter(
       0.5, 0.7, pytest.approx(4 / 70))
-  assert found['phi > -0.5'].tokens == 0.9
-  assert found['no token below -5'].responses == 0.75
+  assert found['phi>-0.5'].tokens == 0.9
+  assert found['no_token_below_-5'].responses == 0.75
   # 0 would read as the ideal mean.
   columns['tail_5'] = np.full(4, 0.1)
-  assert corpus_summary.filters(columns)['no token below -5'] == (
+  assert corpus_summary.parts(columns)['no_token_below_-5'] == (
       corpus_summary.Filter(0.0, 0.0, None))
 
 

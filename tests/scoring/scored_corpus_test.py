@@ -2,6 +2,8 @@
 
 import functools
 import json
+import pathlib
+import re
 
 import jax
 import numpy as np
@@ -12,18 +14,21 @@ import transformers
 from ddt_jax import embedded
 from ddt_jax import errors
 from ddt_jax import sharding
+from ddt_jax import storage
 from ddt_jax import weights
 from ddt_jax.data import census
 from ddt_jax.data import chat
 from ddt_jax.embedded import problems
 from ddt_jax.scoring import columns
 from ddt_jax.scoring import corpus_summary
+from ddt_jax.scoring import filters
 from ddt_jax.scoring import forward
 from ddt_jax.scoring import scored_corpus
 from ddt_jax.scoring import sources
 from experiments.run import inputs
 from tests.data import templates_test
 
+README = pathlib.Path(__file__).parents[2] / 'experiments' / 'README.md'
 COLUMNS = dict(
     problem='problem', solution='solution', messages='messages', answer='', id='')
 mesh = functools.cache(lambda: sharding.make_mesh(devices=jax.devices()[:1]))
@@ -296,3 +301,30 @@ def test_a_large_file_is_not_held(tmp_path, monkeypatch):
   monkeypatch.setattr(sources, 'Row', Counted)
   make(tmp_path / 'scores', path, size=4)
   assert 4 < most <= 12
+
+
+def test_the_kept_rows_are_the_user_s_own(tmp_path):
+  corpus = make(tmp_path / 'scores', write(tmp_path / 'mine.jsonl', rows(8)))
+  file = storage.path(tmp_path / 'kept.jsonl')
+  given = json.loads(json.dumps(rows(8)))
+  assert filters.write(corpus, 'all', file) == (8, 8)
+  assert [json.loads(line) for line in file.read_text().split('\n')[:-1]] == given
+  phi = corpus.columns('phi')['phi']
+  bound = float(np.sort(phi)[3])
+  assert filters.write(corpus, f'phi>{bound:.9f}', file)[0] in (4, 5)  # rounded
+  kept = [json.loads(line) for line in file.read_text().split('\n')[:-1]]
+  assert kept == [row for row, x in zip(given, phi, strict=True)
+                  if x > float(f'{bound:.9f}')]
+
+
+def test_every_column_is_documented(tmp_path):
+  corpus = make(tmp_path / 'scores', write(tmp_path / 'mine.jsonl', rows(8)))
+  section = README.read_text().split('### Columns of scores')[1].split('\n#')[0]
+  said = set()
+  for cell in re.findall(r'^\| (.*?) \|', section, re.MULTILINE)[1:]:
+    said |= set(re.findall(r'`(ddt_\w+)`', cell))
+  (table, *_), (row, *_) = corpus.tables(), corpus.rows()
+  written = {name for name in table.column_names if name.startswith('ddt_')}
+  assert said == written
+  # Parquet has two more, as the table says.
+  assert written - set(row) == {'ddt_tokens', 'ddt_supervised'}

@@ -30,6 +30,6 @@ def summary(n=400, seed=0, shift=0.0, **changed):
   sums = token_sums.TokenSums.of(stats.phi, lengths, pit)
   found = corpus_summary.CorpusSummary(
       **vars(corpus_summary.numbers(columns, sums)), rows=n + 2, split=0, skipped=2,
-      truncated=1, sources={}, filters=corpus_summary.filters(columns),
+      truncated=1, sources={}, filters=corpus_summary.parts(columns),
       reasons={"'solution' is empty": 2})
   return dataclasses.replace(found, **changed)
