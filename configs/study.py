@@ -42,7 +42,7 @@ def run():
   c.evaluation.problems, c.evaluation.samples = 128, 16  # pass@k for k up to 16
   c.validation.every = c.validation.accuracy_every = 10**6  # at the end alone
   c.kl_to_base.problems = 64
-  c.report.examples, c.report.shown = 500, 0
+  c.report.examples, c.report.shown, c.report.problems = 500, 0, 0
   c.log.every, c.log.tensorboard = 2, False
   c.checkpoint.every, c.checkpoint.keep = 10**6, 1  # a cell is short: at its end alone
   return c
