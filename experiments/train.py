@@ -84,9 +84,7 @@ def run(
       stream, total, summary = steps.make_data(
           c, s, r, params, folder / 'rounds' / str(r), progress.steps_before,
           complete=resumed, given=given or steps.Given())
-      measurements.keep_summary(r, summary)
-      if r == 0 and not resumed:
-        measurements.keep_shown(params)
+      measurements.keep_summary(r, summary, None if resumed else params)
       page.update(progress, total)
 
       # State and step.

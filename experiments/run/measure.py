@@ -138,26 +138,29 @@ class Measurements:
     if scalars:
       writer.write(step, 'evaluation', scalars)
 
-  def keep_shown(self, params: Any) -> None:
-    """Scores the problems of the first round that the report shows.
-
-    Args:
-      params: that the round began with; its corpus is made.
-    """
-    folder = self._files.path / 'rounds' / '0'
-    self._files.once(
-        _SHOWN, lambda: shown.problems(self._c, self._s, params, folder))
-
   def _shown(self) -> tuple[results.ShownProblem, ...]:
     if not self._files.has(_SHOWN):  # a run that an earlier version began
       return ()
     return typed_json.parse(
         self._files.read(_SHOWN)['problems'], tuple[results.ShownProblem, ...])
 
-  def keep_summary(self, r: int, summary: counts.RoundSummary | None) -> None:
-    """Writes the summary of round r beside its corpus; None: it is not known yet."""
+  def keep_summary(
+      self, r: int, summary: counts.RoundSummary | None, params: Any = None
+  ) -> None:
+    """Writes the summary of round r beside its corpus.
+
+    Args:
+      r: the round.
+      summary: None: it is not known yet.
+      params: that the round began with, to score the problems that the report shows
+        of the first round; None: these are gone.
+    """
     if summary is None:
       return
+    if r == 0 and params is not None:
+      folder = self._files.path / 'rounds' / '0'
+      self._files.once(
+          _SHOWN, lambda: shown.problems(self._c, self._s, params, folder))
     self._files.once(f'rounds/{r}/summary', lambda: typed_json.plain(summary))
 
   def _summary(self, r: int) -> counts.RoundSummary:

@@ -6,8 +6,7 @@ from ddt_jax.training import metrics
 from tests.support import commands
 from tests.support import run_folders
 
-CONFIG = {'name': 'a', 'model': {'path': 'embedded'}, 'seed': 0,
-          'loss': {'name': 'idft'}, 'optim': {'lr': 3e-4}}
+CONFIG = run_folders.CONFIG | {'name': 'a'}
 
 
 def workdir(folder):
