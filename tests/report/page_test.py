@@ -145,8 +145,9 @@ def test_tokens_are_coloured_by_phi():
   found = Page(run_page('x'))
   styles = [a['style'] for tag, a in found.tags if a.get('class') == 'token']
   # The same on every page: 0.75 at 5 nats and beyond, by the root below.
-  assert styles[0] == f'background:rgba({page.BELOW},0.58)'  # -3
-  assert styles[2] == f'background:rgba({page.ABOVE},0.24)'  # 0.5
+  assert styles[0] == f'background:rgba({page.BELOW},0.34)'  # -1, of the problem
+  assert styles[1] == f'background:rgba({page.BELOW},0.58)'  # -3
+  assert styles[3] == f'background:rgba({page.ABOVE},0.24)'  # 0.5
   assert page._color(-50.0) == f'rgba({page.BELOW},0.75)'
   assert page._color(0.0) == f'rgba({page.ABOVE},0.00)'
 
