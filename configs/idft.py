@@ -199,6 +199,7 @@ def training():
           batch=32,              # rows of a step, over all devices: examples, if not packed;
                                  # pairs of rows, with a loss of pairs
           epochs=1,              # passes over a round's examples
+          max_steps=0,           # of a round, at most; 0: those of its epochs
           pack=False,            # several examples in a row of data.max_tokens,
                                  # in training, validation and scoring
           micro_batches=1,       # a step's batch is cut into so many; same numbers;
@@ -217,6 +218,8 @@ def measuring():
           every=25,              # NLL of the references held out; 0: never
           accuracy_every=100,    # greedy answers to `problems` of them; 0: never
           problems=200,          # at most, that are answered
+          patience=0,            # a round ends after so many validations without a
+                                 # better one, see checkpoint.export; 0: never
       ),
       # ddt_jax.rounds.evaluate.by_split: before and after training, each round
       evaluation=dict(

@@ -40,4 +40,31 @@ The map. A module imports only modules that stand above it:
   rounds/        one round's corpus: answers, selection, evaluation
   report/        words and looks: pages, plots, tables; notebook/: results that show
                  themselves in a cell
+
+The five names that another training loop needs come from here, too:
+`from ddt_jax import weighted_nll`. JAX is imported when one of them is first used.
 """
+
+import importlib
+from typing import Any
+
+# Name -> its module. Not imported here: `import ddt_jax` takes no time and no JAX.
+_HOMES = {
+    'token_stats': 'ddt_jax.ddt',
+    'on_policy_test': 'ddt_jax.ddt',
+    'token_loss': 'ddt_jax.objectives',
+    'constant_weights': 'ddt_jax.objectives',
+    'weighted_nll': 'ddt_jax.vocab_head',
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+  """Imports one of the five names at its first use."""
+  if name not in _HOMES:
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *_HOMES})

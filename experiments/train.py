@@ -73,7 +73,7 @@ def run(
       folder, start_step=progress.step, tensorboard=c.log.tensorboard,
       wandb=c.log.wandb, config=c.to_dict()) as writer:
     page = live.LiveReport(files, measurements, writer, wanted=given is None)
-    validations = validation.Validations(s, measurements, states, writer)
+    validations = validation.Validations(c, s, measurements, states, writer)
     progress = validations.catch_up(state, progress)
     for r in range(progress.round, c.rounds):
       # Data. The model answers, rewrites what it failed, and is scored.
@@ -117,15 +117,18 @@ def run(
           progress = validations.validate(
               state, progress, accuracy=due(c.validation.accuracy_every))
           page.update(progress, total)
-        if saving or progress.unvalidated:  # a stop ended the validation
+        last = done == total or validations.enough(progress)
+        if saving or last or progress.unvalidated:  # a stop ended the validation
           writer.flush()  # first, so that a checkpoint's steps have their lines
-          if not summary and done == total:
+          if not summary and last:
             measurements.keep_summary(r, stream.summary())
-          progress = progress.saved_with(stream.get_state(), finished=done == total)
-          states.save(state, progress, last=done == total)
+          progress = progress.saved_with(stream.get_state(), finished=last)
+          states.save(state, progress, last=last)
           lifecycle.check_stop()
         if not pending:
           since = time.monotonic()  # validation and saving are not training time
+        if last:
+          break
       bar.close()
       trained = state.params
     trained, chosen = states.to_export(trained)

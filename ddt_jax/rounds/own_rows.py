@@ -150,8 +150,8 @@ class OwnRows:
 
   def __init__(
       self, context: curate.Context, tasks: Tasks, *, problems: int, batch: int,
-      epochs: int, seed: int, every: int, only_right: bool, sampling: Mapping[str, Any],
-      folder: Any, made_from: Mapping[str, Any], key: jax.Array,
+      epochs: int, max_steps: int = 0, seed: int, every: int, only_right: bool,
+      sampling: Mapping[str, Any], folder: Any, made_from: Mapping[str, Any], key: jax.Array,
       check_stop: Callable[[], None] = lambda: None, title: str = '',
   ):
     """Draws nothing yet.
@@ -162,6 +162,7 @@ class OwnRows:
       problems: of the round, those without a task too.
       batch: rows of the global batch.
       epochs: passes over the tasks.
+      max_steps: most batches; 0: those of the epochs.
       seed: of their order.
       every: steps between two draws.
       only_right: whether responses that are not accepted, see
@@ -184,7 +185,8 @@ class OwnRows:
         seed=seed).repeat(epochs)
     self._order = [int(order[i]) for i in range(len(order))]
     self._batch, self._done, self._drawn = batch, 0, (-1, [])
-    self.steps = -(-len(self._order) // batch)
+    steps = -(-len(self._order) // batch)
+    self.steps = min(steps, max_steps or steps)
     self.shape = two_contexts.shape_of(
         [(len(t.prompt), len(t.teacher_prompt), t.limit) for t in tasks.tasks],
         batch)

@@ -24,6 +24,7 @@ class Progress:
     best_step: step of the best validation so far, or None before one.
     best_by: what it was best by, 'accuracy' or 'nll', or None.
     best_value: its accuracy in [0, 1] or NLL in nats per token, or None.
+    stale: validations of the round since the best one, of those that could be it.
     unvalidated: the validation after `step` that a stop ended early: 'nll' or, with
       answers, 'accuracy'; '' if there is none. The resumed run starts with it.
     stream: state of the round's data iterator, or None before its first step.
@@ -47,6 +48,7 @@ class Progress:
   best_step: int | None = None
   best_by: str | None = None
   best_value: float | None = None
+  stale: int = 0
   unvalidated: str = ''
   stream: dict[str, Any] | None = None
 
@@ -74,7 +76,7 @@ class Progress:
   def round_finished(self) -> 'Progress':
     """Returns the progress at the start of the next round."""
     return self.replace(
-        round=self.round + 1, round_step=0,
+        round=self.round + 1, round_step=0, stale=0,
         # A skipped step is no update: optax's count did not move.
         updates_before=self.step - self.skipped)
 
@@ -102,8 +104,8 @@ class Progress:
       return self
     new, old = scalars[by], self.best_value
     if by == self.best_by and (new <= old if by == 'accuracy' else new >= old):
-      return self
-    return self.replace(best_step=self.step, best_by=by, best_value=new)
+      return self.replace(stale=self.stale + 1)
+    return self.replace(best_step=self.step, best_by=by, best_value=new, stale=0)
 
   def replace(self, **changes: Any) -> 'Progress':
     """Returns a copy with these fields changed."""

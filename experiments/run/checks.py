@@ -64,6 +64,7 @@ MANY = 2**31 - 1  # counts and seeds reach JAX as int32
 RANGES = {  # least, most
     'seed': (0, MANY), 'rounds': (1, MANY),
     'train.batch': (1, MANY), 'train.epochs': (1, MANY),
+    'train.max_steps': (0, MANY), 'validation.patience': (0, MANY),
     'train.micro_batches': (1, MANY), 'train.max_skipped_in_a_row': (1, MANY),
     'data.max_tokens': (2, MANY), 'data.validation': (0, 1),
     'data.evaluation': (0, 1), 'data.gym.problems': (1, MANY),
@@ -137,12 +138,7 @@ def check_options(c, mesh: jax.sharding.Mesh) -> None:
       raise errors.InputError(
           'curate.score=False is for references alone, and hint.enabled rewrites'
           ' them: add --config.hint.enabled=False')
-  if c.checkpoint.export == 'best' and c.loss.name != 'sft' and not (
-      c.validation.accuracy_every and c.validation.problems):
-    raise errors.InputError(
-        f'checkpoint.export=best: with loss.name={c.loss.name} only accuracy says'
-        ' which parameters are best, and validation.accuracy_every or'
-        ' validation.problems is 0')
+  _check_best(c)
   adapters.check(**c.lora)
   sharding.decoding_mesh(mesh, c.decoding.tensor or 1)
   # Each micro-batch is sharded by rows, so each device needs a whole number of
@@ -163,6 +159,27 @@ def _check_token_loss(c) -> None:
   objectives.token_loss(
       stats=one, mask=jnp.ones(1), **loss,
       **{option: one.log_p} if option else {})
+
+
+def _check_best(c) -> None:
+  """Raises InputError where nothing can be the best validation that is asked for."""
+  for name, wanted in (
+      ('checkpoint.export', c.checkpoint.export == 'best'),
+      ('validation.patience', c.validation.patience > 0)):
+    if wanted and c.loss.name != 'sft' and not (
+        c.validation.accuracy_every and c.validation.problems):
+      raise errors.InputError(
+          f'{name}={get(c, name)}: with loss.name={c.loss.name} only accuracy says'
+          ' which parameters are best, and validation.accuracy_every or'
+          ' validation.problems is 0')
+  for fits, why in (
+      (c.validation.every, 'validation.every=0 validates never'),
+      (c.loss.name != distill.NAME, 'the steps of distillation draw their own data,'
+       ' and a round has all of them'),
+      (c.train.across_rounds == 'restart' or c.rounds == 1,
+       'train.across_rounds=continue plans the steps of all rounds')):
+    if c.validation.patience and not fits:
+      raise errors.InputError(f'validation.patience={c.validation.patience}: {why}')
 
 
 def _check_pairs(c) -> None:

@@ -126,7 +126,8 @@ def make_stream(
         f' commonest reason: {next(iter(reasons), "no problem has an answer")}.'
         ' With hint.analysis=none the teacher reads the reference alone')
   stream = own_rows.OwnRows(
-      context, tasks, problems=len(problems), batch=c.train.batch, epochs=c.train.epochs, seed=c.seed + r,
+      context, tasks, problems=len(problems), batch=c.train.batch,
+      epochs=c.train.epochs, max_steps=c.train.max_steps, seed=c.seed + r,
       every=options.every, only_right=right,
       sampling=answers.sampling_options(of.temperature, of.top_p),
       key=jax.random.fold_in(jax.random.key(c.seed), r),

@@ -105,6 +105,10 @@ def make(c, *, trains: bool = True) -> Inputs:
     check_hint(tokenizer, rewriting)
   problems, train, validation = load_data(
       tokenizer, end, evaluation_problems=c.evaluation.problems, **c.data)
+  if trains and c.validation.patience and not validation.examples:
+    raise errors.InputError(
+        f'validation.patience={c.validation.patience}: no problem is held out to'
+        ' validate on; --config.data.validation=0.05 holds out a share')
   print(problems.description)
   print(model_files.stops(tokenizer, config, end))
   print(

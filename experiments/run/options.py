@@ -29,6 +29,8 @@ ELSEWHERE = {
     'global_batch_size': 'train.batch',
     'num_epochs': 'train.epochs',
     'num_train_epochs': 'train.epochs',
+    'max_steps': 'train.max_steps',
+    'early_stopping_patience': 'validation.patience',
     'gradient_accumulation_steps': 'train.micro_batches',
     'max_length': 'data.max_tokens',
     'max_seq_length': 'data.max_tokens',
@@ -61,6 +63,7 @@ MOVED = {
 }
 # How an option of ours differs from its namesake.
 NOTES = {
+    'train.max_steps': 'of each round',
     'train.batch': 'of a step, over all devices',
     'train.micro_batches': 'it cuts the batch and does not enlarge it',
 }

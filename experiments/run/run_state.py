@@ -85,7 +85,7 @@ class RunState:
   ) -> Progress:
     """Notes the best validation; saves its parameters for export='best'."""
     found = progress.with_validation(scalars, nll_counts=self._nll_counts)
-    if found is not progress and self._export == 'best':
+    if found.best_step != progress.best_step and self._export == 'best':
       self._best.save(
           found.step, {'params': state.params}, found.to_json(), background=True)
     return found

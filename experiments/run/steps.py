@@ -108,6 +108,7 @@ def make_stream(
     stream = batches.Stream(examples, **shared, **masked)
     padding = batches.padding_share(examples)
     advice = '; --config.train.pack=True avoids it'
+  total = min(total, c.train.max_steps or total)
   if processes.is_first():
     tqdm.tqdm.write(
         f'round {r + 1}: {total} steps, {padding:.0%} of their rows is padding'

@@ -1,5 +1,8 @@
 """Validations of a run, which a stop may end early and a resumed run repeats."""
 
+import tqdm
+
+from ddt_jax import processes
 from ddt_jax.training import metrics
 from ddt_jax.training import train_step
 from ddt_jax.training.progress import Progress
@@ -17,8 +20,9 @@ class Validations:
   """
 
   def __init__(
-      self, s: inputs.Inputs, measurements: measure.Measurements,
+      self, c, s: inputs.Inputs, measurements: measure.Measurements,
       states: run_state.RunState, writer: metrics.Writer):
+    self._patience = c.validation.patience
     self._s, self._measurements = s, measurements
     self._states, self._writer = states, writer
 
@@ -37,8 +41,18 @@ class Validations:
     except lifecycle.Stopped:
       return progress.replace(unvalidated='accuracy' if accuracy else 'nll')
     self._writer.write(progress.step, 'validation', scalars)
-    return self._states.keep_best(
+    progress = self._states.keep_best(
         state, progress.replace(unvalidated=''), scalars)
+    if self.enough(progress) and processes.is_first():
+      tqdm.tqdm.write(
+          f'round {progress.round + 1} ends after step {progress.step}:'
+          f' {progress.stale} validations without a better one than that after step'
+          f' {progress.best_step} ({progress.best_by} {progress.best_value:.3f})')
+    return progress
+
+  def enough(self, progress: Progress) -> bool:
+    """Whether so many validations were not the best that the round ends."""
+    return 0 < self._patience <= progress.stale
 
   def catch_up(
       self, state: train_step.TrainState | None, progress: Progress
@@ -50,4 +64,4 @@ class Validations:
         state, progress, accuracy=progress.unvalidated == 'accuracy')
     if progress.unvalidated:
       lifecycle.check_stop()  # stopped again: the checkpoint is still the right one
-    return progress
+    return progress.round_finished() if self.enough(progress) else progress

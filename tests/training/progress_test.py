@@ -11,7 +11,7 @@ from ddt_jax.training import progress
 SOME = progress.Progress(
     round=1, round_step=2, step=12, updates_before=9, skipped=1, skipped_in_a_row=1,
     tokens=3456, seconds=0.1 + 0.2, best_step=8, best_by='nll',
-    best_value=1 / 3, unvalidated='nll',
+    best_value=1 / 3, stale=2, unvalidated='nll',
     stream={'next_index': 7, 'nested': [1, None]},
 )
 
@@ -76,6 +76,16 @@ def test_the_best_validation_has_the_highest_accuracy(nll_counts):
       {'nll': 0.7, 'accuracy': 0.8}, {'nll': 0.3, 'accuracy': 0.8},
       nll_counts=nll_counts)
   assert found == (4, 'accuracy', 0.8)
+
+
+def test_validations_that_could_be_the_best_and_are_not_are_counted():
+  found, counted = progress.Progress(), []
+  for accuracy in (0.5, 0.5, None, 0.4, 0.6, 0.1):
+    scalars = {'nll': 0.0} | ({} if accuracy is None else {'accuracy': accuracy})
+    found = found.with_validation(scalars, nll_counts=True)
+    counted.append(found.stale)
+  assert counted == [0, 1, 1, 2, 0, 1]  # one with NLL alone says nothing
+  assert found.round_finished().stale == 0
 
 
 def test_without_accuracy_nll_tells_for_sft_alone():
