@@ -93,7 +93,6 @@ def run(
       elif state is None or c.train.across_rounds == 'restart':
         state = states.create(trained, state and state.reference)
       step, rate = steps.make_step(c, s, states.shardings, r, total, progress)
-
       # Loop.
       pending, since = [], time.monotonic()
       bar = engine.progress_bar(total, f'round {r + 1}, train', progress.round_step)
@@ -125,15 +124,13 @@ def run(
           progress = progress.saved_with(stream.get_state(), finished=last)
           states.save(state, progress, last=last)
           lifecycle.check_stop()
-        if not pending:
-          since = time.monotonic()  # validation and saving are not training time
+        since = since if pending else time.monotonic()  # saving is not training
         if last:
           break
       bar.close()
       trained = state.params
     trained, chosen = states.to_export(trained)
     measurements.measure_model(c.rounds, s.applied(trained), writer, progress.step)
-
   return finish(c, files, s, trained, measurements.results(progress), chosen)
 
 
