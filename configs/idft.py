@@ -99,6 +99,7 @@ def curation():
           project=dict(          # select.Projection: rewritten texts made exact
               sweeps=0,          # moves of each chain; 0: none
               chains=1,          # of each text; `keep` of their ends are trained on
+              restarts=0.5,      # share of moves that draw the whole text anew
           ),
       ),
       # ddt_jax.rounds.answers.Rewriting: Hinted Decoding of what was not solved

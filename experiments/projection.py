@@ -7,10 +7,11 @@ python -m experiments.projection --config configs/idft.py --workdir DIR \
 
 The model answers training problems `--answers` times. Where 10 to 90 % are right,
 its right samples are draws of the target itself: they are compared with texts that
-Hinted Decoding wrote, and with the ends of chains that began at these. The problems
-that it never solved are projected too, with a table by sweep. Both are printed as
-Markdown. The workdir gets every text, and comparison.png; it lets an interrupted
-call resume.
+Hinted Decoding wrote, and with the ends of chains that began at these. Two controls
+compare the samples with each other: one half with the other half, and with the ends
+of chains that began at the other half. The problems that it never solved are
+projected too, with a table by sweep. Both are printed as Markdown. The workdir gets
+every text, and comparison.png; it lets an interrupted call resume.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ import dataclasses
 import functools
 import json
 from typing import Any
+import zlib
 
 from absl import flags
 import jax
@@ -46,10 +48,10 @@ from experiments.run import lifecycle
 from experiments.run import options
 from experiments.run import workdir
 
-_PROBLEMS = flags.DEFINE_integer('first', 800, 'Training problems, the first ones.')
+_PROBLEMS = flags.DEFINE_integer('first', 1400, 'Training problems, the first ones.')
 _SAMPLES = flags.DEFINE_integer('answers', 16, 'Own answers to each.')
 _TEXTS = flags.DEFINE_integer('compared', 4, 'Compared texts of each problem.')
-_SWEEPS = flags.DEFINE_integer('moves', 16, 'Of the compared chains.')
+_SWEEPS = flags.DEFINE_integer('moves', 8, 'Of the compared chains.')
 _NEVER = flags.DEFINE_integer('unsolved', 100, 'Unsolved problems, at most.')
 
 SOLVED = (0.1, 0.9)  # share of right answers of compared problems
@@ -114,8 +116,13 @@ class Setting:
   def moved(
       self, name: str, starts: Sequence[records.Response], sweeps: int
   ) -> tuple[list[records.Response], list[projection.Projected]]:
-    """The starts after so many moves, and the chains."""
+    """The starts after so many moves, and the chains.
+
+    The ends are in the order of the starts' problems.
+    """
     c, s, size = self.c, self.inputs, 500
+    rule = select.Projection(sweeps, restarts=c.curate.project.restarts)
+    name = f'{name}-{rule.restarts:g}'
 
     def traces(first):
       return self.work.folder / name / f'chains-{first}.json'
@@ -124,19 +131,30 @@ class Setting:
       ends, found = from_hints.project(
           s.params, s.config, s.tokenizer,
           [self.problems[r.problem_id] for r in some], some,
-          rewriting=self.rewriting, chains=select.Projection(sweeps),
+          rewriting=self.rewriting, chains=rule,
           good=self.good, max_new_tokens=c.evaluation.max_new_tokens,
-          key=jax.random.fold_in(jax.random.key(c.seed + 2 + sweeps), first),
+          # By the name: no two calls may draw with the same numbers.
+          key=jax.random.fold_in(jax.random.fold_in(
+              jax.random.key(c.seed + 2), zlib.crc32(name.encode())), first),
           decoding={**s.decoding, 'journal': journal}, verifier=c.verifier)
       processes.from_first(storage.publish, traces(first), json.dumps(found))
       return ends
 
     ends = self.work.run(name, make, list(starts), size=size, runs=sweeps)
+    # Texts without room for a move come last in their block.
+    order = {r.problem_id: i for i, r in enumerate(starts)}
+    ends.sort(key=lambda r: order[r.problem_id])
     rows = [row for first in range(0, len(starts), size) for row in (
         processes.from_first(lambda f=first: json.loads(traces(f).read_text())))]
     return ends, [
         projection.Projected(*row)._replace(
             trace=[projection.Move(*m) for m in row[4]]) for row in rows]
+
+  def tokens_of(self, responses: Sequence[records.Response]) -> int:
+    """Tokens drawn for responses, with their analyses."""
+    return sum(
+        len(r.tokens) + len(self.inputs.tokenizer.encode(
+            r.analysis, add_special_tokens=False)) for r in responses)
 
   def scores(self, responses: Sequence[records.Response]) -> dict[str, np.ndarray]:
     """`response_scores.per_response` of the responses, in order."""
@@ -161,60 +179,93 @@ class Setting:
 
 def comparison(setting: Setting, own: dict[str, list[records.Response]]) -> None:
   """Prints the two-sample tests against right own samples."""
+  n, sweeps = _TEXTS.value, _SWEEPS.value
   right = {i: list(filter(setting.good, rs)) for i, rs in own.items()}
-  n = _TEXTS.value
   some = [i for i, rs in right.items()
           if SOLVED[0] <= len(rs) / _SAMPLES.value <= SOLVED[1] and len(rs) >= n]
-  ids = [i for i in some for _ in range(n)]
-  hinted = setting.rewritten('hinted', ids)
+  hinted = setting.rewritten('hinted', [i for i in some for _ in range(n)])
   # All or none of a problem's texts, so that each group has the same problems.
-  whole = {i for i in some} - {
-      r.problem_id for r in hinted if not setting.good(r)}
+  whole = set(some) - {r.problem_id for r in hinted if not setting.good(r)}
+  some = [i for i in some if i in whole]
   starts = [r for r in hinted if r.problem_id in whole]
   if not starts:
     raise errors.InputError('no problem to compare: try more problems with --first')
-  ends, chains = setting.moved(f'ends-{_SWEEPS.value}', starts, _SWEEPS.value)
-  exact = [r for i in some if i in whole for r in right[i][:n]]
-  groups = {name: setting.scores(rs) for name, rs in (
-      ('rejection sampling', exact), ('rewritten', starts),
-      (f'projected, {_SWEEPS.value} sweeps', ends))}
-  compared = [
-      (name, measure, *(
-          test(groups['rejection sampling'][measure], scores[measure])
-          for test in (significance.paired_difference, significance.paired_distance)))
-      for name, scores in groups.items() if scores is not groups['rejection sampling']
-      for measure in MEASURES]
-  rejected = significance.false_discoveries(np.array(
-      [found.p_value for *_, mean, distance in compared for found in (mean, distance)]
-  )).reshape(-1, 2).any(1)
+  exact = [r for i in some for r in right[i][:n]]
+  ends, chains = setting.moved(f'ends-{sweeps}', starts, sweeps)
+  # Two halves of a problem's right samples, which no text is in twice.
+  half = {i: min(n, len(right[i]) // 2) for i in some}
+  first = [r for i in some for r in right[i][:half[i]]]
+  other = [r for i in some for r in right[i][half[i]:2 * half[i]]]
+  kept, _ = setting.moved(f'kept-{sweeps}', other, sweeps)
+  of_exact, of_first, of_hinted, of_ends, of_other, of_kept = map(
+      setting.scores, (exact, first, starts, ends, other, kept))
   print(
-      f'{len(starts)} texts of {len(whole)} problems that the model solves in'
+      f'{len(starts)} texts of {len(some)} problems that the model solves in'
       f' {SOLVED[0]:.0%} to {SOLVED[1]:.0%} of {_SAMPLES.value} samples; differences'
-      ' from its own right samples\n\n'
+      f' from its own right samples. Controls: {len(other)} of these samples and as'
+      ' many others of the same problems\n\n'
       '| text | measure | mean | difference | p | KS distance | p | told apart |\n'
       '|---|---|---:|---:|---:|---:|---:|---|')
   for measure, words in MEASURES.items():
-    mean = groups['rejection sampling'][measure].mean()
-    print(f'| rejection sampling | {words} | {mean:.3f} | | | | | |')
-  for (name, measure, found, shape), told in zip(compared, rejected, strict=True):
-    print(
-        f'| {name} | {MEASURES[measure]} | {groups[name][measure].mean():.3f} |'
-        f' {found.mean:+.3f} ± {found.half_width:.3f} | {found.p_value:.2g} |'
-        f' {shape.distance:.3f} | {shape.p_value:.2g} | {"yes" if told else "no"} |', flush=True)
-  picture = style.draw(projection_plots.distributions, groups, MEASURES)
+    print(f'| rejection sampling | {words} | {of_exact[measure].mean():.3f} | | | | | |')
+  for name, yardstick, scores in (
+      ('rewritten', of_exact, of_hinted),
+      (f'projected, {sweeps} sweeps', of_exact, of_ends),
+      ('control: other samples', of_first, of_other),
+      (f'control: these after {sweeps} sweeps', of_first, of_kept)):
+    _print_tests(name, yardstick, scores)
+  picture = style.draw(projection_plots.distributions, {
+      'rejection sampling': of_exact, 'rewritten': of_hinted,
+      f'projected, {sweeps} sweeps': of_ends}, MEASURES)
   processes.from_first(lambda: (
       setting.work.folder / 'comparison.png').write_bytes(picture.light) and None)
   _print_mixing(chains)
+  _print_cost(setting, own, right, some, hinted, chains)
+
+
+def _print_tests(
+    name: str, yardstick: dict[str, np.ndarray], scores: dict[str, np.ndarray]
+) -> None:
+  """Rows of a text: both tests of each measure, at 5 % false discoveries."""
+  found = {
+      measure: [test(yardstick[measure], scores[measure]) for test in (
+          significance.paired_difference, significance.paired_distance)]
+      for measure in MEASURES}
+  told = significance.false_discoveries(np.array(
+      [[test.p_value for test in tests] for tests in found.values()]
+  ).ravel()).reshape(-1, 2).any(1)
+  for (measure, (mean, shape)), apart in zip(found.items(), told, strict=True):
+    print(
+        f'| {name} | {MEASURES[measure]} | {scores[measure].mean():.3f} |'
+        f' {mean.mean:+.3f} ± {mean.half_width:.3f} | {mean.p_value:.2g} |'
+        f' {shape.distance:.3f} | {shape.p_value:.2g} | {"yes" if apart else "no"} |',
+        flush=True)
 
 
 def _print_mixing(chains: Sequence[projection.Projected]) -> None:
   found = projection.mixing(chains)
   cuts = ', '.join(f'{100 * x.value:.0f}' for x in found.by_cut)
   print(
-      f'\nMoves accepted: {100 * found.accepted.value:.0f} %; by the quarter of the'
-      f' text that the cut falls into: {cuts} %. {found.drawn_per_text:.0f} tokens'
-      f' drawn for a text. Effective draws of log q a chain: {found.effective:.1f} of'
+      f'\nMoves accepted: {100 * found.accepted.value:.0f} %; restarts:'
+      f' {100 * found.restarts.value:.0f} %; cuts, by the quarter of the text:'
+      f' {cuts} %. Effective draws of log q a chain: {found.effective:.1f} of'
       f' {len(chains[0].trace)}; split R-hat: {found.split_r_hat:.2f}.', flush=True)
+
+
+def _print_cost(setting, own, right, some, hinted, chains) -> None:
+  """Tokens drawn for a text, beside those of rejection sampling."""
+  chains_of = len(chains) // len(some)
+  passed = np.array([len(right[i]) / _SAMPLES.value for i in some])
+  length = np.array([np.mean([len(r.tokens) for r in own[i]]) for i in some])
+  rewriting = setting.tokens_of(hinted) / sum(map(setting.good, hinted))
+  estimate = projection.pass_rate(chains, chains_of)
+  print(
+      f'Tokens drawn for a text: rejection sampling {np.mean(length / passed):.0f}'
+      f' (length / pass rate); rewriting {rewriting:.0f}, analyses and rejected texts'
+      f' included; the chains {projection.mixing(chains).drawn_per_text:.0f} more,'
+      f' rejected proposals included. Mean pass rate: {100 * passed.mean():.1f} % of'
+      f' the samples, {100 * np.nanmean(estimate):.1f} % by the weights of'
+      ' restarts.', flush=True)
 
 
 # Problems that the model never solved ----------------------------------------------
@@ -223,31 +274,40 @@ def _print_mixing(chains: Sequence[projection.Projected]) -> None:
 def by_sweep(setting: Setting, own: dict[str, list[records.Response]]) -> None:
   """Prints how texts of unsolved problems change with the number of moves."""
   never = [i for i, rs in own.items() if not any(map(setting.good, rs))]
-  hinted = setting.rewritten('never', never[:_NEVER.value])
+  never = never[:_NEVER.value]
+  hinted = setting.rewritten('never', never)
   texts = list(filter(setting.good, hinted))
-  tokens = sum(len(r.tokens) for rs in own.values() for r in rs) / (
-      len(own) * _SAMPLES.value)
   print(
-      f'\n{len(texts)} accepted texts of {len(never[:_NEVER.value])} problems of'
-      f' which none of {_SAMPLES.value} samples is right: rejection sampling takes'
-      f' more than {_SAMPLES.value * tokens:.0f} tokens a text, on average\n\n'
+      f'\n{len(texts)} accepted texts of {len(never)} problems of which none of'
+      f' {_SAMPLES.value} samples is right\n\n'
       '| sweeps | mean phi | rejected, % | moves accepted, % | tokens drawn a text |\n'
       '|---:|---:|---:|---:|---:|')
   if not texts:
     return
-  drawn, done, share = 0.0, 0, ''
+  drawn, done, share, traces = setting.tokens_of(hinted) / len(texts), 0, '', []
   for sweeps in BY_SWEEP:
     if sweeps:
       texts, chains = setting.moved(f'never-{sweeps}', texts, sweeps - done)
       found, done = projection.mixing(chains), sweeps
       drawn += found.drawn_per_text
       share = f'{100 * found.accepted.value:.0f}'
+      traces.append(chains)
     scores = setting.scores(texts)
     rejected = significance.false_discoveries(scores['pit_p_value']).mean()
     error = significance.normal_half_width(scores['phi'].std(), len(texts))
     print(
         f'| {sweeps} | {scores["phi"].mean():+.4f} ± {error:.4f} |'
         f' {100 * rejected:.1f} | {share} | {drawn:.0f} |', flush=True)
+  passed = projection.pass_rate([
+      parts[0]._replace(trace=[m for part in parts for m in part.trace])
+      for parts in zip(*traces, strict=True)])
+  length = np.mean([len(r.tokens) for i in never for r in own[i]])
+  with np.errstate(divide='ignore'):
+    cost = np.median(length / passed)
+  print(
+      f'\nBy the weights of restarts {100 * np.nanmean(passed):.2f} % of the samples'
+      f' would be right: rejection sampling draws {cost:.0f} tokens for a text, the'
+      ' median over the problems of length / pass rate.', flush=True)
 
 
 def print_tables(c, s: inputs.Inputs, work: stages.Stages) -> None:

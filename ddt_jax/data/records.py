@@ -67,6 +67,8 @@ class Response:
     log_p: sum over the tokens, in nats, under the model that scored it.
     analysis: of the reference, which the model wrote before it rewrote it, or
       before it was skipped.
+    drawn: tokens that its chain drew, those of rejected proposals too; None where
+      no chain ran: it took its own tokens.
   """
   problem_id: str
   tokens: tuple[int, ...]
@@ -79,6 +81,7 @@ class Response:
   phi: float | None = None
   log_p: float | None = None
   analysis: str = ''
+  drawn: int | None = None
 
 
 Record = TypeVar('Record', Problem, Response)

@@ -14,9 +14,11 @@ class Mixing(NamedTuple):
 
   Attributes:
     accepted: share of moves that were accepted, with its 95 % interval.
-    by_cut: the same for cuts in each quarter of a text, from its beginning on.
-    drawn_per_text: tokens drawn for one chain, on average.
-    drawn_per_accepted: tokens drawn for one accepted move; inf if none was.
+    by_cut: the same for drawn cuts in each quarter of a text, from its beginning on.
+    restarts: the same for restarts.
+    drawn_per_text: tokens drawn for one chain, on average, rejected proposals
+      included.
+    drawn_per_accepted: the same for one accepted move; inf if none was.
     effective: mean over problems of `effective_sample_size` of log q; nan
       where the chains have fewer than 4 moves.
     split_r_hat: median over problems, of log q; likewise.
@@ -25,6 +27,7 @@ class Mixing(NamedTuple):
 
   accepted: significance.Interval
   by_cut: tuple[significance.Interval, ...]
+  restarts: significance.Interval
   drawn_per_text: float
   drawn_per_accepted: float
   effective: float
@@ -47,7 +50,9 @@ def mixing(
   accepted = sum(m.accepted for m in moves)
   parts: list[list[bool]] = [[] for _ in range(quarters)]
   for m in moves:
-    parts[m.cut * quarters // m.length].append(m.accepted)
+    if not m.restart:
+      parts[m.cut * quarters // m.length].append(m.accepted)
+  anew = [m.accepted for m in moves if m.restart]
   by_problem = [
       np.array([[m.log_q for m in r.trace] for r in results[i: i + chains]])
       for i in range(0, len(results), chains)
@@ -56,6 +61,7 @@ def mixing(
   return Mixing(
       significance.wilson(accepted, len(moves)),
       tuple(significance.wilson(sum(part), len(part)) for part in parts),
+      significance.wilson(sum(anew), len(anew)),
       drawn / len(results), drawn / accepted if accepted else np.inf,
       _over(np.mean, map(effective_sample_size, by_problem)),
       _over(np.median, map(split_r_hat, by_problem)),
@@ -66,6 +72,34 @@ def mixing(
 def _over(average, values) -> float:
   values = [v for v in values if not np.isnan(v)]
   return float(average(values)) if values else float('nan')
+
+
+def pass_rate(
+    results: Sequence[metropolis.Projected], chains: int = 1
+) -> np.ndarray:
+  r"""Share of the student's own samples that count, from the proposals of restarts.
+
+  .. math:: Z = E_{y \sim m} \left[\frac{q(y)}{m(y)} 1[y \text{ counts}]\right]
+
+  Rejection sampling needs 1 / Z samples for a text. The estimate is unbiased at
+  temperature 1 and top-p 1; with a nucleus it misses what the nucleus leaves out.
+
+  Args:
+    results: of `metropolis.project`.
+    chains: of each problem.
+
+  Returns:
+    Z of each problem [len(results) // chains]; nan for a problem without a restart.
+
+  Source: importance sampling.
+  """
+  found = []
+  for i in range(0, len(results), chains):
+    weights = [
+        m.counts * np.exp(m.log_weight)
+        for r in results[i: i + chains] for m in r.trace if m.restart]
+    found.append(np.mean(weights) if weights else np.nan)
+  return np.array(found)
 
 
 def split_r_hat(x: np.ndarray) -> float:

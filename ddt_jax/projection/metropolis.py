@@ -19,6 +19,10 @@ min(1, r), else stay at x,
 
 all given the shared prefix.
 
+Restart. A share of the moves, chosen by a coin that does not look at x, draws the
+whole text anew: c is 0, and r is without \|x\| / \|y\|. With uniform cuts alone the
+first token changes once in \|x\| moves, and it often fixes the form of a text.
+
 Why it is exact. The move x -> y by the cut c has probability m(y_c:) / \|x\|. The
 only move back by the same cut has probability m(x_c:) / \|y\|; it exists, since y
 too is longer than c. In pi(y) / pi(x) both q(prefix) and Z cancel. So r is
@@ -27,8 +31,9 @@ the ratio of Metropolis and Hastings, and for each c
 .. math:: \pi(x) \, \tfrac{1}{|x|} m(y_{c:}) \min(1, r)
    = \pi(y) \, \tfrac{1}{|y|} m(x_{c:}) \min(1, 1 / r) .
 
-The sum over c is detailed balance: pi stays pi. The cut 0 proposes every text with
-m > 0. At temperature 1 and top-p 1 these are all texts, so the chain converges to pi
+The sum over c is detailed balance: pi stays pi. A restart has the same balance with
+probability m(y) in place of m(y_c:) / \|x\|; a coin between two such moves keeps it.
+The cut 0 proposes every text with m > 0. At temperature 1 and top-p 1 these are all texts, so the chain converges to pi
 from any start. With a nucleus it converges to pi restricted to the texts with m > 0.
 
 Both densities are products over tokens, and a token's factor depends on the text
@@ -67,6 +72,8 @@ class Move(NamedTuple):
     counts: whether the proposal is complete and right.
     accepted: whether the chain moved to it.
     log_q: of the chain's text after the move, all tokens together, nats.
+    restart: whether the whole text was drawn anew, without a draw of the cut.
+    log_weight: log q - log m of the drawn tokens, nats; see `diagnostics.pass_rate`.
   """
 
   cut: int
@@ -75,6 +82,8 @@ class Move(NamedTuple):
   counts: bool
   accepted: bool
   log_q: float
+  restart: bool = False
+  log_weight: float = 0.0
 
 
 class Projected(NamedTuple):
@@ -133,6 +142,7 @@ def project(
     temperature: float = 1.0,
     top_p: float = 1.0,
     chains: int = 1,
+    restarts: float = 0.5,
     max_tokens: Sequence[int] | None = None,
     repetition: tuple[int, int, int] | None = None,
     mesh: jax.sharding.Mesh | None = None,
@@ -155,6 +165,7 @@ def project(
     eos_ids: any of them ends a text.
     beta, temperature, top_p: of the proposals, see `hinted_decode.generate`.
     chains: of each pair.
+    restarts: share of moves that draw the whole text anew, in [0, 1].
     max_tokens: of each pair, the longest text that counts, if lower.
     repetition: see `engine.DecodeOptions`; texts that repeat do not count then.
     mesh: see `engine.DecodeOptions`.
@@ -171,6 +182,8 @@ def project(
   if min(sweeps, chains - 1) < 0:
     raise errors.InputError(
         f'sweeps={sweeps}, chains={chains}: at least 0 sweeps and 1 chain')
+  if not 0 <= restarts <= 1:
+    raise errors.InputError(f'restarts={restarts} is not in [0, 1]')
   rules = support.Rules(
       pairs, is_right, eos_ids, max_new_tokens, max_tokens, repetition,
       options.get('official_window', False))
@@ -189,13 +202,13 @@ def project(
 
   _replace_starts(states, rules, propose, jax.random.fold_in(key, 0))
   for sweep in range(sweeps):
-    _sweep(states, rules, propose, jax.random.fold_in(key, sweep + 1))
+    _sweep(states, rules, propose, restarts, jax.random.fold_in(key, sweep + 1))
   return [state.result() for state in states]
 
 
 def log_ratio(
     old_m: np.ndarray, old_q: np.ndarray, new_m: np.ndarray, new_q: np.ndarray,
-    cut: int,
+    cut: int, restart: bool = False,
 ) -> float:
   r"""Logarithm of r, see the module; the move is accepted with min(1, r).
 
@@ -203,6 +216,7 @@ def log_ratio(
     old_m, old_q: [\|x\|], log m and log q of the tokens of the text x.
     new_m, new_q: [\|y\|], likewise of the proposal y.
     cut: c, the number of tokens that both share.
+    restart: whether c is 0 without a draw: then the lengths do not matter.
 
   Example:
     >>> half = np.log([0.5, 0.5])
@@ -212,44 +226,49 @@ def log_ratio(
   def sums(x):
     return x[cut:].sum(dtype=np.float64)
 
-  return (
-      sums(new_q) - sums(old_q) + sums(old_m) - sums(new_m)
-      + math.log(len(old_m) / len(new_m)))
+  found = sums(new_q) - sums(old_q) + sums(old_m) - sums(new_m)
+  return found if restart else found + math.log(len(old_m) / len(new_m))
 
 
-def _sweep(states: list[_Chain], rules: support.Rules, propose, key: jax.Array) -> None:
+def _sweep(
+    states: list[_Chain], rules: support.Rules, propose, restarts: float,
+    key: jax.Array,
+) -> None:
   """Moves every chain once, except frozen ones."""
   members = [i for i, state in enumerate(states) if state.start != 'frozen']
   if not members:
     return
   draw, decide = (jax.random.fold_in(key, i) for i in range(2))
-  # 32 random bits each for the cut and for the acceptance of every chain.
+  # 32 random bits each for the cut, the acceptance and the coin of every chain.
   bits = np.asarray(jax.vmap(
-      lambda i: jax.random.bits(jax.random.fold_in(decide, i), (2,), 'uint32')
+      lambda i: jax.random.bits(jax.random.fold_in(decide, i), (3,), 'uint32')
   )(np.array(members)))
+  restart = (bits[:, 2] / 2.0**32 < restarts).tolist()
   lengths = np.array([len(states[i].tokens) for i in members], np.uint64)
   # floor(u |x|) in integers: float32 could round up to |x|.
   cuts = (bits[:, 0].astype(np.uint64) * lengths >> np.uint64(32)).tolist()
+  cuts = [0 if r else c for c, r in zip(cuts, restart, strict=True)]
   prefixes = [states[i].tokens[:c] for i, c in zip(members, cuts, strict=True)]
   drawn = propose(members, prefixes, draw)
   texts = [[*p, *d.tokens] for p, d in zip(prefixes, drawn, strict=True)]
   counting = rules.counting(
       texts, [d.finish for d in drawn], [states[i].pair for i in members])
   log_u = np.log((bits[:, 1] + 0.5) / 2.0**32)
-  for i, cut, new, text, counts, bound in zip(
-      members, cuts, drawn, texts, counting, log_u, strict=True
+  for i, cut, again, new, text, counts, bound in zip(
+      members, cuts, restart, drawn, texts, counting, log_u, strict=True
   ):
     x = states[i]
     new_m = np.concatenate([x.log_m[:cut], new.log_m])
     new_q = np.concatenate([x.log_q[:cut], new.log_q])
     accepted = bool(
-        counts and bound < log_ratio(x.log_m, x.log_q, new_m, new_q, cut))
+        counts and bound < log_ratio(x.log_m, x.log_q, new_m, new_q, cut, again))
     length = len(x.tokens)
     if accepted:
       x.tokens, x.log_m, x.log_q = text, new_m, new_q
     x.drawn += len(new.tokens)
     x.trace.append(Move(
-        cut, length, len(new.tokens), counts, accepted, float(x.log_q.sum())))
+        cut, length, len(new.tokens), counts, accepted, float(x.log_q.sum()), again,
+        float(np.sum(new.log_q) - np.sum(new.log_m))))
 
 
 # Starts ---------------------------------------------------------------------------

@@ -63,8 +63,9 @@ def rounds_table(rounds: Sequence[counts.RoundSummary]) -> table.Table:
     rows.append([str(i), *(f'{n:,}' for n in (
         r.problems, r.solved['own'], r.solved['hinted'],
         *([r.solved.get('projected', 0)] if projected else []),
-        r.solved['reference'], unsolved, r.own.skipped + r.hinted.skipped, r.own.abstained + r.hinted.abstained,
-        r.own.tokens + r.hinted.tokens,
+        r.solved['reference'], unsolved, r.own.skipped + r.hinted.skipped,
+        r.own.abstained + r.hinted.abstained,
+        r.own.tokens + r.hinted.tokens + (r.projected.tokens if r.projected else 0),
     ))])
   return table.Table([
       'round', 'problems', 'own', 'rewritten', *(['projected'] if projected else []),

@@ -16,7 +16,7 @@ class StageCounts:
       context or of an analysis to rewrite from.
     mentions: texts that speak of a given solution or repeat the template's
       example, see `leaks.Finder`.
-    tokens: total length, in tokens.
+    tokens: that were drawn for them; of chains, those of rejected proposals too.
   """
 
   responses: int

@@ -132,7 +132,7 @@ def project(
     (responses of source 'projected', verified; the chains), aligned, the chains
     of a start side by side. A text that could not be moved, see
     `projection.Projected.start`, or whose prompts leave no room for it, keeps its
-    response as it is.
+    response. `drawn` of a response counts the tokens of its chain.
   """
   template = rewriting.prompt_template()
   # The analysis is encoded anew: any context of the hinted stream is exact.
@@ -163,8 +163,8 @@ def project(
   mixture = rewriting.decoding()
   found = projection.project(
       params, config, [pairs[i] for i in fitting],
-      [starts[i].tokens for i in fitting], key=key, sweeps=chains.sweeps,
-      chains=chains.chains, max_new_tokens=max_new_tokens,
+      [starts[i].tokens for i in fitting], key=key,
+      **dataclasses.asdict(chains), max_new_tokens=max_new_tokens,
       max_tokens=[room[i] for i in fitting], is_right=is_right,
       splitter=problems[0].marker if problems else None, tokenizer=tokenizer,
       **{name: mixture[name] for name in ('beta', 'schedule', 'center', 'bounds')},
@@ -172,8 +172,11 @@ def project(
   owners = [i for i in fitting for _ in range(chains.chains)]
   ends = judged([r.tokens for r in found], owners)
   moved = [
-      starts[i] if r.start == 'frozen' else dataclasses.replace(
-          end, analysis=starts[i].analysis)
+      dataclasses.replace(
+          starts[i] if r.start == 'frozen' else end, analysis=starts[i].analysis,
+          drawn=r.drawn)
       for i, r, end in zip(owners, found, ends, strict=True)]
-  left_out = [s for i, s in enumerate(starts) if i not in set(fitting)]
+  left_out = [
+      dataclasses.replace(s, drawn=0)
+      for i, s in enumerate(starts) if i not in set(fitting)]
   return moved + left_out, found

@@ -31,16 +31,21 @@ class Projection:
   Attributes:
     sweeps: moves of each chain; 0: no chains, rewritten texts stay as they are.
     chains: of each text. Their ends that differ compete for `Options.keep`.
+    restarts: share of moves that draw the whole text anew, in [0, 1].
   """
 
   sweeps: int = 0
   chains: int = 1
+  restarts: float = 0.5
 
   def __post_init__(self):
     for name, least in (('sweeps', 0), ('chains', 1)):
       if getattr(self, name) < least:
         raise errors.InputError(
             f'curate.project.{name}={getattr(self, name)}: at least {least}')
+    if not 0 <= self.restarts <= 1:
+      raise errors.InputError(
+          f'curate.project.restarts={self.restarts} is not in [0, 1]')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +194,8 @@ def count(
       abstained=sum(r.correct is None for r in responses),
       skipped=len({r.problem_id for r in responses if r.finish == 'skipped'}),
       mentions=sum(map(leaking, responses)),
-      tokens=sum(len(r.tokens) for r in responses),
+      tokens=sum(
+          len(r.tokens) if r.drawn is None else r.drawn for r in responses),
   )
 
 

@@ -70,6 +70,7 @@ RANGES = {  # least, most
     'data.evaluation': (0, 1), 'data.gym.problems': (1, MANY),
     'data.gym.seed': (0, MANY),
     'curate.project.sweeps': (0, MANY), 'curate.project.chains': (1, MANY),
+    'curate.project.restarts': (0, 1),
     'curate.temperature': (0, FINITE), 'curate.min_phi': (-FINITE, FINITE),
     'hint.max_analysis_tokens': (1, MANY), 'hint.temperature': (0, FINITE),
     'curriculum.warmup_ratio': (0, 1), 'curriculum.transition_ratio': (0, 1),

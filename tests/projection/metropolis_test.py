@@ -58,11 +58,12 @@ def p_value(found, pi):
   return stats.chisquare(counts, expected * counts.sum() / expected.sum()).pvalue
 
 
-@pytest.mark.parametrize('beta, options', [
-    (0.0, {}), (1.0, dict(temperature=0.7, top_p=0.9))])
-def test_what_starts_from_pi_stays_pi(beta, options):
+@pytest.mark.parametrize('beta, restarts, options', [
+    (0.0, 0.0, {}), (1.0, 0.5, dict(temperature=0.7, top_p=0.9))])
+def test_what_starts_from_pi_stays_pi(beta, restarts, options):
   pi = world(beta, **options)
-  found = project(drawn_from(pi, 3000), sweeps=2, beta=beta, **options)
+  found = project(
+      drawn_from(pi, 3000), sweeps=2, beta=beta, restarts=restarts, **options)
   assert p_value(found, pi) > 0.001
   # Many have moved, so that a wrong rule would show.
   assert 0.1 < np.mean([r.accepted / r.proposed for r in found]) < 0.95
@@ -82,6 +83,7 @@ def test_the_result_is_what_its_trace_says():
     assert r.trace[-1].log_q == pytest.approx(sum(r.log_q), abs=1e-5)
     for m in r.trace:
       assert 0 <= m.cut < m.length and (m.counts or not m.accepted)
+      assert m.cut == 0 or not m.restart
     if not r.accepted:
       assert r.tokens == start
 
@@ -143,6 +145,7 @@ def test_a_start_that_is_never_proposed_is_replaced_or_frozen():
     ([[[2, 0]]], dict(chains=2), 'has 1 texts'),
     ([[2, 0], [2, 0]], dict(pairs=[PAIR]), '2 starts for 1 pairs'),
     ([[2, 0]], dict(sweeps=-1), 'at least 0 sweeps'),
+    ([[2, 0]], dict(restarts=1.5), 'restarts=1.5'),
     ([[2, 0]], dict(max_tokens=[2, 2]), 'one limit for each pair'),
     ([[2, 0]], dict(beta=-1.0), 'hint.beta'),
 ])
@@ -164,12 +167,13 @@ SWEEPS = 64  # by the kernel's powers, the start is forgotten up to the test's n
 @pytest.mark.parametrize('name, beta, options', [
     pytest.param('no double', 1.0, {}, marks=pytest.mark.slow),
     *(pytest.param(*some, marks=pytest.mark.long) for some in [
-        ('a sum', 0.0, {}), ('some words', 3.0, {}),
-        ('a sum', 1.0, dict(temperature=0.7, top_p=0.9))])])
+        ('a sum', 0.0, dict(restarts=0.0)), ('some words', 3.0, {}),
+        ('a sum', 1.0, dict(temperature=0.7, top_p=0.9, restarts=1.0))])])
 def test_the_ends_of_twenty_thousand_chains_are_pi_from_three_starts(
     name, beta, options):
   is_right = kernel_test.PREDICATES[name]
-  pi = world(beta, is_right=is_right, **options)
+  pi = world(beta, is_right=is_right, **{
+      k: v for k, v in options.items() if k != 'restarts'})
   by_mass = sorted(pi, key=pi.get)
   starts = by_mass[-1], by_mass[len(pi) // 2], by_mass[0]
   n = -(-CHAINS // len(starts))
@@ -185,17 +189,17 @@ def test_the_ends_of_twenty_thousand_chains_are_pi_from_three_starts(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('ratio', [
-    metropolis.log_ratio, kernel_test.log_without_cut, kernel_test.log_exchanged])
-def test_only_the_right_ratio_keeps_pi(ratio, monkeypatch):
+@pytest.mark.parametrize('ratio, restarts', [
+    (metropolis.log_ratio, 0.5), *kernel_test.WRONG])
+def test_only_the_right_ratio_keeps_pi(ratio, restarts, monkeypatch):
   monkeypatch.setattr(metropolis, 'log_ratio', ratio)
   pi = world(0.0)
   p = [
       p_value(project(
-          drawn_from(pi, CHAINS, seed), sweeps=4, beta=0.0,
+          drawn_from(pi, CHAINS, seed), sweeps=4, beta=0.0, restarts=restarts,
           key=jax.random.fold_in(KEY, seed)), pi)
       for seed in range(3)]
   power = np.mean(np.array(p) < 0.001)
-  print(f'{ratio.__name__}: p = {", ".join(f"{x:.2g}" for x in p)}; told apart in'
+  print(f'{ratio.__name__}, {restarts:.0%} restarts: p = {", ".join(f"{x:.2g}" for x in p)}; told apart in'
         f' {100 * power:.0f} % of 3 tests')
   assert power == (ratio is not kernel_test.RIGHT)
