@@ -9,6 +9,7 @@ from ddt_jax import embedded
 from ddt_jax import sharding
 from ddt_jax import weights
 from ddt_jax.data import records
+from ddt_jax.report import run_rounds
 from ddt_jax.rounds import select
 from tests.rounds import curate_test
 
@@ -52,6 +53,13 @@ def test_projected_texts_replace_the_rewritten_ones(whole):
   assert corpus.summary.solved['projected'] == len(hinted)
   assert corpus.summary.sources['projected'].examples == len(in_corpus)
   assert corpus.summary.projected.responses == len(projected)
+  # Rejected proposals were drawn, too.
+  assert corpus.summary.projected.tokens == sum(r.drawn for r in projected)
+  assert all(r.drawn > 0 for r in projected)
+  assert all(r.drawn is None for r in hinted.values())
+  sampled = corpus.summary.own.tokens + corpus.summary.hinted.tokens
+  table = run_rounds.rounds_table([corpus.summary])
+  assert table.rows[0][-1] == f'{sampled + corpus.summary.projected.tokens:,}'
 
 
 def test_a_round_that_was_killed_ends_the_same(whole, tmp_path):
@@ -95,7 +103,8 @@ def test_eight_devices_write_the_same_texts(whole, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('project, said', [
     (dict(sweeps=-1), 'curate.project.sweeps=-1'),
-    (dict(sweeps=1, chains=0), 'curate.project.chains=0')])
+    (dict(sweeps=1, chains=0), 'curate.project.chains=0'),
+    (dict(sweeps=1, restarts=1.5), 'curate.project.restarts=1.5')])
 def test_invalid_options_are_named(tmp_path, project, said):
   with pytest.raises(ValueError, match=said):
     curate_test.run(tmp_path, some(), project=project)
