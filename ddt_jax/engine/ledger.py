@@ -198,8 +198,8 @@ def by_ticket(
   order = np.argsort(tickets, kind='stable')  # keeps the order of the steps
   order = order[tickets[order] != loop_state.IDLE]
   present, starts = np.unique(tickets[order], return_index=True)
+  # Cut at each start, the first one too: steps without a token give no part then.
+  parts = np.split(tokens[order], starts)[1:]
   return {
-      int(ticket): part.tolist() for ticket, part in zip(
-          present, np.split(tokens[order], starts[1:]), strict=True
-      )
-  }
+      int(ticket): part.tolist()
+      for ticket, part in zip(present, parts, strict=True)}

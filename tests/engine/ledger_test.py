@@ -22,6 +22,10 @@ def test_a_log_is_read_slot_by_slot_and_idle_slots_are_not():
   tokens = np.array([[5, 6], [7, 8], [1, 2]])
   tickets = np.array([[3, 0], [3, -1], [4, -1]])
   assert ledger.by_ticket(tokens, tickets) == {3: [5, 7], 0: [6], 4: [1]}
+  # The device returns at once where it needs the host before it can draw.
+  for steps in (tokens[:0], tickets[:0]), (tokens[:2], np.full((2, 2), -1)):
+    assert ledger.by_ticket(*steps) == {}
+  assert ledger.by_ticket(np.zeros((0, 2, 2)), tickets[:0]) == {}
 
 
 def test_requests_are_taken_in_order_and_those_without_a_token_are_finished():
