@@ -13,6 +13,7 @@ from ddt_jax import lora
 from ddt_jax import model
 from ddt_jax import weights
 from ddt_jax.weights import adapters as adapter_files
+from tests.support import families
 from tests.support import paths
 
 BASE = paths.GOLDEN / 'models' / 'qwen2-tiny'
@@ -78,6 +79,28 @@ def test_peft_computes_the_same_logits(base, tmp_path, options):
   plain, _ = model.forward(params, config, tokens)
   assert np.abs(got - plain).max() > 0.01
   np.testing.assert_allclose(got, want, atol=3e-4)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('name', ['qwen3-8b', 'llama3.1-8b', 'gemma3-1b'])
+def test_peft_computes_the_same_logits_in_every_family(name, tmp_path):
+  import peft
+  import torch
+  source, theirs = tmp_path / 'base', families.write(
+      tmp_path / 'base', families.SHAPES[name])
+  config, params = weights.load(source)
+  adapters = trained(config)
+  weights.save_adapter(tmp_path / 'adapter', config, adapters, base=str(source))
+  theirs = peft.PeftModel.from_pretrained(theirs, tmp_path / 'adapter')
+  tokens = np.random.default_rng(0).integers(0, config.vocab_size, (2, 40))
+  with torch.no_grad():
+    want = theirs(torch.tensor(tokens)).logits.numpy()
+  got, _ = model.forward(lora.attach(params, adapters), config, tokens)
+  merged, _ = model.forward(lora.merge(params, adapters), config, tokens)
+  plain, _ = model.forward(params, config, tokens)
+  assert np.abs(got - plain).max() > 0.01
+  np.testing.assert_allclose(got, want, atol=3e-4)
+  np.testing.assert_allclose(merged, want, atol=3e-4)
 
 
 @pytest.mark.parity
