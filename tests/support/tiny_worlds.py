@@ -57,9 +57,15 @@ def log_probs(config, params, *, beta, temperature=1.0, top_p=1.0):
   log_m, log_q = (
       np.asarray(jnp.take_along_axis(x, rows[..., None], -1)[..., 0], np.float64)
       for x in (log_m, jax.nn.log_softmax(q)))
+  # A token's density depends on its prefix alone, but rows of a product may be rounded
+  # differently: texts that share a prefix share the densities of the first of them.
+  known = {}
+  for text, *densities in zip(every, log_m, log_q, strict=True):
+    for t, pair in enumerate(zip(*densities, strict=True)):
+      known.setdefault(text[:t + 1], pair)
   return {
-      text: (m[:len(text)], q[:len(text)])
-      for text, m, q in zip(every, log_m, log_q, strict=True)}
+      text: tuple(np.array([known[text[:t + 1]] for t in range(len(text))]).T)
+      for text in every}
 
 
 def target(densities, is_right) -> dict[tuple[int, ...], float]:
