@@ -144,6 +144,43 @@ def test_extreme_tokens_have_finite_losses_and_gradients(name, options):
         assert value == 0 and not grad.any()
 
 
+# Logits by a head that is the identity: p is 1 exactly, 0 exactly, and uniform.
+CERTAIN = np.float32([[0, 3000, 0], [0, 3000, 0], [0, 0, 0]])
+AT = np.array([1, 0, 2])
+CERTAIN_MASKS = {  # rows are tokens of one sequence
+    'all': [1, 1, 1], 'none': [0, 0, 0], 'one token': [0, 0, 1],
+    'weights of 0': [0, 1, 0]}
+
+
+@pytest.mark.parametrize('name', sorted(objectives.WEIGHTS))
+def test_degenerate_tokens_are_finite_by_both_routes(name):
+  # Also more likeliest tokens (20 of eaft) than token ids (3).
+  extra = {REFERENCES[name]: jnp.zeros(3)} if name in REFERENCES else {}
+  needs = objectives.needs(name)
+
+  def streamed(hidden, head, mask):
+    stats = vocab_head.token_stats(
+        hidden, head, AT, chunk=2, top_k=needs.get('top_k', 0))
+    total, count, _ = objectives.token_loss(
+        name, stats, mask, denominator='kept', **extra)
+    return total, count
+
+  def tiled(hidden, head, mask):
+    total, count, _ = vocab_head.weighted_nll(
+        hidden, head, AT, mask, objectives.constant_weights(name), extra, chunk=2)
+    return total, count
+
+  for route in (streamed, tiled)[:len(routes(name))]:
+    f = jax.jit(jax.value_and_grad(route, (0, 1), has_aux=True))
+    for case, mask in CERTAIN_MASKS.items():
+      (total, count), gradients = f(CERTAIN, np.eye(3, dtype=np.float32), jnp.float32(mask))
+      assert all(jnp.isfinite(x).all() for x in (total, *gradients)), case
+      # An impossible token has no weight, except in plain SFT.
+      if case == 'none' or (case == 'weights of 0' and name != 'sft'):
+        assert total == 0 and not any(x.any() for x in gradients), case
+        assert count == 0 or route is tiled
+
+
 def test_a_weight_of_zero_outweighs_an_impossible_token():
   logits = jnp.float32([[0.0, -jnp.inf]])
   for name in ('dft', 'power', 'chord', 'deft', 'idft', 'threshold'):

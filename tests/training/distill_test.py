@@ -159,14 +159,18 @@ def test_a_teacher_that_is_the_student_teaches_nothing(kind):
   assert abs(total) <= 1e-6 and unfused.norm(gradient) <= 1e-6
 
 
-def test_a_batch_without_a_row_changes_nothing():
-  empty = two_contexts.collate([], two_contexts.Shape(2, 8, 8, 4))
-  (total, (count, sums)), gradient = jax.jit(jax.value_and_grad(
-      lambda p: distill.loss_sums(
-          p, parameters(seed=1), config_of(), config_of(), empty,
-          distill.Distillation(most_entropy=1.0)), has_aux=True))(parameters())
-  assert total == count == sums['tokens'] == sums['nll'] == 0
-  assert unfused.norm(gradient) == 0
+def test_a_batch_without_a_row_or_without_a_trained_token_changes_nothing():
+  f = jax.jit(jax.value_and_grad(
+      lambda p, b: distill.loss_sums(
+          p, parameters(seed=1), config_of(), config_of(), b,
+          distill.Distillation(most_entropy=1.0)), has_aux=True))
+  # The teacher is never as sure as that.
+  empty = two_contexts.collate([], two_contexts.Shape(8, 16, 17, 7))
+  for rows in (empty, batch()):
+    (total, (count, sums)), gradient = f(parameters(), rows)
+    assert total == count == sums['weight'] == 0
+    assert sums['tokens'] == rows.mask.sum() and np.isfinite(sums['nll'])
+    assert unfused.norm(gradient) == 0
 
 
 def test_no_array_of_tokens_by_vocabulary_is_held():

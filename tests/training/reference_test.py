@@ -94,7 +94,15 @@ def assert_step(name, step, state, batch):
 @pytest.mark.parametrize('name', sorted(WEIGHTS))
 def test_a_step_follows_the_gradient_of_whole_logits(name, micro_batches):
   step, state = step_and_state(name, micro_batches=micro_batches)
-  assert_step(name, jax.jit(step), state, train_step_test.batch_of(8))
+  step, batch = jax.jit(step), train_step_test.batch_of(8)
+  assert_step(name, step, state, batch)
+  # Nothing supervised; and one token of each response.
+  new, metrics = step(state, batch.replace(mask=np.zeros_like(batch.mask)))
+  assert metrics['loss'] == metrics['grad_norm'] == metrics['count'] == 0
+  assert equal(new.params, state.params)
+  last = np.float32(np.cumsum(batch.mask[:, ::-1], 1)[:, ::-1] == 1) * batch.mask
+  _, metrics = step(state, batch.replace(mask=last))
+  assert metrics['count'] == len(last) and metrics['finite']
 
 
 @pytest.mark.parametrize('name', sorted(WEIGHTS))
@@ -137,8 +145,14 @@ def test_the_reference_moves_as_its_rule_says():
 def test_a_live_reference_is_the_model_itself():
   step, state = step_and_state('sft_kl', 'live')
   assert state.reference is None
-  _, metrics = jax.jit(step)(state, train_step_test.batch_of(8))
-  assert metrics['kl'] == 0
+  batch = train_step_test.batch_of(8)
+  new, metrics = jax.jit(step)(state, batch)
+  assert abs(metrics['kl']) <= 1e-6
+  # The divergence has no gradient: the step is that of plain SFT.
+  step, plain = train_step_test.sgd_step(name='sft')
+  expected, without = jax.jit(step)(plain, batch)
+  np.testing.assert_allclose(metrics['grad_norm'], without['grad_norm'], rtol=1e-6)
+  train_step_test.assert_close(new.params, expected.params, 1e-6)
 
 
 def test_rounds_keep_a_frozen_base_and_renew_a_refreshed_one():

@@ -270,6 +270,14 @@ def test_a_batch_without_supervised_tokens_has_no_gradient():
   jax.tree.map(np.testing.assert_array_equal, new.params, state.params)
 
 
+def test_a_batch_whose_weights_are_all_zero_changes_nothing():
+  step, state = sgd_step(name='threshold', q=1.0, denominator='kept')
+  new, metrics = jax.jit(step)(state, batch_of(8))
+  assert metrics['loss'] == metrics['grad_norm'] == metrics['count'] == 0
+  assert metrics['finite'] and metrics['tokens'] == batch_of(8).mask.sum()
+  jax.tree.map(np.testing.assert_array_equal, new.params, state.params)
+
+
 @pytest.mark.parametrize('name', ['sft', 'dft', 'idft'])
 def test_one_set_of_options_serves_every_objective(name):
   step, state = sgd_step(
