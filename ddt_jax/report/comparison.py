@@ -86,7 +86,8 @@ def compare(folders: Sequence[str | os.PathLike[str]], out: epath.Path) -> str:
       page.Plot(heading, caption, style.draw(draw, runs))
       for heading, caption, draw, ready in (
           ('Accuracy after training', 'Dots: share of problems solved. Bars: 95 %'
-           ' intervals. The highest row is before training.', accuracy_plot,
+           ' intervals. Black: before training, where it is the same for all runs.',
+           accuracy_plot,
            any(r.found.evaluation for r in runs)),
           ('Learning curves', 'NLL in training (running mean), and validation'
            ' accuracy where it was measured.', curves,
@@ -182,13 +183,16 @@ def accuracy_plot(runs: Sequence[Run]) -> figure.Figure:
   measured = [(i, r) for i, r in enumerate(runs) if r.found.evaluation]
   splits = list(dict.fromkeys(
       split for _, r in measured for split in r.found.evaluation[0]))
-  rows = len(measured) + 1
+  # Runs of another model or of other problems begin elsewhere.
+  first = [r.found.evaluation[0] for _, r in measured]
+  before = first[0] if all(x == first[0] for x in first) else None
+  rows = len(measured) + bool(before)
   fig = style.make_figure(
       'Accuracy (pass@1) after training, by run',
       1.2 + 0.26 * rows * len(splits))
   axes = fig.subplots()
   for i, split in enumerate(splits):
-    shown = [('before', style.ink(), measured[0][1].found.evaluation[0])]
+    shown = [('before', style.ink(), before)] if before else []
     shown += [(r.name, _color(j), r.found.evaluation[-1]) for j, r in measured]
     for k, (name, color, evaluation) in enumerate(shown):
       if split not in evaluation:
@@ -202,7 +206,7 @@ def accuracy_plot(runs: Sequence[Run]) -> figure.Figure:
                     fontsize=8, textcoords='offset points', va='center')
   axes.set_yticks(range(len(splits)), splits)
   axes.set_ylim(len(splits) - 0.5, -0.5)
-  axes.set_xlim(0, 125)  # room for the names beside intervals that end at 100
+  axes.set_xlim(0, 130)  # room for the names beside intervals that end at 100
   axes.set_xticks(range(0, 101, 20))
   axes.set_xlabel('problems solved (%), with 95 % intervals')
   return fig
@@ -233,5 +237,7 @@ def curves(runs: Sequence[Run]) -> figure.Figure:
   top.legend(frameon=False, fontsize=8)
   for axes in more:
     axes.set_ylabel('validation\naccuracy (%)')
-  [top, *more][-1].set_xlabel('training step')
+  last = [top, *more][-1]
+  last.set_xlabel('training step')
+  last.xaxis.get_major_locator().set_params(integer=True)
   return fig

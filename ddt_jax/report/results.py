@@ -210,7 +210,7 @@ class RunResults:
       the former's own samples, by split: before training and after each round;
       None where it was not measured.
     problems: of the first round, to show side by side.
-    machine: where the run ended; None in files of earlier versions.
+    machine: where the run ended; None where it is not known.
   """
 
   name: str

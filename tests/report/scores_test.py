@@ -15,7 +15,7 @@ from ddt_jax.report import scores
 from ddt_jax.report import scores_examples
 from ddt_jax.report import scores_plots
 from ddt_jax.scoring import corpus_summary
-from tests.support import chromium
+from experiments.run import chromium
 from tests.support import corpora
 
 STRANGE = (
@@ -237,8 +237,7 @@ def test_three_texts_come_first(tmp_path):
 
 
 def test_a_phone_shows_the_page_without_scrolling_sideways(page):
-  page.call('Emulation.setDeviceMetricsOverride', width=390, height=800,
-            deviceScaleFactor=1, mobile=True)
+  page.resize(390, 800)
   assert page.run('document.documentElement.scrollWidth') <= 390
   wide = 'document.querySelector("{}").getBoundingClientRect().width'
   assert page.run(wide.format('#rows .c-text')) > 200

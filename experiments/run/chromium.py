@@ -1,6 +1,7 @@
 """A headless Chromium, driven through its DevTools over a pair of pipes."""
 
 import base64
+from collections.abc import Iterator
 import contextlib
 import json
 import os
@@ -17,15 +18,20 @@ FLAGS = (
 )
 
 
-def program():
+def program() -> str | None:
   """Path of Chromium, or None where it is not installed."""
   return shutil.which('chromium') or shutil.which('chromium-browser')
 
 
 class Page:
-  """One tab."""
+  """One tab.
+
+  Attributes:
+    console: its errors, and requests to the network.
+  """
 
   def __init__(self, to, found):
+    """Opens a tab; `to` and `found` are the pipes, to the browser and from it."""
     self._to, self._found = to, found
     self._id, self._session = 0, None
     self.console = []
@@ -37,6 +43,7 @@ class Page:
       self.call(f'{domain}.enable')
 
   def call(self, method, **params):
+    """The result of a method of the DevTools protocol."""
     self._id += 1
     message = {'id': self._id, 'method': method, 'params': params}
     if self._session:
@@ -61,6 +68,7 @@ class Page:
     return message
 
   def open(self, file):
+    """Opens a file and waits until it is loaded."""
     self.call('Page.navigate', url=pathlib.Path(file).as_uri())
     while self.run('document.readyState') != 'complete':
       pass
@@ -74,6 +82,7 @@ class Page:
     return found['result'].get('value')
 
   def key(self, name):
+    """Presses a key."""
     code = {'Enter': 13, 'Tab': 9, 'Escape': 27}.get(name, 0)
     how = dict(key=name, code=name, windowsVirtualKeyCode=code)
     text = {'text': '\r'} if name == 'Enter' else {}
@@ -90,17 +99,38 @@ class Page:
     self.call('Input.dispatchMouseEvent', type='mouseMoved', x=x, y=y)
 
   def prefer(self, scheme):
+    """Sets the user's preference, 'light' or 'dark'."""
     self.call('Emulation.setEmulatedMedia', features=[
         {'name': 'prefers-color-scheme', 'value': scheme}])
 
-  def picture(self, file, full=False):
+  def resize(self, width, height, density=1.0):
+    """Sets the size in CSS pixels, and the device's pixels of each."""
+    self.call(
+        'Emulation.setDeviceMetricsOverride', width=width, height=height,
+        deviceScaleFactor=density, mobile=width < 600)
+
+  def picture(self, selector='html', margin=0):
+    """PNG of an element with a margin in CSS pixels; None where there is none.
+
+    It must be within the window.
+    """
+    box = self.run(
+        f'(() => {{ const e = document.querySelector({json.dumps(selector)});'
+        ' if (!e) return null;'
+        ' const r = e.getBoundingClientRect(); return [r.x + scrollX,'
+        ' r.y + scrollY, r.width, r.height]; })()')
+    if box is None:
+      return None
+    left, top = max(box[0] - margin, 0), max(box[1] - margin, 0)
+    clip = dict(x=left, y=top, width=box[0] - left + box[2] + margin,
+                height=box[1] - top + box[3] + margin, scale=1)
     found = self.call(
-        'Page.captureScreenshot', format='png', captureBeyondViewport=full)
-    pathlib.Path(file).write_bytes(base64.b64decode(found['data']))
+        'Page.captureScreenshot', format='png', clip=clip)
+    return base64.b64decode(found['data'])
 
 
 @contextlib.contextmanager
-def started():
+def started() -> Iterator[Page]:
   """Starts a browser for the block and yields a page of it."""
   from_us, to_browser = os.pipe()
   from_browser, to_us = os.pipe()
