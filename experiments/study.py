@@ -23,7 +23,6 @@ from ddt_jax.report import table
 from experiments.cells import outcome
 from experiments.cells import plan
 from experiments.cells import running
-from experiments.run import curation
 from experiments.run import inputs
 from experiments.run import lifecycle
 from experiments.run import options
@@ -62,7 +61,8 @@ def run(c, folder: epath.Path, wanted: Wanted) -> None:
   for cell in plan.unique(plan.order(c, outcome.chosen_by(c, folder))):
     if ran == wanted.most:
       return
-    if not wanted.has(cell) or running.read(folder, cell):
+    if not wanted.has(cell) or running.read(folder, cell) or running.failed(
+        folder, cell):
       continue
     place = f'{order.index(cell) + 1} of {len(order)}, ' if cell in order else ''
     print(f'--- {place}{cell.name}', flush=True)
@@ -73,7 +73,8 @@ def run(c, folder: epath.Path, wanted: Wanted) -> None:
       print(f'left to the other process: {e}', file=sys.stderr)
       continue
     ran += 1
-    print(f'{cell.name}: {table.duration(time.monotonic() - began)}', flush=True)
+    said = running.failed(folder, cell) or table.duration(time.monotonic() - began)
+    print(f'{cell.name}: {said}', flush=True)
     lifecycle.check_stop()
 
 
@@ -81,9 +82,7 @@ def main():
   c = flags.FLAGS.config
   folder = storage.path(flags.FLAGS.workdir or f'runs/{c.name}')
   wanted = Wanted(tuple(flags.FLAGS.only), flags.FLAGS.cells)
-  with lifecycle.explained_errors(
-      errors.InputError, curation.NothingAccepted, FloatingPointError
-  ), lifecycle.resumable(folder):
+  with lifecycle.explained_errors(errors.InputError), lifecycle.resumable(folder):
     plan.check(c)
     if wanted.most != 0:
       run(c, folder, wanted)

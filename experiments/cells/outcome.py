@@ -49,7 +49,9 @@ def write(c, folder: epath.Path) -> str:
   return study.write(
       folder, study.Results([x for x in found.values() if x], chosen),
       groups=groups(c), phi=phi_curves(c, folder, chosen),
-      missing=[cell.name for cell, x in found.items() if x is None])
+      missing=[cell.name for cell, x in found.items()
+               if x is None and not running.failed(folder, cell)],
+      failed=[cell.name for cell in wanted if running.failed(folder, cell)])
 
 
 def phi_curves(

@@ -32,6 +32,7 @@ from experiments import train
 from experiments.cells import corpora
 from experiments.cells import plan
 from experiments.run import checks
+from experiments.run import curation
 from experiments.run import drift
 from experiments.run import inputs
 from experiments.run import lifecycle
@@ -39,6 +40,8 @@ from experiments.run import steps
 from experiments.run import workdir
 
 RECORD = 'cell.json'  # written last: the cell is finished
+FAILED = 'failed.txt'  # instead of it: why the cell has no results
+_FAILURES = (FloatingPointError, curation.NothingAccepted)
 _OBJECTIVE = ('loss', 'preference', 'reference', 'distill', 'curriculum')
 _DATA = ('curate', 'hint')  # sections of methods that make their own data
 
@@ -86,6 +89,12 @@ def read(root: epath.Path, cell: plan.Cell) -> study.CellRecord | None:
   return study.CellRecord.from_json(file.read_text(), file) if file.exists() else None
 
 
+def failed(root: epath.Path, cell: plan.Cell) -> str:
+  """Why a cell failed, in one line; '' if it did not."""
+  file = folder_of(root, cell) / FAILED
+  return file.read_text().strip() if file.exists() else ''
+
+
 class Cells:
   """The cells below one folder."""
 
@@ -100,22 +109,24 @@ class Cells:
     self._c, self._folder = c, folder
     self._corpora = corpora.Corpora(c, folder / 'corpora', s)
 
-  def run(self, cell: plan.Cell) -> study.CellRecord:
+  def run(self, cell: plan.Cell) -> None:
     """Runs a cell, or what an interrupted call has left of it.
+
+    Where training diverges or has no examples, the reason is kept instead: one cell
+    must not end a study of hours.
 
     Raises:
       storage.Locked: another process runs it, or makes its corpus.
     """
     folder = folder_of(self._folder, cell)
     with storage.lock(folder):
-      if cell.method == plan.UNTOUCHED:
-        found = self._untouched(cell, folder)
-      else:
-        found = self._trained(cell, folder)
-      storage.publish(folder / RECORD, found.to_json())
-    # The parameters of a finished cell are in its folder `model`.
-    (folder / 'checkpoints').rmtree(missing_ok=True)
-    return found
+      make = self._untouched if cell.method == plan.UNTOUCHED else self._trained
+      try:
+        storage.publish(folder / RECORD, make(cell, folder).to_json())
+      except _FAILURES as e:
+        storage.publish(folder / FAILED, f'{e}\n')
+      # The parameters of a finished cell are in its folder `model`.
+      (folder / 'checkpoints').rmtree(missing_ok=True)
 
   def _untouched(self, cell: plan.Cell, folder: epath.Path) -> study.CellRecord:
     """Measures the model before training."""

@@ -107,6 +107,19 @@ def test_validation_chooses_the_rate_and_ties_go_to_the_lower_one(tmp_path, full
   assert chosen('sft') == 3e-4 and chosen('idft') is None
 
 
+def test_a_cell_that_diverges_does_not_end_the_study(tmp_path, full, monkeypatch):
+  def diverge(self, cell, folder):
+    raise FloatingPointError('10 updates in a row were skipped')
+
+  monkeypatch.setattr(running.Cells, '_trained', diverge)
+  cell = plan.Cell('sft', 3e-3, 0)
+  running.Cells(full, tmp_path, None).run(cell)
+  assert running.read(tmp_path, cell) is None
+  assert running.failed(tmp_path, cell) == '10 updates in a row were skipped'
+  text = outcome.write(full, tmp_path)
+  assert 'diverged or had no examples: sft-0.003-seed0.' in text
+
+
 @pytest.mark.long
 def test_a_tiny_study_shares_its_corpus_and_resumes(tmp_path):
   """Two methods on one corpus, then one of pairs, with all measures."""

@@ -125,9 +125,11 @@ def test_curves_carry_their_names_and_stand_apart_without_colour(found):
 def test_the_page_and_its_files(tmp_path, found):
   text = study.write(
       tmp_path, found, groups={'given': ['sft', 'idft'], 'own': ['rft']},
-      phi={'sft': ([1, 2], [-0.1, 0.0])}, missing=['dft-0.001-seed0'])
+      phi={'sft': ([1, 2], [-0.1, 0.0])}, missing=['dft-0.001-seed0'],
+      failed=['sft-1-seed0'])
   assert (tmp_path / 'study.md').read_text() == text
-  assert '1 cells are missing: dft-0.001-seed0.' in text
+  assert '1 cell is missing: dft-0.001-seed0.' in text
+  assert 'diverged or had no examples: sft-1-seed0.' in text
   names = {f'{n}_{t}.png' for n in ('frontier', 'drift', 'cost', 'phi')
            for t in ('light', 'dark')}
   assert {f.name for f in (tmp_path / 'plots').iterdir()} == names

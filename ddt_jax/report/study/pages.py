@@ -14,11 +14,17 @@ from ddt_jax.report.study import plots
 from ddt_jax.report.study import tables
 
 
+def _listed(what: str, names: Sequence[str]) -> str:
+  are = 'cell is' if len(names) == 1 else 'cells are'
+  return f'{len(names)} {are} {what}' + (f': {", ".join(names)}.' if names else '.')
+
+
 def write(
     folder: epath.Path, found: finished.Results, *,
     groups: Mapping[str, Sequence[str]],
     phi: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     missing: Sequence[str],
+    failed: Sequence[str] = (),
 ) -> str:
   """Writes study.html, study.md and plots/ into the study's folder.
 
@@ -28,6 +34,7 @@ def write(
     groups: heading -> methods, a panel of each figure.
     phi: see `plots.phi`.
     missing: names of the cells that are not finished.
+    failed: names of the cells that diverged or had nothing to train on.
 
   Returns:
     The tables in Markdown.
@@ -39,8 +46,10 @@ def write(
       ('Cost at the chosen rate', tables.costs(found)),
       ('Methods compared: pass@1 in points', tables.comparisons(contrasts)),
       ('Claims of the paper', claims.claims(contrasts))]
-  left = f'{len(missing)} cells are missing' + (
-      f': {", ".join(missing)}.' if missing else '.')
+  left = _listed('missing', missing)
+  if failed:
+    left += ' ' + _listed('without results, as training diverged or had no examples',
+                          failed)
   text = '\n\n'.join([
       *(f'### {heading}\n\n{table.markdown_table(content)}' for heading, content in parts),
       tables.NOTES, left]) + '\n'
