@@ -7,6 +7,7 @@ import pytest
 from configs import study as config
 from ddt_jax import errors
 from ddt_jax import sharding
+from ddt_jax import storage
 from ddt_jax.report import study
 from experiments.cells import outcome
 from experiments.cells import plan
@@ -112,7 +113,7 @@ def test_a_cell_that_diverges_does_not_end_the_study(tmp_path, full, monkeypatch
     raise FloatingPointError('10 updates in a row were skipped')
 
   monkeypatch.setattr(running.Cells, '_trained', diverge)
-  cell = plan.Cell('sft', 3e-3, 0)
+  cell, tmp_path = plan.Cell('sft', 3e-3, 0), storage.path(tmp_path)
   running.Cells(full, tmp_path, None).run(cell)
   assert running.read(tmp_path, cell) is None
   assert running.failed(tmp_path, cell) == '10 updates in a row were skipped'
