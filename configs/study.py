@@ -1,7 +1,8 @@
 r"""Methods x learning rates x seeds on the embedded student: the study.
 
 python -m experiments.study --config configs/study.py [--workdir DIR]
-python -m experiments.study --config configs/study.py:quick   # minutes, to try it
+python -m experiments.study --config configs/study.py:quick    # minutes, to try it
+python -m experiments.study --config configs/study.py:smollm2  # a real model
 
 Each cell is one round on the same problems. Its corpus is made once for each seed,
 by the model before training, and shared by all methods that train on it.
@@ -16,6 +17,12 @@ RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 PAIR_RATES = (1e-5, 3e-5, 1e-4, 3e-4)
 
 
+# Hands besides the bookkeeper's, who writes the corpus `given`.
+HANDS = ('own', 'mixed', 'visited', 'shared', 'stranger')
+STRENGTHS = (0, 1, 6)  # of the hint, beside its default of 3
+PHASE = (('sft', 'idft'), *((f'sft_{h}', f'idft_{h}') for h in HANDS))
+
+
 def get_config(preset=''):
   c = ml_collections.ConfigDict()
   c.name = 'study'
@@ -23,20 +30,24 @@ def get_config(preset=''):
   c.seeds = 2           # of every method at every rate
   c.more_seeds = 5      # of the main methods, at the chosen rate and its neighbours
   c.rates = RATES       # of methods without rates of their own
+  # These at all their rates first.
   c.main = ('sft', 'sft_kl', 'idft', 'rft', 'hd_sft', 'hd_idft', 'sdft', 'dpo')
-  c.corpora = corpora()
-  c.methods = methods()
+  c.corpora = corpora() | hands() | strengths()
+  c.methods = methods() | phase() | ablations()
+  c.phase = PHASE       # (SFT, IDFT) on the same corpus: the phase diagram
   c.run = run()
   if preset == 'quick':
     quick(c)
+  elif preset == 'smollm2':
+    smollm2(c)
   elif preset:
-    raise ValueError(f'there is no preset {preset!r}; choose quick, or none')
+    raise ValueError(f'there is no preset {preset!r}; choose quick or smollm2')
   return c
 
 
-def run():
+def run(preset=''):
   """What all cells share: fields of configs/idft.py."""
-  c = idft.get_config()
+  c = idft.get_config(preset)
   c.rounds = 1
   c.curate.problems = 'epochs'
   c.evaluation.problems, c.evaluation.samples = 128, 16  # pass@k for k up to 16
@@ -100,14 +111,92 @@ def methods():
   )
 
 
+def strengths():
+  """Corpora of Hinted Decoding at other strengths of the hint."""
+  hinted = corpora()['hinted']
+  return {f'hinted_{beta}': hinted | dict(hint=dict(beta=float(beta)))
+          for beta in STRENGTHS}
+
+
+def hands():
+  """Corpora of solutions from on-policy to far off, see ddt_jax/embedded/hands.py.
+
+  And hints that are false, to see how often they are copied.
+  """
+  given = corpora()['given']
+  return {f'hand_{hand}': given | dict(hand=hand) for hand in HANDS} | dict(
+      false_hints=corpora()['hinted'] | dict(mistaken=True))
+
+
+def phase():
+  """SFT and IDFT on each hand."""
+  return {
+      f'{config}_{hand}': dict(config=config, corpus=f'hand_{hand}')
+      for hand in HANDS for config in ('sft', 'idft')}
+
+
+def ablations():
+  """One thing changed in the method `at`, at its chosen rate, with one seed."""
+  def changed(at, config, corpus='given', **sections):
+    return dict(at=at, config=config, corpus=corpus, set=sections)
+
+  def hinted(beta):
+    return changed('hd_sft', 'sft', f'hinted_{beta}')
+
+  return {
+      **{f'phi_mask_{bound}': changed(
+          'phi_mask', 'phi_mask', loss=dict(bound=float(bound)))
+         for bound in (1, 3, 10)},
+      'phi_mask_one_sided': changed(
+          'phi_mask', 'phi_mask', loss=dict(one_sided=True)),
+      'idft_gamma_min0': changed('idft', 'idft', loss=dict(gamma_min=0.0)),
+      'idft_gamma_max4': changed('idft', 'idft', loss=dict(gamma_max=4.0)),
+      'idft_beta_half': changed('idft', 'idft', loss=dict(beta=0.5)),
+      'idft_beta2': changed('idft', 'idft', loss=dict(beta=2.0)),
+      'idft_through': changed('idft', 'idft', loss=dict(weight_grad='through')),
+      'idft_official_mask': changed(
+          'idft', 'idft', train=dict(mask_mode='official')),
+      # The weight with a KL to the base, which should keep the entropy up.
+      'idft_kl': changed('idft', 'idft', reference=dict(kl_weight=0.1)),
+      **{f'hd_beta{beta}': hinted(beta) for beta in STRENGTHS},
+      'hd_false_hints': changed('hd_sft', 'sft', 'false_hints'),
+  }
+
+
 def quick(c):
   """Few problems, two rates, one seed: every part of the study in minutes."""
   c.problems, c.seeds, c.more_seeds = 192, 1, 1
   c.rates = (3e-4, 1e-3)
   for name in ('dpo', 'simpo'):
     c.methods[name].rates = (3e-5, 1e-4)
-  for name in [name for name in c.methods if name not in c.main]:
-    del c.methods[name]
-  del c.corpora['projected']
+  keep(c, c.main)
   c.run.evaluation.problems, c.run.validation.problems = 32, 64
   c.run.kl_to_base.problems, c.run.report.examples = 16, 64
+
+
+def smollm2(c):
+  """A cut-down frontier of SmolLM2 on small sums; references in a foreign style.
+
+  Nothing is sampled during training. Hinted Decoding without an analysis, as this
+  model follows no rewriting task.
+  """
+  c.name = 'study-smollm2'
+  c.problems, c.seeds, c.more_seeds = 128, 2, 2
+  c.rates = (1e-5, 3e-5, 1e-4)
+  keep(c, ('sft', 'sft_kl', 'idft', 'rft', 'hd_sft'))
+  c.run = run('smollm2')
+  c.run.train.batch, c.run.train.epochs = 8, 2
+  c.run.evaluation.problems, c.run.evaluation.samples = 32, 4
+  c.run.validation.problems = 16
+  c.run.kl_to_base.problems, c.run.report.examples = 16, 64
+  c.run.kl_to_base.max_new_tokens = 32
+  c.corpora.given.text = (
+      'Ledger of {problem}; entry closed, balance carried forward is {answer}')
+
+
+def keep(c, names):
+  """Leaves these methods, and the corpora that they train on."""
+  c.main, c.phase = tuple(names), ()
+  c.methods = {name: c.methods[name].to_dict() for name in names}
+  used = {c.methods[name].corpus for name in names}
+  c.corpora = {k: v.to_dict() for k, v in c.corpora.items() if k in used}

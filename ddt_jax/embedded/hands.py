@@ -5,8 +5,11 @@ stranger's occurs nowhere in pre-training. Mixtures lie in between, line by line
 that mean phi falls along `HANDS`.
 """
 
+import dataclasses
+import functools
 import random
 
+from ddt_jax.embedded import problems
 from ddt_jax.embedded import world
 
 # Name -> (whose lines stand in the solution of the student or the bookkeeper, their
@@ -20,6 +23,12 @@ HANDS = {
     'shared': ('stranger', 0.12),
     'stranger': ('stranger', 1.0),
 }
+
+
+@functools.cache
+def training_stories() -> dict[str, world.Story]:
+  """Id of a training problem -> its story."""
+  return problems.stories('train')
 
 
 def solution(s: world.Story, hand: str, seed: str) -> str:
@@ -42,6 +51,22 @@ def solution(s: world.Story, hand: str, seed: str) -> str:
   lines = _pairs(s, rng)
   return ''.join(
       strange if rng.random() < share else known for known, strange in lines)
+
+
+def mistaken(s: world.Story) -> world.Story:
+  """The same story with containers of another size: its answer is false.
+
+  The text of a story with `world.CUSTOM` does not state the size, so nothing in it
+  contradicts the solution.
+  """
+  events = []
+  for event in s.events:
+    if event.product and event.sign == '+':
+      count, size, thing = event.product
+      product = (count, size + 1, thing)
+      event = dataclasses.replace(event, product=product, amount=count * (size + 1))
+    events.append(event)
+  return dataclasses.replace(s, events=tuple(events))
 
 
 def _pairs(s: world.Story, rng: random.Random) -> list[tuple[str, str]]:

@@ -10,10 +10,14 @@ from etils import epath
 import jax
 import jax.numpy as jnp
 
+from ddt_jax import errors
 from ddt_jax import storage
 from ddt_jax.data import chat
 from ddt_jax.data import lengths
 from ddt_jax.data import pair_batches
+from ddt_jax.data import records
+from ddt_jax.data import stage_cache
+from ddt_jax.embedded import hands
 from ddt_jax.rounds import counts
 from experiments.run import curation
 from experiments.run import inputs
@@ -30,6 +34,83 @@ class Shared(NamedTuple):
 
   examples: Sequence[chat.Example | pair_batches.PairExample]
   summary: counts.RoundSummary
+
+
+# Fields of a corpus that are none of a run: who wrote its solutions.
+AUTHORS = ('hand', 'text', 'mistaken')
+
+
+def sections(corpus) -> dict[str, Any]:
+  """The fields of a corpus that are fields of a run."""
+  return {k: v for k, v in corpus.to_dict().items() if k not in AUTHORS}
+
+
+def rewritten(s: inputs.Inputs, corpus, data) -> inputs.Inputs:
+  """The inputs with the solutions of another author, where the corpus names one.
+
+  Args:
+    s: with the problems.
+    corpus: of configs/study.py; `hand` of `hands.HANDS`, `mistaken`, a false
+      solution, or `text`, a template with {problem} and {answer}.
+    data: the run's section, for the length of the examples.
+
+  Raises:
+    errors.InputError: the problems have no stories to write about.
+  """
+  if not any(corpus.get(field) for field in AUTHORS):
+    return s
+  problems = [
+      dataclasses.replace(p, solution=solution)
+      for p, solution in zip(
+          s.corpus.train, solutions(s.corpus.train, corpus), strict=True)]
+  return dataclasses.replace(
+      s, corpus=dataclasses.replace(s.corpus, train=problems),
+      train=lengths.prepare(
+          s.tokenizer, problems, s.end, data.max_tokens, overlong=data.overlong))
+
+
+def solutions(problems: Sequence[records.Problem], corpus) -> list[str]:
+  """A solution to each problem by the author of a corpus, see `rewritten`."""
+  if text := corpus.get('text'):
+    return [text.format(problem=p.problem, answer=p.answer) for p in problems]
+  stories = hands.training_stories()
+  if unknown := [p.id for p in problems if p.id not in stories]:
+    raise errors.InputError(
+        f'problem {unknown[0]!r} is no story of the embedded world: hand and'
+        ' mistaken are for data.name=word_problems')
+  if corpus.get('mistaken'):
+    return [hands.solution(hands.mistaken(stories[p.id]), 'bookkeeper', p.id)
+            for p in problems]
+  return [hands.solution(stories[p.id], corpus.hand, p.id) for p in problems]
+
+
+class Copied(NamedTuple):
+  """What Hinted Decoding makes of false solutions.
+
+  Attributes:
+    texts: rewritten ones.
+    copied: with the false answer.
+    right: with the right one all the same.
+  """
+
+  texts: int
+  copied: int
+  right: int
+
+
+def copied(folder: epath.Path) -> Copied:
+  """Counts the answers in a finished corpus of false hints.
+
+  Args:
+    folder: of the corpus.
+  """
+  stories = hands.training_stories()
+  texts = [r for r in stage_cache.finished(folder / 'rewrite', records.Response)
+           if r.finish != 'skipped']
+  false = [hands.mistaken(stories[r.problem_id]).answer for r in texts]
+  return Copied(
+      len(texts), sum(r.extracted == x for r, x in zip(texts, false, strict=True)),
+      sum(r.correct is True for r in texts))
 
 
 class Corpora:
@@ -63,7 +144,7 @@ class Corpora:
     """The run's config by which a corpus is made."""
     c = copy.deepcopy(self._c.run)
     c.name, c.seed = name, seed
-    c.update(self._c.corpora[name])
+    c.update(sections(self._c.corpora[name]))
     return c
 
   def get(self, name: str, seed: int) -> Shared:
@@ -76,6 +157,7 @@ class Corpora:
     if (name, seed) not in self._made:
       folder = self._folder / f'{name}-seed{seed}'
       c, s = self.config(name, seed), self.inputs_of(seed)
+      s = rewritten(s, self._c.corpora[name], c.data)
       with storage.lock(folder):
         workdir.keep_config(folder, c)
         found = curation.corpus_of_round(c, s, 0, s.params, folder, 0)

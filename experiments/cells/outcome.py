@@ -6,7 +6,9 @@ from etils import epath
 import numpy as np
 
 from ddt_jax.report import study
+from ddt_jax.report import table
 from ddt_jax.training import metrics
+from experiments.cells import corpora
 from experiments.cells import plan
 from experiments.cells import running
 
@@ -31,8 +33,9 @@ def chosen_by(c, folder: epath.Path) -> Callable[[str], float | None]:
 
 def groups(c) -> dict[str, list[str]]:
   """Heading of a panel -> its methods; SFT is in both, to compare with."""
-  given = [m for m in c.methods if c.methods[m].corpus == 'given']
-  own = [m for m in c.methods if m not in given]
+  methods = plan.compared(c)
+  given = [m for m in methods if c.methods[m].corpus == 'given']
+  own = [m for m in methods if m not in given]
   return {GIVEN: given, OWN: [m for m in ('sft',) if m in given] + own}
 
 
@@ -51,7 +54,21 @@ def write(c, folder: epath.Path) -> str:
       groups=groups(c), phi=phi_curves(c, folder, chosen),
       missing=[cell.name for cell, x in found.items()
                if x is None and not running.failed(folder, cell)],
-      failed=[cell.name for cell in wanted if running.failed(folder, cell)])
+      failed=[cell.name for cell in wanted if running.failed(folder, cell)],
+      pairs=c.phase, changed={m: c.methods[m]['at'] for m in plan.ablations(c)},
+      further=[('Hints with a false solution', false_hints(c, folder))])
+
+
+def false_hints(c, folder: epath.Path) -> table.Table:
+  """What Hinted Decoding makes of the false solutions of the first seed, in %."""
+  rows = []
+  for name in (k for k, v in c.corpora.items() if v.get('mistaken')):
+    made = folder / 'corpora' / f'{name}-seed0'
+    if (made / 'corpus.jsonl').exists():
+      found = corpora.copied(made)
+      rows.append([name, f'{found.texts:,}', *(
+          f'{100 * n / max(found.texts, 1):.1f}' for n in found[1:])])
+  return table.Table(['corpus', 'texts', 'false answer copied', 'right answer'], rows)
 
 
 def phi_curves(

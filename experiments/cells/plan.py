@@ -35,22 +35,35 @@ class Cell:
 
 
 def rates(c, method: str) -> tuple[float, ...]:
-  """Learning rates of a method, rising."""
-  return tuple(sorted(c.methods[method].get('rates', c.rates)))
+  """Learning rates of a method, rising; of an ablation those of its method."""
+  at = c.methods[method].get('at', method)
+  return tuple(sorted(c.methods[at].get('rates', c.rates)))
+
+
+def ablations(c) -> list[str]:
+  """Methods that are run at the chosen rate of another one."""
+  return [m for m in c.methods if 'at' in c.methods[m]]
+
+
+def compared(c) -> list[str]:
+  """Methods of the main tables: neither ablations nor of the phase diagram alone."""
+  others = {m for pair in c.phase[1:] for m in pair} | set(ablations(c))
+  return [m for m in c.methods if m not in others]
 
 
 def order(c, chosen: Callable[[str], float | None]) -> Iterator[Cell]:
   """All cells; an early stop leaves out the least important ones.
 
   First one seed of the main methods, then their other seeds, then the other
-  methods, then more seeds around the chosen rate of each main method.
+  methods, then more seeds around the chosen rate of each main method, then the
+  phase diagram and the ablations with one seed.
 
   Args:
     c: the study's config.
     chosen: method -> its best rate so far, None if no cell is finished; called
       when the order comes to the further seeds.
   """
-  others = [m for m in c.methods if m not in c.main]
+  others = [m for m in compared(c) if m not in c.main]
   for group in (c.main, others):
     for seed in range(c.seeds):
       yield Cell(UNTOUCHED, 0.0, seed)
@@ -62,6 +75,13 @@ def order(c, chosen: Callable[[str], float | None]) -> Iterator[Cell]:
     for method in c.main:
       for rate in around(rates(c, method), chosen(method)):
         yield Cell(method, rate, seed)
+  for pair in c.phase:
+    for method in pair:
+      for rate in rates(c, method):
+        yield Cell(method, rate, 0)
+  for method in ablations(c):
+    if rate := chosen(c.methods[method]['at']):
+      yield Cell(method, rate, 0)
 
 
 def around(
@@ -98,7 +118,13 @@ def check(c) -> None:
     if method not in c.methods:
       raise errors.InputError(
           f'main names {method!r}; the methods are {", ".join(c.methods)}')
+  for name in (m for pair in c.phase for m in pair):
+    if name not in c.methods:
+      raise errors.InputError(
+          f'phase names {name!r}; the methods are {", ".join(c.methods)}')
   for name, method in c.methods.items():
+    if method.get('at', name) not in c.methods:
+      raise errors.InputError(f'methods.{name}.at={method["at"]!r} is no method')
     if method.corpus and method.corpus not in c.corpora:
       raise errors.InputError(
           f'methods.{name}.corpus={method.corpus!r}; the corpora are'

@@ -64,7 +64,7 @@ def config(c, cell: plan.Cell) -> Any:
           shared if section == 'curate' else {}))
   else:
     # Only checked, as the corpus is made already: pairs refuse other settings.
-    found.update(c.corpora[method.corpus])
+    found.update(corpora.sections(c.corpora[method.corpus]))
     found.loss = source.loss
   found.update(method.get('set', {}))
   found.name, found.seed, found.optim.lr = cell.method, cell.seed, cell.rate

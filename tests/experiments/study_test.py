@@ -42,14 +42,21 @@ def test_the_main_methods_come_first_and_no_cell_twice(full):
   first = [cell for cell in order if cell.method in full.main and cell.seed == 0]
   assert order[1:len(first) + 1] == first and order[0].method == plan.UNTOUCHED
   assert len({cell.name for cell in order}) == len(order)
-  # Every method at each of its rates, with `seeds` seeds.
-  rates = sum(len(plan.rates(full, m)) for m in full.methods)
-  assert len(order) == full.seeds * (rates + 1) + full.more_seeds - full.seeds
+  # Every compared method at each of its rates, with `seeds` seeds; the phase diagram
+  # with one. Nothing else before a rate is chosen.
+  rates = sum(len(plan.rates(full, m)) for m in plan.compared(full))
+  phase = 2 * (len(full.phase) - 1) * len(full.rates)
+  assert len(order) == (
+      full.seeds * (rates + 1) + full.more_seeds - full.seeds + phase)
 
 
 def test_further_seeds_are_around_the_chosen_rate(full):
-  chosen = {m: plan.rates(full, m)[1] for m in full.main}
+  chosen = {m: plan.rates(full, m)[1] for m in full.methods}
   order = list(plan.unique(plan.order(full, chosen.get)))
+  # An ablation has one cell, at the rate of its method.
+  assert all(
+      [x.rate for x in order if x.method == m] == [chosen[full.methods[m]['at']]]
+      for m in plan.ablations(full))
   later = [x for x in order if x.seed >= full.seeds and x.method != plan.UNTOUCHED]
   assert len(later) == 3 * len(full.main) * (full.more_seeds - full.seeds)
   assert {x.method for x in later} == set(full.main)

@@ -3,7 +3,7 @@
   record    cell.json: what is measured of one method, rate and seed
   finished  all records, by method and rate
   tables    their tables and comparisons; claims: those of the paper
-  plots     the figures
+  plots     the figures; phase: the phase diagram
   pages     the page of all
 """
 

@@ -48,6 +48,12 @@ class Results:
     found = [x for x in self.at(UNTOUCHED, 0.0) if x.seed == seed]
     return found[0] if found else None
 
+  def only(self, methods: Sequence[str]) -> 'Results':
+    """The cells of these methods, and those of the untouched model."""
+    return Results(
+        [x for x in self.cells if x.method in (UNTOUCHED, *methods)],
+        {m: rate for m, rate in self.chosen.items() if m in methods})
+
   def gain(self, cell: record.CellRecord, split: str, k: int = 1) -> float | None:
     """Accuracy minus that of the untouched model with the same seed, in points."""
     base = self.untouched(cell.seed)

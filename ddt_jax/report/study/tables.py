@@ -1,6 +1,6 @@
 """Tables of the study: all rates, the chosen ones, costs, comparisons, claims."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -67,7 +67,9 @@ def accuracy(cells: Sequence[record.CellRecord], split: str, k: int) -> str:
       [100 * float(x.by_problem(k).mean()) for x in some if x.samples >= k])
 
 
-def chosen(found: finished.Results, ks: Sequence[int] = (0, 1, 4, 16)) -> table.Table:
+def chosen(
+    found: finished.Results, ks: Sequence[int] = (0, 1, 4, 16)
+) -> table.Table:
   """Accuracy of each method at its chosen rate; the untouched model first.
 
   Args:
@@ -161,6 +163,32 @@ def comparisons(some: Sequence[Contrast]) -> table.Table:
       [[f'{x.b} - {x.a}', x.split, str(x.seeds), f'{100 * x.found.mean:+.1f}',
         f'[{100 * x.found.low:+.1f}, {100 * x.found.high:+.1f}]',
         f'{x.found.p_value:.2g}', x.verdict] for x in some], words=(0, 1, 6))
+
+
+def ablations(
+    found: finished.Results, changed: Mapping[str, str]
+) -> table.Table:
+  """What one change does to a method at its chosen rate, on the seeds of both.
+
+  Args:
+    found: the finished cells.
+    changed: name of an ablation -> its method.
+  """
+  rows = []
+  for name, method in changed.items():
+    cells = found.at(name)
+    if not cells:
+      continue
+    rows.append([name, method, _rate(cells[0].rate), str(len(cells))])
+    for split in found.splits:
+      difference = found.paired((method, cells[0].rate), (name, None), split)
+      rows[-1] += [accuracy(cells, split, 1), '' if difference is None else (
+          f'{100 * difference.mean():+.1f}')]
+    rows[-1].append(over_seeds(_values(cells, finished.TARGET, 'kl_to_base'), 3))
+  return table.Table(
+      ['ablation', 'of', 'lr', 'seeds', *(
+          word for split in found.splits for word in (f'{split}, pass@1', 'change')),
+       'KL to base, target'], rows, words=(0, 1))
 
 
 def _values(cells: Sequence[record.CellRecord], split: str, name: str) -> list[float]:
