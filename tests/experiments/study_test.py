@@ -8,7 +8,11 @@ from configs import study as config
 from ddt_jax import errors
 from ddt_jax import sharding
 from ddt_jax import storage
+from ddt_jax import verify
+from ddt_jax.data import records
+from ddt_jax.embedded import problems
 from ddt_jax.report import study
+from experiments.cells import corpora
 from experiments.cells import outcome
 from experiments.cells import plan
 from experiments.cells import running
@@ -70,6 +74,33 @@ def test_every_method_has_options_that_a_run_accepts(full, method):
   assert (c.name, c.seed, c.optim.lr, c.rounds) == (method, 3, rate, 1)
   assert c.evaluation.samples == full.run.evaluation.samples
   assert full.run.name == 'idft' and full.run.seed == 0  # nothing of it changes
+
+
+@pytest.mark.parametrize('preset', ['quick', 'smollm2'])
+def test_a_preset_keeps_what_its_methods_need(preset):
+  c = config.get_config(preset)
+  plan.check(c)
+  for method in c.methods:
+    checks.check_options(
+        running.config(c, plan.Cell(method, plan.rates(c, method)[0], 0)),
+        sharding.make_mesh(**c.run.mesh))
+  used = {c.methods[m].corpus for m in c.methods}
+  assert set(c.corpora) == used - {''} and not plan.ablations(c)
+
+
+def test_solutions_are_written_by_the_author_of_a_corpus(full):
+  some = list(problems.problems('train', 3))
+  own = corpora.solutions(some, full.corpora.hand_own)
+  assert [verify.extract(x) for x in own] == [p.answer for p in some]
+  assert own[0] != some[0].solution
+  false = corpora.solutions(some, full.corpora.false_hints)
+  assert all(verify.extract(x) != p.answer for x, p in zip(false, some, strict=True))
+  c = config.get_config('smollm2')
+  sums = [records.Problem('a', '1 + 2 =', '3', '3')]
+  assert corpora.solutions(sums, c.corpora.given) == [
+      'Ledger of 1 + 2 =; entry closed, balance carried forward is 3']
+  with pytest.raises(errors.InputError, match="'a' is no story"):
+    corpora.solutions(sums, full.corpora.hand_own)
 
 
 def test_what_a_method_changes_is_in_its_config(full):
