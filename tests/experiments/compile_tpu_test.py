@@ -202,6 +202,18 @@ def test_every_part_of_the_default_config():
 
 
 @needs_compiler
+@pytest.mark.parametrize('name', ['sdft', 'dpo'])
+def test_steps_of_distillation_and_of_pairs(name):
+  found = compiled(
+      '--topology=v5e:2x4', '--parts=train', '--config', f'configs/{name}.py')
+  step = found['training step']
+  assert step['fits'] and step['flops'] > 0
+  # The teacher is a moving average; pairs hold their reference's log p alone.
+  held = step['hbm']['parameters'] if name == 'sdft' else 0
+  assert step['hbm']['reference'] == held
+
+
+@needs_compiler
 def test_adapters_alone_have_moments_and_gradients():
   found = compiled(
       '--topology=v5e:2x4', '--parts=train,score,decode', '--config.lora.rank=4',
