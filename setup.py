@@ -70,7 +70,7 @@ setuptools.setup(
         # torch exactly: golden numbers were made with it.
         'parity': ['peft>=0.17', 'torch==2.13.0'],
         # An exported model in another tool, in .ci/long. Needs [parity], too.
-        'handover': ['lm_eval[hf]==0.4.13'],
+        'handover': ['accelerate>=1.4', 'lm_eval[hf]==0.4.13', 'trl>=1.0'],
         # A contender in experiments/bench/head.py, which does without it too.
         'bench': ['tokamax>=0.0.12'],
     },

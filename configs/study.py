@@ -25,13 +25,14 @@ PHASE = (('sft', 'idft'), *((f'sft_{h}', f'idft_{h}') for h in HANDS))
 
 def get_config(preset=''):
   c = ml_collections.ConfigDict()
-  c.name = 'study'
+  c.name = 'study'      # its folder is runs/<name> unless --workdir is given
   c.problems = 2000     # training problems of a seed, another draw for each
   c.seeds = 2           # of every method at every rate
   c.more_seeds = 5      # of the main methods, at the chosen rate and its neighbours
   c.rates = RATES       # of methods without rates of their own
-  # These at all their rates first.
-  c.main = ('sft', 'sft_kl', 'idft', 'rft', 'hd_sft', 'hd_idft', 'sdft', 'dpo')
+  c.main = (
+      'sft', 'sft_kl', 'idft', 'rft', 'hd_sft', 'hd_idft', 'sdft',
+      'dpo')            # methods that run first, at all their rates
   c.corpora = corpora() | hands() | strengths()
   c.methods = methods() | phase() | ablations()
   c.phase = PHASE       # (SFT, IDFT) on the same corpus: the phase diagram

@@ -28,6 +28,7 @@ from experiments.run import options
 CONFIGS = {
     'idft': 'Training: `idft.py`, and all configs that are made from it',
     'score': 'Scoring: `score.py`',
+    'study': 'The study: `study.py`',
     'student': 'Pre-training of the embedded student: `student.py`',
 }
 INTRODUCTION = """\
@@ -59,10 +60,13 @@ class Documented(NamedTuple):
 
 
 def documented(source: str) -> list[Documented]:
-  """Returns fields and sections of a config's source, in order.
+  r"""Returns fields and sections of a config's source, in order.
 
   The comment of a field begins on the line where its value ends, and continues on
   the lines below it at the same column. That of a section may also stand above it.
+
+  A section may come from a function of the file, `c.NAME = function()`: its comment
+  is then the first line of the docstring, and its fields are not listed.
 
   Args:
     source: Python, with `c.NAME = value` and `return dict(NAME=value)`.
@@ -76,7 +80,9 @@ def documented(source: str) -> list[Documented]:
       for t in tokenize.generate_tokens(io.StringIO(source).readline)
       if t.type == tokenize.COMMENT
   }
-  found = []
+  found, tree = [], ast.parse(source)
+  made = {f.name: ast.get_docstring(f) for f in tree.body
+          if isinstance(f, ast.FunctionDef)}
 
   def above(line: int) -> list[str]:
     column, text, alone = comments.get(line, (0, '', False))
@@ -92,7 +98,10 @@ def documented(source: str) -> list[Documented]:
     return texts
 
   def add(name: str, line: int, value: ast.expr) -> None:
-    if isinstance(value, ast.Call) and getattr(value.func, 'id', '') == 'dict':
+    called = _called(value)
+    if called and called[0] in made:
+      found.append(Documented(name, made[called[0]].partition('\n')[0], True))
+    elif called == ['dict']:
       text = ' '.join([*above(line - 1), *beside(line)])
       found.append(Documented(name, text, True))
       for k in value.keywords:
@@ -100,13 +109,27 @@ def documented(source: str) -> list[Documented]:
     else:
       found.append(Documented(name, ' '.join(beside(value.end_lineno)), False))
 
-  for node in _in_order(ast.parse(source)):
-    if isinstance(node, ast.Return) and isinstance(node.value, ast.Call):
-      for k in node.value.keywords:
-        add(k.arg, k.lineno, k.value)
-    elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
-      add(node.targets[0].attr, node.lineno, node.value)
+  assigned = {  # functions whose sections are not listed
+      name for node in ast.walk(tree) if isinstance(node, ast.Assign)
+      for name in _called(node.value)}
+  for top in tree.body:
+    function = getattr(top, 'name', 'get_config')
+    for node in [top, *_in_order(top)] if function not in assigned else ():
+      if isinstance(node, ast.Return) and isinstance(node.value, ast.Call):
+        for k in node.value.keywords:
+          add(k.arg, k.lineno, k.value)
+      elif (function == 'get_config' and isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Attribute)):
+        add(node.targets[0].attr, node.lineno, node.value)
   return found
+
+
+def _called(value: ast.expr) -> list[str]:
+  """Names of the functions in `f()` or `f() | g()`."""
+  if isinstance(value, ast.BinOp):
+    return _called(value.left) + _called(value.right)
+  name = getattr(value.func, 'id', '') if isinstance(value, ast.Call) else ''
+  return [name] if name else []
 
 
 def _in_order(tree: ast.AST) -> Iterator[ast.stmt]:
@@ -131,7 +154,7 @@ def values(config: str, field: str, default: Any) -> str:
   if field in checks.CHOICES:
     return ', '.join(choice or "''" for choice in checks.CHOICES[field])
   kinds = {bool: 'True or False', int: 'whole number', float: 'number', str: 'text'}
-  kind = kinds.get(type(default), 'numbers in brackets')
+  kind = kinds.get(type(default), 'values in brackets')
   if config != 'idft' or field not in checks.RANGES:
     return kind
   least, most = checks.RANGES[field]
@@ -156,12 +179,18 @@ def tables(config: str) -> str:
   defaults = dict(options.flat(module.get_config()))
   found = documented(pathlib.Path(module.__file__).read_text(encoding='utf-8'))
   fields = [d for d in found if not d.is_section]
-  if missing := [d.name for d in fields if not d.comment] + sorted(
-      defaults.keys() - {d.name for d in fields}):
+  listed = {d.name.partition('.')[0] for d in fields}
+  made = tuple(f'{d.name}.' for d in found if d.is_section and d.name not in listed)
+  unlisted = sorted(
+      name for name in defaults.keys() - {d.name for d in fields}
+      if not made or not name.startswith(made))
+  if missing := [d.name for d in fields if not d.comment] + unlisted:
     raise errors.InputError(
         f'configs/{config}.py: no comment beside {", ".join(missing)}')
-  lines = [f'## {CONFIGS[config]}', '', *HEAD]
+  lines = [f'## {CONFIGS[config]}', '']
   for name, comment, is_section in found:
+    if (not is_section or '.' in name) and not lines[-1]:
+      lines += HEAD
     if not is_section:
       default = defaults[name]
       lines.append(_row(
@@ -171,8 +200,7 @@ def tables(config: str) -> str:
     else:
       lines += ['', f'### {name}', '']
       lines += [_text(_PATHS.sub(r'`\g<0>`', comment)), ''] if comment else []
-      lines += HEAD
-  return '\n'.join(lines) + '\n'
+  return re.sub('\n{3,}', '\n\n', '\n'.join(lines)).strip() + '\n'
 
 
 def page() -> str:

@@ -89,8 +89,11 @@ def execute(c, folder: str) -> tuple[bool, str]:
 
 def main():
   c = flags.FLAGS.config
-  sound, text = execute(c, flags.FLAGS.workdir or default_workdir(c))
+  folder = flags.FLAGS.workdir or default_workdir(c)
+  sound, text = execute(c, folder)
   print(text)
+  if text:
+    print(f'Rows with their scores: {folder}/*/*.jsonl and .parquet')
   sys.exit(0 if sound else 1)
 
 

@@ -1,7 +1,8 @@
 r"""Methods x learning rates x seeds: when does on-policy fine-tuning help?
 
-python -m experiments.study --config configs/study.py[:quick] [--workdir DIR] \
-    [--only=sft,hd_sft-0.0003-seed0] [--cells=N]
+python -m experiments.study --config configs/study.py
+python -m experiments.study --config configs/study.py:quick --workdir DIR
+python -m experiments.study --config configs/study.py --only=sft,hd_sft-0.0003-seed0
 
 Runs the cells of the config one after the other, the most important ones first, and
 prints the tables, which are also in DIR/study.md and, with figures, in study.html.

@@ -334,9 +334,12 @@ def test_trl_trains_with_the_lines_as_they_stand(tmp_path, monkeypatch):
   exec(block('trl-sft', 'python').replace("'MODEL'", repr(str(embedded.STUDENT)))
        .replace('num_train_epochs=3', 'max_steps=2, use_cpu=True, report_to=[]')
        .replace('trainer.train()', ''), scope)
+  batch = next(iter(scope['trainer'].get_train_dataloader()))
+  # Responses are trained and prompts are not.
+  assert (batch['labels'] == -100).any() and (batch['labels'] != -100).any()
+  assert not (batch['labels'][:, 0] != -100).any()
   assert scope['trainer'].train().training_loss > 0
   exec(block('trl-idft', 'python'), scope)
   trainer = scope['IDFTTrainer'](
-      str(embedded.STUDENT), train_dataset=scope['corpus'].select_columns(['messages']),
-      args=scope['trainer'].args)
+      str(embedded.STUDENT), train_dataset=scope['corpus'], args=scope['trainer'].args)
   assert 0 < trainer.train().training_loss

@@ -12,7 +12,6 @@ from absl import flags
 import ml_collections
 from ml_collections import config_flags
 
-from configs import presets
 from ddt_jax import errors
 from experiments.run import usage
 
@@ -89,7 +88,9 @@ def define_config(default: str) -> None:
   try:
     config = get_config(argument) if argument else get_config()
   except ValueError as e:
-    near = errors.did_you_mean(argument, presets.NAMES)
+    # The message lists the presets of this config.
+    words = [w for w in re.findall(r'[\w.-]+', str(e)) if w != argument]
+    near = errors.did_you_mean(argument, words)
     _fail(f'--config={file}:{argument}: {e}{near}')
   for i, word in enumerate(sys.argv):
     override = re.match(r'--?config\.([\w.]+)', word)

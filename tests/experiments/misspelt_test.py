@@ -105,6 +105,11 @@ def test_presets(preset, monkeypatch, capsys):
   assert f'did you mean {preset}?' in said
 
 
+def test_the_preset_of_the_study(monkeypatch, capsys):
+  assert 'did you mean quick?' in defined(
+      ['--config=configs/study.py:qiuck'], monkeypatch, capsys)
+
+
 @pytest.mark.parametrize('name', CONFIGS)
 def test_config_files(name, monkeypatch, capsys):
   said = defined([f'--config=configs/{slip(name)}.py'], monkeypatch, capsys)

@@ -1,5 +1,6 @@
 """`python -m experiments`, --help, and the page of all options."""
 
+import doctest
 import importlib
 import re
 
@@ -16,8 +17,7 @@ from tests.support import commands
 from tests.support import paths
 
 # Benchmarks explain themselves by one call.
-COMMANDS = [name for name in command_sources.FILES
-            if not name.startswith('bench.') and name != 'study']
+COMMANDS = [name for name in command_sources.FILES if not name.startswith('bench.')]
 
 
 def test_the_list_has_every_command_with_a_line():
@@ -123,6 +123,12 @@ def part():
       ('loss', 'of the section and beside it', True), ('loss.a', 'one, on two lines',
                                                        False),
       ('loss.b', 'two', False), ('loss.c', '', False)]
+
+
+@pytest.mark.parametrize('module', [options_table, options])
+def test_examples_in_docstrings(module):
+  failed, attempted = doctest.testmod(module)
+  assert attempted and not failed
 
 
 def test_a_field_without_a_comment_is_refused(monkeypatch):
