@@ -188,6 +188,8 @@ def tables(config: str) -> str:
     raise errors.InputError(
         f'configs/{config}.py: no comment beside {", ".join(missing)}')
   lines = [f'## {CONFIGS[config]}', '']
+  # Fields of no section may stand between sections.
+  found.sort(key=lambda d: d.is_section or '.' in d.name)
   for name, comment, is_section in found:
     if (not is_section or '.' in name) and not lines[-1]:
       lines += HEAD
