@@ -82,6 +82,7 @@ def compare(folders: Sequence[str | os.PathLike[str]], out: epath.Path) -> str:
       ('Distance from the model before training', kl_table(runs)),
       ('Options in which the runs differ', differences(runs))]
   tables = [(heading, content) for heading, content in tables if content.rows]
+  said = verdicts(runs)
   plots = [
       page.Plot(heading, caption, style.draw(draw, runs))
       for heading, caption, draw, ready in (
@@ -94,10 +95,32 @@ def compare(folders: Sequence[str | os.PathLike[str]], out: epath.Path) -> str:
            any(line['kind'] == 'train' for r in runs for line in r.lines)))
       if ready]
   storage.publish(out, page.comparison(
-      title=f'{len(runs)} runs compared', tables=tables, plots=plots, notes=NOTES))
+      title=f'{len(runs)} runs compared', verdicts=said, tables=tables, plots=plots,
+      notes=NOTES))
   return '\n\n'.join([
+      *(textwrap.fill(text, _WIDTH) for text in said),
       *(table.aligned(content) for _, content in tables),
       textwrap.fill(NOTES, _WIDTH), f'Comparison: {out}\n'])
+
+
+def verdicts(runs: Sequence[Run]) -> list[str]:
+  """The best run of each split by the greedy answer, and those within its noise."""
+  said = []
+  splits = dict.fromkeys(
+      split for r in runs if r.found.evaluation for split in r.found.evaluation[0])
+  for split in splits:
+    shares = {
+        r.name: r.found.evaluation[-1][split].pass_at_1 for r in runs
+        if r.found.evaluation and split in r.found.evaluation[-1]}
+    best = max(shares, key=lambda name: shares[name].value)
+    near = [name for name, share in shares.items()
+            if name != best and share.high >= shares[best].low]
+    if len(shares) > 1:
+      said.append(
+          f'{split}: {best} is highest with {100 * shares[best].value:.1f} % (pass@1)'
+          + (f'; within the noise: {", ".join(near)}.' if near else
+             ', by more than the noise.'))
+  return said
 
 
 def accuracy_table(runs: Sequence[Run]) -> table.Table:

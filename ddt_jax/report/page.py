@@ -97,6 +97,7 @@ def run(
 def comparison(
     *,
     title: str,
+    verdicts: Sequence[str],
     tables: Sequence[tuple[str, table.Table]],
     plots: Sequence[Plot],
     notes: str,
@@ -104,12 +105,12 @@ def comparison(
   """The page of several runs.
 
   Args:
-    title, notes: texts.
+    title, verdicts, notes: texts.
     tables: with their headings.
     plots: pictures.
   """
   return _environment().get_template('comparison.html.j2').render(
-      title=title, tables=tables, plots=plots, notes=notes)
+      title=title, verdicts=verdicts, tables=tables, plots=plots, notes=notes)
 
 
 def scores(

@@ -48,6 +48,9 @@ def test_runs_stand_side_by_side_with_their_intervals(tmp_path):
     assert 'model.path' not in text  # the same in both
     assert 'KL to base' in text and '0.2500' in text
     assert 'before training' in text
+    assert 'target: idft is highest with 63.5 % (pass@1), by more than the' in text
+    assert 'retained: sft is highest with 92.0 % (pass@1); within the noise: idft.' in (
+        text)
   assert page.count('<img') == 2 and '<script' not in page
   assert str(out) in said
 
@@ -59,6 +62,6 @@ def test_runs_without_evaluation_or_of_the_same_name(tmp_path):
   folders = [
       workdir(tmp_path / 'x' / 'run', found), workdir(tmp_path / 'y' / 'run', found)]
   said = report.compare(folders, storage.path(tmp_path / 'page.html'))
-  assert 'Accuracy' not in said.split('NLL')[0] and str(folders[0]) in said
+  assert 'is highest' not in said and 'Accuracy' not in said.split('NLL')[0] and str(folders[0]) in said
   with pytest.raises(errors.InputError, match='named twice'):
     report.compare([folders[0], folders[0]], storage.path(tmp_path / 'p.html'))
