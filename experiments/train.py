@@ -171,7 +171,7 @@ def show(
 
 
 def execute(c, folder: str) -> str:
-  """Starts or resumes a run; the whole command, also for notebooks.
+  """Starts or resumes a run, or reports a finished one; also for notebooks.
 
   Args:
     c: the config, see configs/idft.py.
@@ -181,6 +181,11 @@ def execute(c, folder: str) -> str:
     The report as text; it is also in the folder.
   """
   folder = storage.path(folder)
+  if workdir.Workdir(folder).has('results'):  # model and data are not read again
+    with lifecycle.explained_errors():
+      fitting.prepare(c)  # fills in what the config leaves open
+      processes.from_first(workdir.keep_config, folder, c)
+      return processes.from_first(report.write, folder)
   with workdir.owned(c, folder, distilling.make_inputs) as s:
     preview.say_attention(c, s)
     with lifecycle.explained_errors(

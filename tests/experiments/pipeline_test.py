@@ -85,6 +85,9 @@ def test_three_rows_by_hand_train_and_a_second_call_resumes(tmp_path):
   again = call(tmp_path / 'run', data, **{'train.epochs': 3})
   assert again.returncode == 0
   assert metrics.read(tmp_path / 'run', 'train') == lines
+  # The finished run is reported; model and data are not read for it.
+  report = done.stdout[done.stdout.index('Run idft'):]
+  assert again.stdout.strip() == report.strip()
   other = call(tmp_path / 'run', data, **{'train.epochs': 4})
   assert other.returncode == 2
   assert 'config.train.epochs: 3 -> 4' in other.stderr
