@@ -121,6 +121,7 @@ def test_the_kl_to_the_base_is_measured_without_a_second_model(run):
 def test_another_base_or_another_config_is_refused_on_resuming(
     run, tmp_path, capsys):
   copy = shutil.copytree(run, tmp_path / 'copy')
+  (copy / 'results.json').unlink()  # or else the run is finished, and only reported
   kept = json.loads((copy / 'base.json').read_text())
   (copy / 'base.json').write_text(json.dumps(kept | {'fingerprint': '0' * 16}))
   with pytest.raises(SystemExit):
