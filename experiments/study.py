@@ -21,6 +21,7 @@ from etils import epath
 from ddt_jax import errors
 from ddt_jax import storage
 from ddt_jax.report import table
+from experiments.cells import mechanism
 from experiments.cells import outcome
 from experiments.cells import plan
 from experiments.cells import running
@@ -50,7 +51,7 @@ class Wanted:
 
 
 def run(c, folder: epath.Path, wanted: Wanted) -> None:
-  """Runs the cells that are wanted and not finished.
+  """Runs the cells that are wanted and not finished, and measures the mechanism.
 
   Raises:
     errors.InputError: the config cannot be used.
@@ -61,7 +62,7 @@ def run(c, folder: epath.Path, wanted: Wanted) -> None:
   order = list(plan.unique(plan.order(c, lambda method: None)))
   for cell in plan.unique(plan.order(c, outcome.chosen_by(c, folder))):
     if ran == wanted.most:
-      return
+      break
     if not wanted.has(cell) or running.read(folder, cell) or running.failed(
         folder, cell):
       continue
@@ -77,6 +78,8 @@ def run(c, folder: epath.Path, wanted: Wanted) -> None:
     said = running.failed(folder, cell) or table.duration(time.monotonic() - began)
     print(f'{cell.name}: {said}', flush=True)
     lifecycle.check_stop()
+  mechanism.measure(
+      c, folder, s, all_cells.corpora, outcome.rates(c, folder))
 
 
 def main():

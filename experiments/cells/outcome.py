@@ -9,6 +9,7 @@ from ddt_jax.report import study
 from ddt_jax.report import table
 from ddt_jax.training import metrics
 from experiments.cells import corpora
+from experiments.cells import mechanism
 from experiments.cells import plan
 from experiments.cells import running
 
@@ -31,6 +32,12 @@ def chosen_by(c, folder: epath.Path) -> Callable[[str], float | None]:
   return chosen
 
 
+def rates(c, folder: epath.Path) -> dict[str, float]:
+  """method -> its chosen rate; methods without a finished cell are left out."""
+  rule = chosen_by(c, folder)
+  return {m: rate for m in c.methods if (rate := rule(m)) is not None}
+
+
 def groups(c) -> dict[str, list[str]]:
   """Heading of a panel -> its methods; SFT is in both, to compare with."""
   methods = plan.compared(c)
@@ -45,10 +52,9 @@ def write(c, folder: epath.Path) -> str:
   Returns:
     The tables in Markdown.
   """
-  rule = chosen_by(c, folder)
+  rule, chosen = chosen_by(c, folder), rates(c, folder)
   wanted = list(plan.unique(plan.order(c, rule)))
   found = {cell: running.read(folder, cell) for cell in wanted}
-  chosen = {m: rate for m in c.methods if (rate := rule(m)) is not None}
   return study.write(
       folder, study.Results([x for x in found.values() if x], chosen),
       groups=groups(c), phi=phi_curves(c, folder, chosen),
@@ -56,7 +62,8 @@ def write(c, folder: epath.Path) -> str:
                if x is None and not running.failed(folder, cell)],
       failed=[cell.name for cell in wanted if running.failed(folder, cell)],
       pairs=c.phase, changed={m: c.methods[m]['at'] for m in plan.ablations(c)},
-      further=[('Hints with a false solution', false_hints(c, folder))])
+      further=[('Hints with a false solution', false_hints(c, folder)),
+               *mechanism.tables(folder)])
 
 
 def false_hints(c, folder: epath.Path) -> table.Table:

@@ -96,7 +96,11 @@ def failed(root: epath.Path, cell: plan.Cell) -> str:
 
 
 class Cells:
-  """The cells below one folder."""
+  """The cells below one folder.
+
+  Attributes:
+    corpora: that they share.
+  """
 
   def __init__(self, c, folder: epath.Path, s: inputs.Inputs):
     """Runs nothing yet.
@@ -107,7 +111,7 @@ class Cells:
       s: inputs of `c.run`.
     """
     self._c, self._folder = c, folder
-    self._corpora = corpora.Corpora(c, folder / 'corpora', s)
+    self.corpora = corpora.Corpora(c, folder / 'corpora', s)
 
   def run(self, cell: plan.Cell) -> None:
     """Runs a cell, or what an interrupted call has left of it.
@@ -130,7 +134,7 @@ class Cells:
 
   def _untouched(self, cell: plan.Cell, folder: epath.Path) -> study.CellRecord:
     """Measures the model before training."""
-    c, s, files = self._c.run, self._corpora.inputs_of(cell.seed), workdir.Workdir(folder)
+    c, s, files = self._c.run, self.corpora.inputs_of(cell.seed), workdir.Workdir(folder)
     c = copy.deepcopy(c)
     c.name, c.seed = cell.method, cell.seed
     workdir.keep_config(folder, c)
@@ -149,7 +153,7 @@ class Cells:
 
   def _trained(self, cell: plan.Cell, folder: epath.Path) -> study.CellRecord:
     """Trains and measures a method."""
-    c, s = config(self._c, cell), self._corpora.inputs_of(cell.seed)
+    c, s = config(self._c, cell), self.corpora.inputs_of(cell.seed)
     base = folder_of(self._folder, plan.Cell(plan.UNTOUCHED, 0.0, cell.seed))
     if not (base / RECORD).exists():
       raise storage.Locked(f'{base.name} is not finished, and {cell.name} needs it')
@@ -158,7 +162,7 @@ class Cells:
         dict[str, evaluate.SplitAccuracy])
     given, name = steps.Given(before=before), self._c.methods[cell.method].corpus
     if name:
-      shared = self._corpora.get(name, cell.seed)
+      shared = self.corpora.get(name, cell.seed)
       given = steps.Given(shared.examples, shared.summary, before)
       s = dataclasses.replace(s, train=_measured(shared))
     workdir.keep_config(folder, c)

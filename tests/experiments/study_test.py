@@ -187,4 +187,8 @@ def test_a_tiny_study_shares_its_corpus_and_resumes(tmp_path):
   assert text in done.stdout and '| hd&#95;idft |' in text
   assert 'sft-0.0003-seed0' in text.split('cells are missing')[1]
   assert len(list((tmp_path / 'plots').glob('*.png'))) == 8
+  # Only a method on the given solutions has a mechanism to measure.
+  assert 'by phi' not in text
+  text = start(tmp_path, '--only=sft').stdout
+  assert '| sft | NLL |' in text and '| sft | entropy |' in text
   assert json.loads((tmp_path / 'cells/hd_sft-0.0003-seed0/config.json').read_text())

@@ -43,8 +43,8 @@ def test_at_equal_gain_a_curve_is_read_where_it_first_reaches_the_level(found):
 def test_the_diagram_shows_its_numbers(found):
   fig = phase.diagram(phase.rows(found, PAIRS))
   left, right = fig.axes
-  assert [t.get_text() for t in left.texts] == ['+0', '+0', '-25', '-25']
-  assert [t.get_text() for t in right.texts] == ['+0', '+0', '+50', '+50']
+  assert [t.get_text() for t in left.texts] == ['+0.0', '+0.0', '-25.0', '-25.0']
+  assert [t.get_text() for t in right.texts] == ['+0.0', '+0.0', '+50.0', '+50.0']
 
 
 def test_ablations_are_compared_with_their_method(tmp_path, found):

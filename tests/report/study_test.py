@@ -7,6 +7,7 @@ import pytest
 
 from ddt_jax import errors
 from ddt_jax.report import study
+from ddt_jax.report import style
 from ddt_jax.report.study import claims
 from ddt_jax.report.study import plots
 from ddt_jax.report.study import tables
@@ -115,11 +116,20 @@ def test_curves_carry_their_names_and_stand_apart_without_colour(found):
   looks = [plots.look(methods, m)['marker'] for m in methods]
   assert len(set(looks)) == 3
   fig = plots.frontier(found, {'given': ['sft', 'idft', 'absent'], 'own': ['rft']})
-  names = [t.get_text() for axes in fig.axes for t in axes.texts]
-  assert names == methods
+  named = {t.get_text(): t for axes in fig.axes for t in axes.texts}
+  assert list(named) == ['idft', 'sft', 'rft']  # from below
   # A loss on retained tasks is to the right, a gain on the target above.
-  x, y = fig.axes[0].texts[0].xy
-  assert (x, y) == pytest.approx((50.0, 25.0))
+  assert named['sft'].xy == pytest.approx((50.0, 25.0))
+
+
+def test_names_that_would_overlap_are_pushed_apart():
+  axes = style.make_figure('', 3).subplots()
+  axes.set_ylim(0, 1)
+  points = {'a': (0.5, 0.98), 'b': (0.5, 0.99), 'c': (0.5, 1.0), 'd': (0.5, 0.1)}
+  plots.name_beside(axes, points, dict.fromkeys(points, 'C0'))
+  at = [t.get_position()[1] for t in axes.texts]
+  assert at[0] == pytest.approx(0.1) and max(at) == pytest.approx(1.0)
+  assert min(np.diff(at)) > 0.05
 
 
 def test_the_page_and_its_files(tmp_path, found):

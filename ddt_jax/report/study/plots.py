@@ -24,7 +24,7 @@ def look(methods: Sequence[str], method: str) -> dict[str, str]:
 def curves(
     axes: mpl_axes.Axes, found: finished.Results, methods: Sequence[str],
     x: Callable, y: Callable, every: Sequence[str]
-) -> None:
+) -> dict[str, tuple[float, float]]:
   """A curve over the rates for each method, its seeds as a cloud.
 
   Args:
@@ -33,7 +33,11 @@ def curves(
     methods: in this panel.
     x, y: cell -> number, or None where it was not measured.
     every: all methods, which decide about the looks.
+
+  Returns:
+    method -> its point at the chosen rate.
   """
+  ends = {}
   for method in methods:
     points, looks = [], look(every, method)
     for rate in found.rates(method):
@@ -47,13 +51,41 @@ def curves(
       continue
     xs, ys, rates = zip(*points, strict=True)
     axes.plot(xs, ys, lw=1.4, ms=5, alpha=0.9, **looks)
-    # The name stands at the chosen rate, where the marker is larger.
+    # The marker is larger at the chosen rate, to which the name points.
     chosen = found.chosen.get(method)
     i = rates.index(chosen) if chosen in rates else len(rates) - 1
     axes.plot(xs[i], ys[i], ms=9, mec=style.ink(), **looks)
+    ends[method] = xs[i], ys[i]
+  return ends
+
+
+def name_beside(
+    axes: mpl_axes.Axes, points: Mapping[str, tuple[float, float]],
+    colors: Mapping[str, str]
+) -> None:
+  """Writes names beside the axes, one below the other, each with a line to its point.
+
+  Args:
+    axes: whose limits are final but for these points.
+    points: name -> its point.
+    colors: name -> of the text.
+  """
+  low, high = axes.get_ylim()
+  names = sorted(points, key=lambda name: points[name][1])
+  # Names at the heights of their points would overlap: they are pushed apart.
+  at = [(points[name][1] - low) / (high - low) for name in names]
+  gap = 0.055
+  for i in range(1, len(at)):
+    at[i] = max(at[i], at[i - 1] + gap)
+  over = max(at[-1] - 1.0, 0.0) if at else 0.0
+  for i in range(len(at) - 1, -1, -1):
+    highest = 1.0 if i == len(at) - 1 else at[i + 1] - gap
+    at[i] = min(at[i], highest) if over else at[i]
+  for name, y in zip(names, at, strict=True):
     axes.annotate(
-        method, (xs[i], ys[i]), (6, 5), textcoords='offset points', fontsize=8,
-        color=looks['color'])
+        name, points[name], (1.03, y), textcoords='axes fraction', fontsize=8,
+        va='center', color=colors[name], annotation_clip=False,
+        arrowprops=dict(arrowstyle='-', lw=0.4, color=colors[name], shrinkB=4))
 
 
 def panels(
@@ -73,14 +105,17 @@ def panels(
             for heading, some in groups.items()}
   groups = {heading: some for heading, some in groups.items() if some}
   every = [m for some in groups.values() for m in some]
-  fig = style.make_figure(title, height=4.6, width=4.6 * max(len(groups), 2))
+  fig = style.make_figure(title, height=4.8, width=5.2 * max(len(groups), 2))
+  named = []
   for axes, (heading, methods) in zip(
       np.atleast_1d(fig.subplots(1, len(groups), sharex=True, sharey=True)),
       groups.items(), strict=True):
     axes.axhline(0, color=style.ink(), lw=0.6)
     axes.set_title(heading, fontsize=10, loc='left')
-    curves(axes, found, methods, x, y, every)
-    axes.set_xlabel(words[0])
+    named.append((axes, curves(axes, found, methods, x, y, every)))
+    axes.set_xlabel(words[0], fontsize=9)
+  for axes, ends in named:  # once the shared limits hold all curves
+    name_beside(axes, ends, {m: look(every, m)['color'] for m in ends})
   fig.axes[0].set_ylabel(words[1])
   return fig
 
@@ -107,8 +142,7 @@ def drift(
       lambda c: _negative(found.gain(c, finished.RETAINED)),
       ('KL to the untouched model on retained tasks (nats per token)',
        'lost on retained tasks (points of pass@1)'))
-  for axes in fig.axes:
-    axes.set_xscale('log')
+  _log_scale(fig)
   return fig
 
 
@@ -121,8 +155,7 @@ def costs(
       lambda c: c.cost.flops, lambda c: found.gain(c, finished.TARGET),
       ('floating-point operations, corpus and training',
        'gained on the target (points of pass@1)'))
-  for axes in fig.axes:
-    axes.set_xscale('log')
+  _log_scale(fig)
   return fig
 
 
@@ -148,6 +181,14 @@ def phi(
   axes.set_xlabel('training step')
   axes.set_ylabel('mean phi (nats per token)')
   return fig
+
+
+def _log_scale(fig: figure.Figure) -> None:
+  """A logarithmic x axis; 0.01, not 10^-2, as mathematics is not parsed."""
+  for axes in fig.axes:
+    axes.set_xscale('log')
+    axes.xaxis.set_major_formatter('{x:g}')
+    axes.xaxis.set_minor_formatter('')
 
 
 def _negative(value: float | None) -> float | None:
