@@ -70,8 +70,8 @@ def write(
       storage.publish(
           folder / 'plots' / f'{name}_{theme}.png', getattr(plot.picture, theme))
   storage.publish(folder / 'study.html', page.comparison(
-      title='When on-policy fine-tuning helps', tables=parts,
-      plots=list(pictures.values()), notes=f'{tables.NOTES} {left}'))
+      title='When on-policy fine-tuning helps', verdicts=tables.verdicts(main),
+      tables=parts, plots=list(pictures.values()), notes=f'{tables.NOTES} {left}'))
   return text
 
 

@@ -90,6 +90,20 @@ def chosen(
   return table.Table(header, rows)
 
 
+def verdicts(found: finished.Results) -> list[str]:
+  """The method with the highest pass@1 on each split, at its chosen rate."""
+  said = []
+  for split in found.splits:
+    means = {
+        m: np.mean([x.splits[split].by_problem(1).mean() for x in found.at(m)])
+        for m in [*found.methods, finished.UNTOUCHED] if found.at(m)}
+    best = max(means, key=means.get)
+    base = means.get(finished.UNTOUCHED)
+    said.append(f'{split}: {best} has the highest pass@1, {100 * means[best]:.1f} %' + (
+        '.' if base is None else f'; untouched {100 * base:.1f} %.'))
+  return said
+
+
 def all_rates(found: finished.Results) -> table.Table:
   """Each method at every rate: pass@1, and how far the model has moved."""
   header = [
