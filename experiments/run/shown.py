@@ -16,6 +16,8 @@ from ddt_jax.storage import typed_json
 from experiments.run import inputs
 from experiments.run import lifecycle
 
+_LINES = 20_000  # of a corpus that are looked through
+
 
 def problems(
     c, s: inputs.Inputs, params: Any, folder: epath.Path
@@ -32,7 +34,8 @@ def problems(
   """
   found = processes.from_first(lambda: [
       (records.to_json(hinted), records.to_json(wrong))
-      for hinted, wrong in rewritten(folder, c.report.problems)])
+      for hinted, wrong in rewritten(
+          folder, c.report.problems if c.hint.enabled else 0)])
   texts, labels = [], []
   by_id = {p.id: p for p in s.corpus.train} if found else {}
   for lines in found:
@@ -73,7 +76,9 @@ def rewritten(
     count: at most so many.
   """
   hinted = {}
-  for response in _read(folder / 'corpus.jsonl'):
+  lines = _read(folder / 'corpus.jsonl') if count else ()
+  # The first lines of a large corpus have enough, or hardly any are rewritten.
+  for response in itertools.islice(lines, _LINES):
     if response.source == 'hinted':
       hinted.setdefault(response.problem_id, response)
       if len(hinted) >= 4 * count:  # some have no wrong answer that ended
