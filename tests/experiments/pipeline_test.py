@@ -259,6 +259,7 @@ def produced(workdir):
       'measured': [untimed(f) for f in sorted(workdir.glob('measured/*.json'))],
       'summaries': [
           untimed(f) for f in sorted(workdir.glob('rounds/*/summary.json'))],
+      'shown': untimed(workdir / 'rounds' / '0' / 'shown.json'),
       'corpora': [
           f.read_text() for f in sorted(workdir.glob('rounds/*/corpus.jsonl'))],
       'responses': {
@@ -304,6 +305,10 @@ def check_killed(tmp_path, kills, options):
   assert found.keys() == expected.keys()
   for name, value in expected.items():
     assert found[name] == value, name
+  for problem in expected['shown']['problems']:
+    assert [a['kind'] for a in problem['answers']] == [
+        'reference', 'wrong', 'rewritten']
+  assert expected['shown']['problems']
   for file, lines in found['responses'].items():
     made = [json.loads(line) for line in lines[:-1]]
     assert not any('timeout' in r['reason'] for r in made), file  # by a time limit
