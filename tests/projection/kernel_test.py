@@ -32,7 +32,7 @@ def log_exchanged(old_m, old_q, new_m, new_q, cut, restart=False):
 # With the share of restarts at which it shows.
 WRONG = [
     (log_without_cut, 0.0), (log_exchanged, 0.0), (log_exchanged, 0.5),
-    (log_with_lengths, 0.5)]
+    (log_with_lengths, 1.0)]
 
 
 def kernel(densities, pi, log_ratio, restarts=0.0):
