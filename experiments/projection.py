@@ -303,7 +303,7 @@ def by_sweep(setting: Setting, own: dict[str, list[records.Response]]) -> None:
       for parts in zip(*traces, strict=True)])
   length = np.mean([len(r.tokens) for i in never for r in own[i]])
   with np.errstate(divide='ignore'):
-    cost = np.median(length / passed)
+    cost = np.nanmedian(length / passed)  # nan: a problem without a restart
   print(
       f'\nBy the weights of restarts {100 * np.nanmean(passed):.2f} % of the samples'
       f' would be right: rejection sampling draws {cost:.0f} tokens for a text, the'

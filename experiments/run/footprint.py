@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from ddt_jax import lora
 from ddt_jax import model
 from ddt_jax import sharding
+from ddt_jax.training import pair_loss
 from ddt_jax.training import reference
 from ddt_jax.vocab_head import tiles
 from ddt_jax.weights import names
@@ -75,7 +76,9 @@ def training(c, config: model.ModelConfig, mesh: jax.sharding.Mesh) -> Bytes:
     mesh: of training.
   """
   held = state(c, config, mesh)
-  rows = c.train.batch // c.train.micro_batches
+  # A pair is two rows.
+  rows = (2 if c.loss.name in pair_loss.NAMES else 1) * (
+      c.train.batch // c.train.micro_batches)
   tokens = max(1, rows // _row_devices(mesh)) * c.data.max_tokens
   return held | {
       # With the update, and the sum over micro-batches if there are several.

@@ -53,6 +53,17 @@ def test_an_estimate_in_micro_batches_is_close(preset, chips, micro_batches, com
   assert 0.96 * compiled < sum(found.values()) / GIB < 1.05 * compiled
 
 
+def test_a_pair_takes_the_memory_of_two_rows():
+  mesh, found = sharding.make_mesh(fsdp=8), {}
+  for name, batch in (('sft', 64), ('dpo', 32)):
+    c = idft.get_config('qwen2.5-0.5b')
+    c.loss.name, c.train.batch = name, batch
+    c.train.micro_batches, c.model.remat = 1, 'dots'
+    found[name] = footprint.training(
+        c, fitting.shaped(c, model_files.shape(c.model.path)), mesh)
+  assert found['sft'] == found['dpo']
+
+
 def test_heads_shared_by_devices_shrink_their_part():
   c = idft.get_config('real')
   c.train.micro_batches, c.model.remat = 1, 'full'
