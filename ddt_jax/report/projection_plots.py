@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from matplotlib import figure
+from matplotlib import ticker
 import numpy as np
 
 from ddt_jax.report import style
@@ -30,6 +31,8 @@ def distributions(
     everything = np.concatenate([values[measure] for values in groups.values()])
     axes.set_xlim(*np.quantile(everything, [0.002, 0.998]))
     axes.set_xlabel(words)
+    # The default number of ticks runs into each other on narrow panels.
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
   fig.axes[0].set_ylabel('share of texts')
   fig.axes[0].legend(frameon=False, fontsize=8)
   return fig
