@@ -4,8 +4,10 @@ pytest imports this file before any test, and so before JAX, which reads these
 variables when it is imported. Values that the caller has set are kept.
 """
 
+import gc
 import os
 import pathlib
+import sys
 
 DEVICES = '--xla_force_host_platform_device_count'
 
@@ -25,3 +27,18 @@ os.environ.setdefault(
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
 os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
 os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
+
+MOST_MAPS = 30_000
+MAPS = pathlib.Path('/proc/self/maps')
+
+
+def pytest_runtest_teardown(item, nextitem):
+  """Frees compiled programs between files once there are many.
+
+  Each takes some memory maps. Linux allows a process 65,530, and LLVM aborts it there.
+  """
+  same = nextitem is not None and nextitem.path == item.path
+  if same or not MAPS.exists() or MAPS.read_bytes().count(b'\n') < MOST_MAPS:
+    return
+  sys.modules['jax'].clear_caches()
+  gc.collect()

@@ -260,7 +260,7 @@ def test_an_analysis_leaves_room_for_what_follows():
     ({'beta': -1.0}, 'hint.beta -1'),
     ({'bounds': [0.3]}, 'hint.bounds'),
     ({'schedule': 'piecewise', 'bounds': [0.7, 0.3]}, 'hint.bounds'),
-    ({'order': 'both'}, "order 'both'"),
+    ({'order': 'both'}, "order='both'"),
     ({'cache_dtype': 'uint8'}, 'decoding.cache_dtype uint8'),
     ({'max_new_tokens': -1}, 'request 0: .*limit below 0'),
     ({'max_tokens': [5]}, 'max_tokens.*rewrite'),

@@ -39,7 +39,7 @@ def test_collate_shifts_and_pads():
       [0, 1, 1, 1, 0, 0], [0, 1, 0, 0, 0, 0], [0] * 6])
   np.testing.assert_array_equal(batch.positions, [
       [0, 1, 2, 3, -1, -1], [0, 1, -1, -1, -1, -1], [-1] * 6])
-  with pytest.raises(errors.InputError, match="mask_mode 'none'"):
+  with pytest.raises(errors.InputError, match="mask_mode='none'"):
     batches.collate([example(5)], 1, 6, mask_mode='none')
   # One example a row: jitted functions get no segment ids at all.
   assert batch.segment_ids is None and len(jax.tree.leaves(batch)) == 4

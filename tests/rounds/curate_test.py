@@ -206,7 +206,7 @@ def test_a_response_that_is_cut_off_wholly_is_left_out(tmp_path):
 
 
 @pytest.mark.parametrize('options, message', [
-    ({'fallback': 'refrence'}, "curate.fallback 'refrence'"),
+    ({'fallback': 'refrence'}, "curate.fallback='refrence'"),
     ({'samples': -1}, 'curate.samples'),
     ({'keep': 0}, 'curate.keep'),
     ({'drop_lowest': 1.0}, 'curate.drop_lowest 1.0'),
