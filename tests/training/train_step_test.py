@@ -163,6 +163,21 @@ def test_the_cut_into_micro_batches_does_not_matter(micro_batches):
   assert_close(metrics, reference()[1])
 
 
+# Objectives that read a reference: see reference_test.py.
+@pytest.mark.slow
+@pytest.mark.parametrize('name', [
+    name for name in sorted(objectives.WEIGHTS)
+    if name != 'idft' and not objectives.reference_option(name)])
+def test_no_objective_depends_on_the_cut_into_micro_batches(name):
+  results = []
+  for micro_batches in (1, 4):
+    step, state = sgd_step(name=name, micro_batches=micro_batches)
+    results.append(jax.jit(step)(state, batch_of(8)))
+  (whole, metrics), (cut, metrics_cut) = results
+  assert_close(cut.params, whole.params)
+  assert_close(metrics_cut, metrics)
+
+
 def test_rows_of_padding_do_not_matter():
   # The batch is four rows twice: the mean is that of four rows and padding.
   step, state = plain_step()
