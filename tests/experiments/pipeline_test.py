@@ -306,10 +306,11 @@ def check_killed(tmp_path, kills, options):
   assert found.keys() == expected.keys()
   for name, value in expected.items():
     assert found[name] == value, name
-  for problem in expected['shown']['problems']:
+  [shown] = expected['shown']
+  assert shown['problems']
+  for problem in shown['problems']:
     assert [a['kind'] for a in problem['answers']] == [
         'reference', 'wrong', 'rewritten']
-  assert expected['shown']['problems']
   for file, lines in found['responses'].items():
     made = [json.loads(line) for line in lines[:-1]]
     assert not any('timeout' in r['reason'] for r in made), file  # by a time limit
