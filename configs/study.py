@@ -34,7 +34,7 @@ def get_config(preset=''):
       'sft', 'sft_kl', 'idft', 'rft', 'hd_sft', 'hd_idft', 'sdft',
       'dpo')            # methods that run first, at all their rates
   c.corpora = corpora() | hands() | strengths()
-  c.methods = methods() | phase() | ablations()
+  c.methods = methods() | variants() | phase() | ablations()
   c.phase = PHASE       # (SFT, IDFT) on the same corpus: the phase diagram
   c.run = run()
   if preset == 'quick':
@@ -94,11 +94,6 @@ def methods():
       asft=dict(config='asft', corpus='given'),
       phi_mask=dict(config='phi_mask', corpus='given'),
       idft=dict(config='idft', corpus='given'),
-      idft_curriculum=dict(
-          config='idft', corpus='given', set=dict(
-              curriculum=dict(warmup_ratio=0.2, transition_ratio=0.1))),
-      idft_gamma1=dict(
-          config='idft', corpus='given', set=dict(loss=dict(gamma_max=1.0))),
       rft=dict(config='sft', corpus='own'),
       hd_sft=dict(config='sft', corpus='hinted'),
       hd_idft=dict(config='idft', corpus='hinted'),
@@ -110,6 +105,21 @@ def methods():
       dpo=dict(config='dpo', corpus='pairs', rates=PAIR_RATES),
       simpo=dict(config='simpo', corpus='pairs', rates=PAIR_RATES),
   )
+
+
+def variants():
+  """IDFT on the given solutions with other options.
+
+  The last three are answers to its sharpening of natural tokens.
+  """
+  changes = dict(
+      idft_curriculum=dict(curriculum=dict(warmup_ratio=0.2, transition_ratio=0.1)),
+      idft_gamma1=dict(loss=dict(gamma_max=1.0)),
+      idft_information=dict(loss=dict(name='idft_information')),
+      idft_z=dict(loss=dict(name='idft_z')),
+      idft_kl=dict(reference=dict(kl_weight=0.1)))
+  return {name: dict(config='idft', corpus='given', set=sections)
+          for name, sections in changes.items()}
 
 
 def strengths():
@@ -157,8 +167,6 @@ def ablations():
       'idft_through': changed('idft', 'idft', loss=dict(weight_grad='through')),
       'idft_official_mask': changed(
           'idft', 'idft', train=dict(mask_mode='official')),
-      # The weight with a KL to the base, which should keep the entropy up.
-      'idft_kl': changed('idft', 'idft', reference=dict(kl_weight=0.1)),
       **{f'hd_beta{beta}': hinted(beta) for beta in STRENGTHS},
       'hd_false_hints': changed('hd_sft', 'sft', 'false_hints'),
   }

@@ -64,7 +64,8 @@ def needs(name: str, **options: Any) -> dict[str, Any]:
     **options: of `token_loss` and of the scheme; others have their defaults.
 
   Returns:
-    A dict of collision (bool) and top_k (int), without those it does not read.
+    A dict of collision, varentropy (bool) and top_k (int), without those that it
+    does not read.
 
   Raises:
     errors.InputError: an unknown name.

@@ -129,7 +129,8 @@ def weighted_nll(
     mask: [...], float32, 1 (or a float weight) where the token is supervised.
     weights_fn: (TokenStats, extras) -> (w, v), each shaped like log_p. The
       statistics hold log_p and entropy. An attribute `needs` of the function, a
-      dict, asks for more: collision=True, or top_k=k for top_log_p.
+      dict, asks for more: collision=True, varentropy=True, or top_k=k for
+      top_log_p.
     extras: pytree of all traced values that weights_fn needs; a closure over one
       breaks under `jax.checkpoint`. Leaves that begin with the shape of `targets`
       are cut into tiles with the tokens.
@@ -166,6 +167,7 @@ class Needs(NamedTuple):
   """Statistics that a weights_fn reads beyond log_p and entropy."""
 
   collision: bool = False
+  varentropy: bool = False
   top_k: int = 0
 
   @classmethod
@@ -179,6 +181,7 @@ class Needs(NamedTuple):
     return ddt.TokenStats(
         stats.log_p, stats.entropy, vocab_size=stats.vocab_size,
         collision=stats.collision if self.collision else None,
+        varentropy=stats.varentropy if self.varentropy else None,
         top_log_p=stats.top_log_p if self.top_k else None)
 
 

@@ -17,6 +17,7 @@ from tests.support import unfused
 REFERENCES = {'psft': 'old_log_p', 'iw_sft': 'reference_log_p'}
 CASES = [
     ('sft', {}), ('dft', {}), ('idft', {}), ('idft', dict(curriculum=0.5)),
+    ('idft_information', {}), ('idft_z', {}), ('idft_z', dict(beta=0.5)),
     ('phi_mask', {}), ('phi_mask', dict(bound=0.5)),
     ('phi_mask', dict(bound=0.5, one_sided=True)),
     ('power', dict(a=0.0)), ('power', dict(a=10.0)), ('threshold', {}),

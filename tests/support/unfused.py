@@ -47,14 +47,17 @@ def weight(name, log_q, targets, mask, reference=None, **o):
     return jnp.ones_like(p)
   if name == 'dft':
     return p
-  if name in ('idft', 'phi_mask'):
+  if name in ('idft', 'phi_mask', 'idft_information', 'idft_z'):
+    variance = (q * (log_q + entropy[:, None])**2).sum(-1)
+    unusual = phi / jnp.sqrt(variance) if name == 'idft_z' else phi
     gamma = jnp.clip(
-        jnp.exp(-phi / o.get('beta', 1.0)), o.get('gamma_min', 0.1),
+        jnp.exp(-unusual / o.get('beta', 1.0)), o.get('gamma_min', 0.1),
         o.get('gamma_max', 2.0))
     gamma = 1 + o.get('curriculum', 1.0) * (gamma - 1)
     distance = -phi if o.get('one_sided') else abs(phi)
     kept = distance < o.get('bound', 5.0) if name == 'phi_mask' else True
-    return p**gamma * kept
+    information = jnp.where(phi > 0, jnp.clip(-log_p, 0, 1), 1.0)
+    return p**gamma * kept * (information if name == 'idft_information' else 1.0)
   if name == 'power':
     return p**o.get('a', 1.0)
   if name == 'threshold':
