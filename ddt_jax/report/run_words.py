@@ -10,6 +10,7 @@ import dataclasses
 import time
 from typing import Any
 
+from ddt_jax import objectives
 from ddt_jax import significance
 from ddt_jax.report import results
 from ddt_jax.report import run_rounds
@@ -262,11 +263,22 @@ def tables(
 
 
 def objective(config: Mapping[str, Any]) -> str:
-  """Name and options of the loss, as written in the config, ignored ones too."""
-  loss = config['loss']
-  if loss.get('name') in pair_loss.NAMES:
-    loss = {'name': loss['name'], **config['preference']}
-  return ', '.join(f'{k} {v}' for k, v in loss.items())
+  """Name of the loss and the options that it reads; '' where there is no name.
+
+  Args:
+    config: config.json. Its section `loss` has the options of all objectives.
+  """
+  loss, given = config['loss'], config.get('reference', {})
+  name = loss.get('name', '')
+  if name in pair_loss.NAMES:
+    read = {'name': name, **config['preference']}
+  elif name in objectives.WEIGHTS:
+    read = objectives.pick(**loss)
+    if given.get('kl_weight'):
+      read['kl_weight'] = given['kl_weight']
+  else:
+    read = {'name': name, **config.get('distill', {})} if name else {}
+  return ', '.join(f'{k} {v}' for k, v in read.items() if v != '')
 
 
 def batch(config: Mapping[str, Any]) -> str:

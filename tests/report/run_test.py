@@ -308,6 +308,22 @@ def test_the_best_is_called_by_what_it_is_best_by():
   assert ['best validation', 'step 250, accuracy 88.1 %'] in facts.rows
 
 
+@pytest.mark.parametrize('config, said', [
+    ({'loss': {'name': 'sft', 'beta': 1.0, 'denominator': 'tokens'},
+      'reference': {'kl_weight': 0.0}}, 'name sft, denominator tokens'),
+    ({'loss': {'name': 'sft', 'beta': 1.0}, 'reference': {'kl_weight': 0.5}},
+     'name sft, kl_weight 0.5'),
+    ({'loss': {'name': 'idft', 'beta': 1.0, 'k': 20}}, 'name idft, beta 1.0'),
+    ({'loss': {'name': 'dpo', 'beta': 1.0}, 'preference': {'beta': 0.1}},
+     'name dpo, beta 0.1'),
+    ({'loss': {'name': 'distill', 'beta': 1.0},
+      'distill': {'teacher': '', 'kind': 'forward'}}, 'name distill, kind forward'),
+    ({'loss': {}}, ''),
+])
+def test_the_objective_is_shown_with_the_options_that_it_reads(config, said):
+  assert run_words.objective(config) == said
+
+
 @pytest.mark.parametrize('weight, ess, warned', [
     (0.9, 0.8, False), (0.002, 0.3, True), (0.5, 0.002, True)])
 def test_a_run_that_trains_nearly_nothing_says_so(tmp_path, weight, ess, warned):
