@@ -1,8 +1,8 @@
 """Reports: numbers in words, tables, plots and pages.
 
   results          results.json: the record of a run
-  run              its report; run_words, run_rounds, run_plots and run_pairs have
-                   the content
+  run              its report; run_facts, run_words, run_rounds, run_plots and
+                   run_pairs have the content
   comparison       one page of several runs
   scores           the report of scored corpora; scores_advice, scores_words,
                    scores_plots and scores_examples have the content

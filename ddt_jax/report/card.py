@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from ddt_jax.report import results
+from ddt_jax.report import run_facts
 from ddt_jax.report import run_rounds
 from ddt_jax.report import run_words
 from ddt_jax.report import table
@@ -72,7 +73,7 @@ def _front_matter(config: Mapping[str, Any]) -> str:
 
 def _facts(config, found, step: int, chosen: str, dtype: str) -> table.Table:
   data, optim, train = (config.get(k, {}) for k in ('data', 'optim', 'train'))
-  method = run_words.objective(config)
+  method = run_facts.objective(config)
   # Sections that a run of another kind may lack.
   method += ''.join(
       f', {label} {section[k]}' for section, k, label in (

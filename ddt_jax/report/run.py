@@ -10,6 +10,7 @@ from ddt_jax import errors
 from ddt_jax import storage
 from ddt_jax.report import page
 from ddt_jax.report import results
+from ddt_jax.report import run_facts
 from ddt_jax.report import run_pairs
 from ddt_jax.report import run_plots
 from ddt_jax.report import run_words
@@ -70,7 +71,7 @@ def write(workdir: str | os.PathLike[str]) -> str:
   config, found, lines = read(folder)
 
   command = folder / 'command.txt'  # runs of earlier versions have none
-  facts = run_words.facts_table(
+  facts = run_facts.facts_table(
       config, found, command.read_text().strip() if command.exists() else '')
   # Pictures first: the pages link to them.
   pictures = plots(found, lines)

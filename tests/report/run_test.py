@@ -12,6 +12,7 @@ from ddt_jax import report
 from ddt_jax import significance
 from ddt_jax.data import chat
 from ddt_jax.report import results
+from ddt_jax.report import run_facts
 from ddt_jax.report import run_plots
 from ddt_jax.report import run_words
 from ddt_jax.scoring import text_stats
@@ -302,7 +303,7 @@ def test_a_change_of_phi_within_its_error_is_no_change(after, said):
 def test_the_best_is_called_by_what_it_is_best_by():
   found = run_folders.run_results()
   by_accuracy = dataclasses.replace(found.training, best_by='accuracy', best_value=0.881)
-  facts = run_words.facts_table(
+  facts = run_facts.facts_table(
       run_folders.CONFIG,
       dataclasses.replace(found, training=by_accuracy))
   assert ['best validation', 'step 250, accuracy 88.1 %'] in facts.rows
@@ -321,7 +322,7 @@ def test_the_best_is_called_by_what_it_is_best_by():
     ({'loss': {}}, ''),
 ])
 def test_the_objective_is_shown_with_the_options_that_it_reads(config, said):
-  assert run_words.objective(config) == said
+  assert run_facts.objective(config) == said
 
 
 @pytest.mark.parametrize('weight, ess, warned', [
