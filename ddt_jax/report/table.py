@@ -65,18 +65,21 @@ def escape(text: str) -> str:
 
   Punctuation that either language could interpret becomes a character
   reference. So does what GitHub turns into a mention (@name), an emoji or a
-  link.
+  link. Names like hd_sft and intervals like [-1.5, 2] are safe and stay readable.
 
   Example:
-    >>> escape('<b>\n*x*')
-    '&#60;b&#62; &#42;x&#42;'
+    >>> escape('<b>\n*x*'), escape('hd_sft [-1.5, 2]')
+    ('&#60;b&#62; &#42;x&#42;', 'hd_sft [-1.5, 2]')
   """
   # A lone surrogate becomes '?', since UTF-8 cannot hold it. A line end would end
   # the row of a table.
   text = re.sub(r'\s+', ' ', text.encode('utf-8', 'replace').decode('utf-8'))
-  # Markup of Markdown and HTML; @name; and the colon of :emoji: or https://.
-  return re.sub(r'[\\`*_\[\]<>#|~$&]|(?<!\w)@|:(?=\S)',
-                lambda m: f'&#{ord(m[0])};', text)
+  # Two numbers in brackets; then markup of Markdown and HTML, but no _ inside a
+  # word; @name; and the colon of :emoji: or https://.
+  return re.sub(
+      r'(\[[-+\d.]+%?, [-+\d.]+%?\](?![(\[]))|[\\`*\[\]<>#|~$&]'
+      r'|(?<![^\W_])_|_(?![^\W_])|(?<!\w)@|:(?=\S)',
+      lambda m: m[1] or f'&#{ord(m[0])};', text)
 
 
 def duration(seconds: float) -> str:

@@ -108,6 +108,8 @@ class Page:
     self.call(
         'Emulation.setDeviceMetricsOverride', width=width, height=height,
         deviceScaleFactor=density, mobile=width < 600)
+    # The page takes the size over with its next frame; the one after has its layout.
+    self.run('new Promise((f) => requestAnimationFrame(() => requestAnimationFrame(f)))')
 
   def picture(self, selector='html', margin=0):
     """PNG of an element with a margin in CSS pixels; None where there is none.

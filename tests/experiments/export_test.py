@@ -148,7 +148,7 @@ def test_the_card_names_base_data_method_and_command(run, tmp_path):
   card = (tmp_path / 'out' / 'README.md').read_text()
   assert card.startswith('---\nlibrary_name: transformers\n')
   for words in (
-      '| base | embedded |', '| data | word&#95;problems |', 'name idft, beta 1.0',
+      '| base | embedded |', '| data | word_problems |', 'name idft, beta 1.0',
       'learning rate 0.0003', '| weights | after step 7, float32 |',
       'no results of these parameters',
       '```bash\npython -m experiments.train --config x.py\n```',

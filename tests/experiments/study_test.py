@@ -184,7 +184,7 @@ def test_a_tiny_study_shares_its_corpus_and_resumes(tmp_path):
   assert records[1].data_after != records[2].data_after
   assert not list(tmp_path.glob('cells/*/checkpoints'))
   text = (tmp_path / 'study.md').read_text()
-  assert text in done.stdout and '| hd&#95;idft |' in text
+  assert text in done.stdout and '| hd_idft |' in text
   assert 'sft-0.0003-seed0' in text.split('cells are missing')[1]
   assert len(list((tmp_path / 'plots').glob('*.png'))) == 8
   # Only a method on the given solutions has a mechanism to measure.

@@ -27,7 +27,10 @@ def test_what_markdown_would_interpret_is_escaped():
     escaped = table.escape(text)
     assert not set('<>*[]`@#|$~\\') & set(escaped.replace('&#', ''))
     assert '://' not in escaped and ':tada' not in escaped
-  assert table.escape('a@b: c') == 'a@b: c'
+  for text in ('_x_', 'a _b', 'a_ b', '__c__', '[1, 2](a)', '[1, 2][a]', '[1]'):
+    assert not set('_[]') & set(table.escape(text)), text
+  for text in ('a@b: c', 'hd_sft', 'a_b_1', '88.0 [83.8%, -91.2%]'):
+    assert table.escape(text) == text
   assert table.escape('one\n two') == 'one two'
 
 
