@@ -23,7 +23,6 @@ from experiments.run import workdir
 EDGES = (-np.inf, -2.0, -0.5, 0.0, 0.1, 0.5, np.inf)
 WEIGHTS = (
     'sft', 'dft', 'idft', 'eaft', 'idft_information', 'idft_z')  # whose gradients are compared
-_CORPUS = 'given'
 
 
 def gradient_norm(stats: ddt.TokenStats, weight: np.ndarray) -> np.ndarray:
@@ -118,9 +117,9 @@ def measure(
     all_corpora: of the study.
     rates: method -> its chosen rate; without cells a method is left out.
   """
-  cells = {m: plan.Cell(m, rate, 0) for m, rate in rates.items()
-           if c.methods[m].corpus == _CORPUS}
-  cells = {m: cell for m, cell in cells.items() if running.read(folder, cell)}
+  cells = {m: plan.Cell(m, rate, 0) for m, rate in rates.items()}
+  cells = {m: cell for m, cell in cells.items()
+           if running.keeps_model(c, cell) and running.read(folder, cell)}
   files = workdir.Workdir(folder)
   made_from = [cell.name for cell in cells.values()]
   if not cells or files.has('mechanism') and (
@@ -129,7 +128,7 @@ def measure(
   files.remove('mechanism')
 
   def make():
-    examples = all_corpora.get(_CORPUS, 0).examples[:c.run.report.examples]
+    examples = all_corpora.get(running.GIVEN, 0).examples[:c.run.report.examples]
     first = token_stats(s.params, s, examples)
     after = {}
     for method, cell in cells.items():

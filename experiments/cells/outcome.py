@@ -41,7 +41,7 @@ def rates(c, folder: epath.Path) -> dict[str, float]:
 def groups(c) -> dict[str, list[str]]:
   """Heading of a panel -> its methods; SFT is in both, to compare with."""
   methods = plan.compared(c)
-  given = [m for m in methods if c.methods[m].corpus == 'given']
+  given = [m for m in methods if c.methods[m].corpus == running.GIVEN]
   own = [m for m in methods if m not in given]
   return {GIVEN: given, OWN: [m for m in ('sft',) if m in given] + own}
 

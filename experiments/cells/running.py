@@ -40,6 +40,7 @@ from experiments.run import steps
 from experiments.run import workdir
 
 RECORD = 'cell.json'  # written last: the cell is finished
+GIVEN = 'given'  # the corpus of the reference solutions
 FAILED = 'failed.txt'  # instead of it: why the cell has no results
 _FAILURES = (FloatingPointError, curation.NothingAccepted)
 _OBJECTIVE = ('loss', 'preference', 'reference', 'distill', 'curriculum')
@@ -95,6 +96,16 @@ def failed(root: epath.Path, cell: plan.Cell) -> str:
   return file.read_text().strip() if file.exists() else ''
 
 
+def keeps_model(c, cell: plan.Cell) -> bool:
+  """Whether a finished cell keeps its parameters, in its folder `model`.
+
+  Cells on the given solutions do, of the first seed: the mechanism is measured of
+  them. All models of a study would fill a disk.
+  """
+  return cell.seed == 0 and cell.method in c.methods and (
+      c.methods[cell.method].corpus == GIVEN)
+
+
 class Cells:
   """The cells below one folder.
 
@@ -129,8 +140,9 @@ class Cells:
         storage.publish(folder / RECORD, make(cell, folder).to_json())
       except _FAILURES as e:
         storage.publish(folder / FAILED, f'{e}\n')
-      # The parameters of a finished cell are in its folder `model`.
       (folder / 'checkpoints').rmtree(missing_ok=True)
+      if not keeps_model(self._c, cell):
+        (folder / 'model').rmtree(missing_ok=True)
 
   def _untouched(self, cell: plan.Cell, folder: epath.Path) -> study.CellRecord:
     """Measures the model before training."""

@@ -76,6 +76,14 @@ def test_every_method_has_options_that_a_run_accepts(full, method):
   assert full.run.name == 'idft' and full.run.seed == 0  # nothing of it changes
 
 
+def test_models_are_kept_where_the_mechanism_is_measured(full):
+  kept = [cell.name for cell in plan.unique(plan.order(full, lambda method: None))
+          if running.keeps_model(full, cell)]
+  assert 'sft-0.0003-seed0' in kept and 'idft_z-0.001-seed0' in kept
+  for name in ('sft-0.0003-seed1', 'rft-0.0003-seed0', 'untouched-seed0'):
+    assert name not in kept
+
+
 @pytest.mark.parametrize('preset', ['quick', 'smollm2'])
 def test_a_preset_keeps_what_its_methods_need(preset):
   c = config.get_config(preset)
@@ -183,6 +191,7 @@ def test_a_tiny_study_shares_its_corpus_and_resumes(tmp_path):
   assert records[1].data_before == records[2].data_before
   assert records[1].data_after != records[2].data_after
   assert not list(tmp_path.glob('cells/*/checkpoints'))
+  assert not list(tmp_path.glob('cells/*/model'))
   text = (tmp_path / 'study.md').read_text()
   assert text in done.stdout and '| hd_idft |' in text
   assert 'sft-0.0003-seed0' in text.split('cells are missing')[1]
@@ -190,5 +199,6 @@ def test_a_tiny_study_shares_its_corpus_and_resumes(tmp_path):
   # Only a method on the given solutions has a mechanism to measure.
   assert 'by phi' not in text
   text = start(tmp_path, '--only=sft').stdout
+  assert (tmp_path / 'cells/sft-0.0003-seed0/model').exists()
   assert '| sft | NLL |' in text and '| sft | entropy |' in text
   assert json.loads((tmp_path / 'cells/hd_sft-0.0003-seed0/config.json').read_text())
