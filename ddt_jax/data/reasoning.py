@@ -1,8 +1,8 @@
 r"""Problems of the package reasoning-gym as the corpus of a run.
 
 Over 100 generators of problems: sums, strings, games, and GSM8K's stories with worked
-solutions. `reasoning_worker` makes the problems in a subprocess, and its scorers judge the answers
-that are no whole numbers.
+solutions. `reasoning_worker` makes the problems in a subprocess, and its scorers judge
+the answers that are no whole numbers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -112,7 +112,10 @@ def _names(text: str) -> list[str]:
 def _wanted(
     tasks: Sequence[str], count: int, stream: str
 ) -> list[tuple[str, int, int]]:
-  """Arguments of `reasoning_worker.dataset` for `count` problems; each task has its own seed."""
+  """Arguments of `reasoning_worker.dataset` for `count` problems.
+
+  Each task has a seed of its own.
+  """
   wanted = []
   for i, task in enumerate(tasks):
     digest = hashlib.sha256(f'{stream}\n{task}'.encode()).digest()

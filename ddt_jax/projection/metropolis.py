@@ -33,8 +33,9 @@ the ratio of Metropolis and Hastings, and for each c
 
 The sum over c is detailed balance: pi stays pi. A restart has the same balance with
 probability m(y) in place of m(y_c:) / \|x\|; a coin between two such moves keeps it.
-The cut 0 proposes every text with m > 0. At temperature 1 and top-p 1 these are all texts, so the chain converges to pi
-from any start. With a nucleus it converges to pi restricted to the texts with m > 0.
+The cut 0 proposes every text with m > 0. At temperature 1 and top-p 1 these are all
+texts, so the chain converges to pi from any start. With a nucleus it converges to pi
+restricted to the texts with m > 0.
 
 Both densities are products over tokens, and a token's factor depends on the text
 before it alone: so do the splitter's state, the rule of the first token and the

@@ -142,7 +142,8 @@ def scores(
       **examples, 'below': BELOW, 'above': ABOVE, 'opacity': OPACITY, 'limit': LIMIT}
   return _environment().get_template('scores.html.j2').render(
       title=title, verdicts=verdicts, highlights=highlights, tables=tables,
-      notes=notes, plots=plots, data=data, kinds=kinds, script=markupsafe.Markup(script), script_digest=digest)
+      notes=notes, plots=plots, data=data, kinds=kinds,
+      script=markupsafe.Markup(script), script_digest=digest)
 
 
 def cell(template: str, **content: Any) -> str:

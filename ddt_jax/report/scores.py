@@ -16,7 +16,8 @@ from ddt_jax.scoring import corpus_summary
 
 _WIDTH = 100  # columns of the terminal
 _PLOTS = (  # file, heading, caption, function
-    ('token_phi', 'Tokens by phi', 'Share of the tokens; the outer bins also count all beyond them.',
+    ('token_phi', 'Tokens by phi',
+     'Share of the tokens; the outer bins also count all beyond them.',
      scores_plots.token_phi),
     ('response_phi', 'Responses by mean phi',
      'Share of the responses, over the whole range of the data.',

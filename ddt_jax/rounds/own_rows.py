@@ -151,7 +151,8 @@ class OwnRows:
   def __init__(
       self, context: curate.Context, tasks: Tasks, *, problems: int, batch: int,
       epochs: int, max_steps: int = 0, seed: int, every: int, only_right: bool,
-      sampling: Mapping[str, Any], folder: Any, made_from: Mapping[str, Any], key: jax.Array,
+      sampling: Mapping[str, Any], folder: Any, made_from: Mapping[str, Any],
+      key: jax.Array,
       check_stop: Callable[[], None] = lambda: None, title: str = '',
   ):
     """Draws nothing yet.

@@ -21,8 +21,8 @@ from experiments.run import workdir
 
 # Of phi, nats: what surprises the model, what it expects, what it is sure of.
 EDGES = (-np.inf, -2.0, -0.5, 0.0, 0.1, 0.5, np.inf)
-WEIGHTS = (
-    'sft', 'dft', 'idft', 'eaft', 'idft_information', 'idft_z')  # whose gradients are compared
+# Losses whose gradients are compared.
+WEIGHTS = ('sft', 'dft', 'idft', 'eaft', 'idft_information', 'idft_z')
 
 
 def gradient_norm(stats: ddt.TokenStats, weight: np.ndarray) -> np.ndarray:

@@ -292,7 +292,8 @@ def decode(c, mesh, config: model.ModelConfig, context: int) -> Iterator[Part]:
     rule = loop_state.SamplingRule(c.curate.temperature, c.curate.top_p)
   compiled = _compiled(
       mesh, device_loop.decode, params, config, state, queue, rule=rule, steps=128,
-      most=array((), jnp.int32), tables=tables, key=jax.eval_shape(lambda: jax.random.key(0)),
+      most=array((), jnp.int32), tables=tables,
+      key=jax.eval_shape(lambda: jax.random.key(0)),
       host_has_more=array((), bool), mesh=mesh)
   yield Part(
       f'decoding, {slots} slots of {context} tokens, tensor={c.decoding.tensor}',

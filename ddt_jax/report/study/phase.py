@@ -72,8 +72,9 @@ def diagram(some: Sequence[Row]) -> figure.Figure:
     for i, row in enumerate(some):
       for rate, value in zip(row.rates, getattr(row, split), strict=True):
         grid[i, rates.index(rate)] = value
-        axes.text(rates.index(rate), i, f'{round(value, 1) + 0.0:+.1f}', ha='center', va='center',
-                  fontsize=9)
+        axes.text(
+            rates.index(rate), i, f'{round(value, 1) + 0.0:+.1f}', ha='center',
+            va='center', fontsize=9)
     limit = max(np.nanmax(np.abs(grid)), 1.0)
     # The text stays readable: the ends are not reached.
     axes.imshow(grid, cmap=shades, vmin=-1.6 * limit, vmax=1.6 * limit, aspect='auto')

@@ -121,8 +121,8 @@ def all_rates(found: finished.Results) -> table.Table:
           *(accuracy(cells, split, 1) for split in found.splits),
           *(over_seeds(_values(cells, split, 'kl_to_base'), 3)
             for split in (finished.TARGET, finished.RETAINED)),
-          over_seeds([x.splits[finished.TARGET].own.entropy for x in cells
-                      if finished.TARGET in x.splits and x.splits[finished.TARGET].own], 3),
+          over_seeds(
+              [own.entropy for own in _values(cells, finished.TARGET, 'own')], 3),
           *(over_seeds([getattr(getattr(x, f'data_{when}'), name) for x in cells
                         if getattr(x, f'data_{when}')], 3)
             for name in ('nll', 'phi') for when in ('before', 'after'))])
@@ -159,7 +159,7 @@ def contrasts(
   """
   tested = []
   for a, b in pairs:
-    for split in (s for s in (finished.TARGET, finished.HARDER, finished.RETAINED) if s in found.splits):
+    for split in (s for s in finished.SPLITS if s in found.splits):
       difference = found.paired((a, None), (b, None), split)
       if difference is not None and a in found.chosen and b in found.chosen:
         tested.append(Contrast(
@@ -205,7 +205,7 @@ def ablations(
        'KL to base, target'], rows, words=(0, 1))
 
 
-def _values(cells: Sequence[record.CellRecord], split: str, name: str) -> list[float]:
+def _values(cells: Sequence[record.CellRecord], split: str, name: str) -> list:
   found = [getattr(x.splits[split], name) for x in cells if split in x.splits]
   return [x for x in found if x is not None]
 
