@@ -52,6 +52,11 @@ def execute(c, out: str) -> curate.Corpus | pair_corpus.PairCorpus:
       corpus = curation.corpus_of_round(c, s, 0, s.params, folder, step=0)
     processes.from_first(tables.write, out, rows(corpus))
   print(f'{out}: {described(corpus.summary)}')
+  held = [len(s.corpus.validation), len(s.corpus.evaluation.get('evaluation', ()))]
+  if c.data.path and any(held):
+    print(f'not in the file: problems held out for validation ({held[0]}) and'
+          f' evaluation ({held[1]}); with --config.data.validation=0'
+          ' --config.data.evaluation=0 it has all')
   return corpus
 
 
@@ -75,10 +80,18 @@ def described(summary: counts.RoundSummary) -> str:
   if n := solved.get('projected'):
     projected = f'{n} by projection, '
   examples = sum(source.examples for source in summary.sources.values())
-  return (
+  said = (
       f'{examples} of {summary.problems} problems;'
       f' {solved["own"]} solved by the model itself, {solved["hinted"]} by'
       f' hinting, {projected}{solved["reference"]} given as references')
+  if long := summary.dropped.get('too long'):
+    said += f'; {long} texts left out as longer than data.max_tokens'
+  tried = summary.own.responses + summary.hinted.responses + summary.hinted.skipped
+  if tried and not solved['own'] + solved['hinted'] + solved.get('projected', 0):
+    said += (
+        '\nwarning: nothing in it is by the model. No answer of its own and no'
+        ' rewriting was both right and complete')
+  return said
 
 
 if __name__ == '__main__':

@@ -46,7 +46,10 @@ TINY = {
         'curate.max_new_tokens': 32, 'hint.max_analysis_tokens': 32,
         'evaluation.samples': 0, 'evaluation.problems': 4, 'report.examples': 4,
         'validation.problems': 4, 'log.tensorboard': False},
-    'curate': {'curate.per_round': 8, 'curate.samples': 1, 'evaluation.problems': 4},
+    'curate': {
+        'curate.per_round': 8, 'curate.samples': 1, 'evaluation.problems': 4,
+        'curate.max_new_tokens': 64, 'hint.max_analysis_tokens': 64,
+        'data.max_tokens': 256, 'model.dtype': 'float32'},
     'score': {'own.samples': 8, 'own.max_new_tokens': 32, 'report.examples': 4},
     'rewrite': {'curate.max_new_tokens': 32, 'hint.max_analysis_tokens': 32},
 }

@@ -115,6 +115,8 @@ def from_file(
   mark = _marker([p for file in files for p in file.problems], marker, question)
   if mark != marker:
     notes.append(f'answers follow {mark}, which is data.marker from now on')
+  if note := _unasked([p for p in problems if p.answer], mark, question):
+    notes.append(note)
 
   def asked(some):
     return [
@@ -239,6 +241,25 @@ def _marker(problems, marker: str, question: str) -> str:
   if any(rows.after_hashes(p.solution) for p in problems):
     return rows.HASHES
   return marker
+
+
+def _unasked(
+    answerable: Sequence[records.Problem], marker: str, question: str
+) -> str:
+  """Says that the model cannot know the marker of answers; '' where it can."""
+  word = marker.strip(r'\{ ')
+  written = sum(marker in p.solution for p in answerable)
+  prompts = [turn['content'] for p in answerable for turn in p.conversation[:-1]]
+  if (word in question or 2 * written >= len(answerable)
+      or any(word in x for x in prompts if isinstance(x, str))):
+    return ''
+  ask = "--config.data.question='{problem} Put the final answer in \\boxed{}.'"
+  if marker != verify.BOX:
+    ask += f" --config.data.marker='{verify.BOX}'"
+  return (
+      f'warning: no prompt asks for "{marker}", which answers are read after, and'
+      f' {written} of {len(answerable)} solutions have it: answers of the model may'
+      f' count as wrong. To ask for it: {ask}')
 
 
 def _facts(files: Sequence[readers.File]) -> list[str]:

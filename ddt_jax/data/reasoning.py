@@ -98,7 +98,7 @@ def world(
     notes.append(f'{left_out} problems are left out: their answers cannot follow'
                  f' data.marker={marker!r}')
   if marker.strip(r'\{ ') not in question:
-    notes.append(f'no prompt asks for {marker!r}, which answers are read after; ask'
+    notes.append(f'no prompt asks for "{marker}", which answers are read after; ask'
                  ' for it with --config.data.question=')
   return corpus.Corpus(
       parts.train, parts.validation, evaluation, 0, '\n'.join(notes))

@@ -282,6 +282,8 @@ def _candidates(
 ) -> list[tuple[records.Response, chat.Example | None]]:
   """Each problem's chosen responses, or its reference, with what is trained on.
 
+  The reference also stands in where all chosen responses are too long for a row.
+
   Token ids of the model's own responses are never decoded and encoded again.
 
   Returns:
@@ -297,11 +299,14 @@ def _candidates(
       pairs.append((response, example))
 
   for p in problems:
+    fitting = False
     for r in chosen.get(p.id, ()):
       # Cut off, it would lack the end of its turn: a long answer is dropped.
-      add(r, lengths.cut(
-          chat.answered(prompt[p.id], r.tokens), context.max_tokens, 'drop', p.id))
-    if not chosen.get(p.id) and fallback != 'drop':
+      example = lengths.cut(
+          chat.answered(prompt[p.id], r.tokens), context.max_tokens, 'drop', p.id)
+      fitting |= example is not None
+      add(r, example)
+    if not fitting and fallback != 'drop':
       example = references.get(p.id)
       tokens = () if example is None else tuple(
           example.tokens[example.supervised].tolist())

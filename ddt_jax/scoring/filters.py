@@ -46,7 +46,7 @@ def rule(name: str, columns: Columns) -> np.ndarray:
     return phi > (np.quantile(phi, 0.1) if len(phi) else 0.0)
   raise errors.InputError(
       f'write.keep={name}: there is no such filter; choose from {", ".join(ABOUT)},'
-      ' with any number after phi>')
+      ' with any number after phi>' + errors.did_you_mean(name, ABOUT))
 
 
 def check(name: str) -> None:

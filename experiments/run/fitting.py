@@ -236,19 +236,28 @@ def refuse(
 
 
 def like_the_student(c) -> list[str]:
-  """A line on the fields that suit the embedded student alone; none if all differ.
+  """A line on fields that suit another model or other data; none if there are none.
 
   Args:
     c: the config of a real model, before `choose`.
   """
-  student, real = idft.get_config(), idft.get_config()
-  presets.real(real)
-  fields = _flat(student.to_dict())
-  differ = [k for k, v in _flat(real.to_dict()).items() if v != fields[k]]
-  same = [f'{k}={fields[k]}' for k in differ if checks.get(c, k) == fields[k]]
+  name = presets.of_model(c.model.path)
+  sums = idft.get_config('smollm2')
+  if c.data.path and c.data.marker == sums.data.marker:
+    return [
+        f'as for small sums: data.marker={c.data.marker!r},'
+        f' curate.max_new_tokens={c.curate.max_new_tokens},'
+        f' curate.fallback={c.curate.fallback}; for data of your own, --config'
+        f' FILE:real --config.model.path={c.model.path}']
+  if name == 'smollm2' and c.data.path:
+    name = 'real'
+  fields = _flat(idft.get_config().to_dict())
+  preset = _flat(idft.get_config(name).to_dict())
+  same = [f'{k}={fields[k]}' for k, v in preset.items()
+          if v != fields[k] and checks.get(c, k) == fields[k]]
   return [
-      f'as for the embedded student: {", ".join(same)}; the preset real (--config'
-      ' FILE:real) has values for real models'] if same else []
+      f'as for the embedded student: {", ".join(same)}; --config FILE:{name} has'
+      ' values for this model'] if same else []
 
 
 def _flat(tree, prefix: str = ''):

@@ -83,24 +83,34 @@ def model_folder(path: str, option: str = 'model.path') -> str:
     option: of the config that has it, for the message.
 
   Raises:
-    errors.InputError: neither a folder nor an id, or smollm2 is not installed.
+    errors.InputError: neither a folder nor an id, an id that cannot be fetched, or
+      smollm2 is not installed.
   """
   if path in SHIPPED:
     return str(SHIPPED[path]())
   folder = pathlib.Path(path).expanduser()
   if path and folder.is_dir():
     return str(folder)
+  if not path:
+    raise errors.InputError(
+        f"{option}='' names no model: --config.{option}=FOLDER, or ORG/NAME of the"
+        ' hub')
   if path.count('/') != 1 or path.startswith(('.', '/', '~')):
     raise errors.InputError(
         f'{option}={path!r} is no folder and no Hugging Face id'
         + errors.did_you_mean(path, SHIPPED))
   # Here, since only an id of the hub needs it.
   import huggingface_hub
-  return huggingface_hub.snapshot_download(
-      # The licence, too: an export keeps it.
-      path, allow_patterns=[
-          '*.json', '*.safetensors', '*.txt', '*.jinja', 'LICENSE*', 'NOTICE*']
-  )
+  try:
+    return huggingface_hub.snapshot_download(
+        # The licence, too: an export keeps it.
+        path, allow_patterns=[
+            '*.json', '*.safetensors', '*.txt', '*.jinja', 'LICENSE*', 'NOTICE*'])
+  except (OSError, huggingface_hub.errors.HfHubHTTPError) as e:
+    reason = str(e).strip().partition('\n')[0]
+    raise errors.InputError(
+        f'{option}={path} cannot be fetched from the Hugging Face hub: {reason}.'
+        f' Without a network, name a folder: --config.{option}=FOLDER') from e
 
 
 def shape(path: str) -> model.ModelConfig:

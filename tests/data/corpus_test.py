@@ -171,6 +171,26 @@ def test_answers_are_counted_and_their_marker_is_said(tmp_path):
   assert '40 of these answers have several lines' in from_file(long).description
 
 
+@pytest.mark.parametrize('rows, options, warned', [
+    (dict(solution='It is 7.'), {}, True),
+    (dict(solution='It is \\boxed{7}.'), {}, False),
+    (dict(problem='{i}? Use a \\boxed{}.', solution='It is 7.'), {}, False),
+    (dict(solution='It is 7.'), dict(question='{problem} Box: \\boxed{}.'), False),
+    (dict(solution='It is 7.'), dict(marker='####'), True),
+    (dict(solution='It is 7.', answer=''), {}, False),
+])
+def test_a_marker_that_no_prompt_asks_for_is_said(tmp_path, rows, options, warned):
+  row = dict(problem='{i} or 7?', answer='7') | rows
+  path = write(tmp_path / 'x.jsonl', [
+      row | {'problem': row['problem'].replace('{i}', str(i))} for i in range(20)])
+  said = from_file(path, **options).description
+  assert ('answers of the model may count as wrong' in said) == warned
+  if warned:
+    marker = options.get('marker', '\\boxed{')
+    assert f'no prompt asks for "{marker}"' in said
+    assert ("--config.data.marker='\\boxed{'" in said) == ('marker' in options)
+
+
 def test_rows_left_out_are_named(tmp_path):
   path = write(tmp_path / 'x.jsonl', [*sums(), *[{'problem': 1}] * 25])
   found = from_file(path, bad_rows='skip')

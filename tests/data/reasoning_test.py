@@ -127,7 +127,7 @@ def test_answers_of_several_lines_stand_in_boxes():
   p = found.train[0]
   assert found.evaluation == {} and p.solution.count('\n') == 8
   assert verify.verify(p.solution, p.answer, kind=p.kind).correct is True
-  assert "no prompt asks for '\\\\boxed{'" in found.description
+  assert r'no prompt asks for "\boxed{"' in found.description
 
 
 def test_the_missing_package_is_named(monkeypatch):

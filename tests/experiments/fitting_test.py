@@ -76,8 +76,26 @@ def test_nothing_is_left_open_and_nothing_like_the_student(name):
 
 def test_a_real_model_with_the_students_options_is_told_so():
   c = idft.get_config()
+  assert not fitting.like_the_student(c)
+  c.model.path = 'FOLDER'
   line, = fitting.like_the_student(c)
-  for part in ('optim.lr=0.0003', 'data.max_tokens=256', 'hint.template=short'):
+  for part in ('optim.lr=0.0003', 'data.max_tokens=256', 'hint.template=short',
+               '--config FILE:real'):
+    assert part in line
+  c.model.path = 'smollm2'
+  line, = fitting.like_the_student(c)
+  assert "data.marker=\\boxed{" in line and '--config FILE:smollm2' in line
+  c.data.path = 'my.jsonl'
+  assert '--config FILE:real' in fitting.like_the_student(c)[0]
+
+
+def test_the_preset_of_small_sums_is_not_for_data_of_ones_own():
+  c = idft.get_config('smollm2')
+  assert not fitting.like_the_student(c)
+  c.data.path = 'my.jsonl'
+  line, = fitting.like_the_student(c)
+  for part in ("data.marker=' is'", 'curate.max_new_tokens=32', '--config FILE:real',
+               '--config.model.path=smollm2'):
     assert part in line
 
 

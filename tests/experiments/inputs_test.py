@@ -53,6 +53,20 @@ def test_what_is_neither_folder_nor_id_is_refused(path, monkeypatch):
   assert repr(path) in str(error.value)
 
 
+def test_without_a_network_an_id_is_refused_in_words(monkeypatch):
+  def download(name, *, allow_patterns):
+    raise huggingface_hub.errors.LocalEntryNotFoundError(
+        'Got: ConnectError: no service\nAn error happened ...')
+
+  monkeypatch.setattr(huggingface_hub, 'snapshot_download', download)
+  with pytest.raises(errors.InputError) as error:
+    model_files.model_folder('org/model')
+  for part in ('model.path=org/model', 'ConnectError: no service.',
+               '--config.model.path=FOLDER'):
+    assert part in str(error.value)
+  assert '\n' not in str(error.value)
+
+
 def test_an_id_is_fetched_without_pickles(monkeypatch):
   asked = {}
 

@@ -205,6 +205,23 @@ def test_a_response_that_is_cut_off_wholly_is_left_out(tmp_path):
   assert corpus.summary.dropped['too long'] == 1
 
 
+@pytest.mark.parametrize('fallback, sources', [
+    ('reference', ['own', 'reference']), ('drop', ['own'])])
+def test_the_reference_stands_in_for_a_right_answer_that_is_too_long(
+    fallback, sources):
+  mesh, config, params, words, end = student()
+  context = curate.Context(
+      params, config, words, end, {}, {}, mesh, rows=1, max_tokens=64)
+  p = some()[0]
+  reference = chat.Example(np.arange(5), np.ones(5, bool))
+  pairs = curate._candidates(
+      context, [p], {p.id: [1, 2]},
+      {p.id: [records.Response(p.id, tuple(range(100)), 'x', 'eos', source='own')]},
+      {p.id: reference}, fallback)
+  assert [r.source for r, _ in pairs] == sources
+  assert [e for _, e in pairs] == [None, reference][:len(sources)]
+
+
 @pytest.mark.parametrize('options, message', [
     ({'fallback': 'refrence'}, "curate.fallback='refrence'"),
     ({'samples': -1}, 'curate.samples'),
