@@ -188,7 +188,7 @@ def execute(c, folder: str) -> str:
       return processes.from_first(report.write, folder)
   with workdir.owned(c, folder, distilling.make_inputs) as s:
     preview.say_attention(c, s)
-    with lifecycle.explained_errors(
+    with live.says_stopped(folder), lifecycle.explained_errors(
         errors.InputError, FloatingPointError, curation.NothingAccepted
     ):
       run(c, folder, s)

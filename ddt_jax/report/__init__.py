@@ -13,6 +13,7 @@
 
 from ddt_jax.report.card import model_card
 from ddt_jax.report.comparison import compare
+from ddt_jax.report.run import mark_stopped
 from ddt_jax.report.run import terminal
 from ddt_jax.report.run import write
 from ddt_jax.report.table import aligned
@@ -20,6 +21,6 @@ from ddt_jax.report.table import escape
 from ddt_jax.report.table import markdown_table
 
 __all__ = [
-    'aligned', 'compare', 'escape', 'markdown_table', 'model_card', 'terminal',
-    'write',
+    'aligned', 'compare', 'escape', 'mark_stopped', 'markdown_table', 'model_card',
+    'terminal', 'write',
 ]

@@ -110,17 +110,37 @@ def verdicts(runs: Sequence[Run]) -> list[str]:
       split for r in runs if r.found.evaluation for split in r.found.evaluation[0])
   for split in splits:
     shares = {
-        r.name: r.found.evaluation[-1][split].pass_at_1 for r in runs
-        if r.found.evaluation and split in r.found.evaluation[-1]}
-    best = max(shares, key=lambda name: shares[name].value)
+        r.name: last[split].pass_at_1 for r in runs
+        if (last := _last(r.found)) and split in last}
+    if len(shares) < 2:
+      continue
+    shown = {name: f'{100 * share.value:.1f}' for name, share in shares.items()}
+    top = max(shares.values(), key=lambda share: share.value)
+    # As printed: runs that differ by less than the digits shown are equal.
+    best = [name for name in shares if shown[name] == f'{100 * top.value:.1f}']
     near = [name for name, share in shares.items()
-            if name != best and share.high >= shares[best].low]
-    if len(shares) > 1:
-      said.append(
-          f'{split}: {best} is highest with {100 * shares[best].value:.1f} % (pass@1)'
-          + (f'; within the noise: {", ".join(near)}.' if near else
-             ', by more than the noise.'))
+            if name not in best and share.high >= top.low]
+    rest = len(shares) - len(best)
+    said.append(
+        f'{split}: {_highest(best)} {shown[best[0]]} % (pass@1)'
+        + (f'; within the noise: {", ".join(near)}.' if near else
+           ', by more than the noise.' if rest else '.'))
   return said
+
+
+def _highest(names: Sequence[str]) -> str:
+  """'a is highest with', or 'a, b and c are highest, all with'."""
+  *others, last = names
+  if not others:
+    return f'{last} is highest with'
+  return (f'{", ".join(others)} and {last} are highest,'
+          f' {"all" if others[1:] else "both"} with')
+
+
+def _last(found: results.RunResults) -> results.Evaluation | None:
+  """Accuracy after the last measured round; None before a round ends."""
+  measured = found.evaluation and found.measured_after
+  return found.evaluation[-1] if measured else None
 
 
 def accuracy_table(runs: Sequence[Run]) -> table.Table:
@@ -130,10 +150,11 @@ def accuracy_table(runs: Sequence[Run]) -> table.Table:
   rows = []
   for split in splits:
     for measure in ('pass_at_1', 'avg_at_k'):
-      first, last = (
-          [_cell(r.found.evaluation, i, split, measure) for r in runs]
-          for i in (0, -1))
-      if any(last):
+      first = [
+          _cell(r.found.evaluation and r.found.evaluation[0], split, measure)
+          for r in runs]
+      last = [_cell(_last(r.found), split, measure) for r in runs]
+      if any(first + last):
         before = set(filter(None, first))
         # Runs of another model or of other problems begin elsewhere.
         rows.append([
@@ -144,12 +165,9 @@ def accuracy_table(runs: Sequence[Run]) -> table.Table:
   return table.Table(['split', 'measure', 'before training', *names], rows)
 
 
-def _cell(
-    evaluation: tuple[results.Evaluation, ...] | None, i: int, split: str,
-    measure: str
-) -> str:
+def _cell(evaluation: results.Evaluation | None, split: str, measure: str) -> str:
   """An accuracy with its interval, in %; '' where it was not measured."""
-  measured = evaluation[i].get(split) if evaluation else None
+  measured = evaluation.get(split) if evaluation else None
   share = measured and getattr(measured, measure)
   return run_words.interval(share) if share else ''
 
@@ -161,14 +179,21 @@ def training_table(runs: Sequence[Run]) -> table.Table:
        'NLL of references', 'phi of references'],
       [[r.name, r.config['loss']['name'], f'{r.config["optim"]["lr"]:g}',
         f'{r.found.training.steps:,}', f'{r.found.training.tokens:,}',
-        table.duration(r.found.training.seconds),
-        f'{r.found.corpus.after.nll:.3f}', f'{r.found.corpus.after.phi:+.3f}']
+        table.duration(r.found.training.seconds), *_references(r.found)]
        for r in runs], words=(0, 1), about=_TRAINING)
+
+
+def _references(found: results.RunResults) -> list[str]:
+  """NLL and phi of the reference solutions after training; '' before a round ends."""
+  if not found.measured_after:
+    return ['', '']
+  return [f'{found.corpus.after.nll:.3f}', f'{found.corpus.after.phi:+.3f}']
 
 
 def kl_table(runs: Sequence[Run]) -> table.Table:
   """KL of the base to each run's last model; no row where no run measured it."""
-  last = [(r.found.kl_to_base or ({},))[-1] for r in runs]
+  last = [r.found.kl_to_base[-1] if r.found.kl_to_base and r.found.measured_after
+          else {} for r in runs]
   return table.Table(
       ['KL to base (nats per token)', *(r.name for r in runs)],
       [[split, *(f'{kl[split]:.4f}' if split in kl else '' for kl in last)]
@@ -216,7 +241,8 @@ def accuracy_plot(runs: Sequence[Run]) -> figure.Figure:
   axes = fig.subplots()
   for i, split in enumerate(splits):
     shown = [('before', style.ink(), before)] if before else []
-    shown += [(r.name, _color(j), r.found.evaluation[-1]) for j, r in measured]
+    shown += [(r.name, _color(j), last) for j, r in measured if (
+        last := _last(r.found))]
     for k, (name, color, evaluation) in enumerate(shown):
       if split not in evaluation:
         continue

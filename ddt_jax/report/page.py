@@ -11,6 +11,7 @@ import base64
 from collections.abc import Mapping, Sequence
 import hashlib
 import pathlib
+import re
 from typing import Any, NamedTuple
 
 import jinja2
@@ -74,6 +75,7 @@ def run(
     problems: Sequence[results.ShownProblem],
     facts: table.Table,
     running: bool = False,
+    after: bool = True,
 ) -> str:
   """The report of a run.
 
@@ -81,17 +83,30 @@ def run(
     title, verdict, warnings, notes, about_phi: texts.
     tables: with their headings.
     plots: pictures.
-    examples: shown as heat maps before and after training.
+    examples: shown as heat maps before and, where `after`, after training.
     problems: their solutions are shown side by side.
     facts: table at the end.
     running: the browser loads the page again every minute.
+    after: False while nothing is measured after training.
   """
   return _environment().get_template('run.html.j2').render(
       title=title, verdict=verdict, warnings=warnings, running=running,
       tables=tables, notes=notes, about_phi=about_phi, plots=plots, facts=facts,
-      examples=before_and_after(examples),
+      examples=before_and_after(examples, after),
       problems=[(p.problem, p.answer, list(map(_solution, p.answers)))
                 for p in problems])
+
+
+def with_verdict(html: str, verdict: str) -> str:
+  """The page of a run with another verdict.
+
+  Args:
+    html: from `run`.
+    verdict: text.
+  """
+  new = f'<p class="verdict">{markupsafe.escape(_printable(verdict))}</p>'
+  return re.sub(
+      r'<p class="verdict">.*?</p>', lambda _: new, html, count=1, flags=re.DOTALL)
 
 
 def comparison(
@@ -157,11 +172,16 @@ def cell(template: str, **content: Any) -> str:
 
 
 def before_and_after(
-    examples: Sequence[results.ShownText]
+    examples: Sequence[results.ShownText], after: bool = True
 ) -> list[tuple[str, list[tuple[str, list[HeatMap]]]]]:
-  """Title and turns of each text: what comes before it, and two heat maps."""
+  """Title and turns of each text: the text before a turn, and its heat maps.
+
+  Args:
+    examples: the texts.
+    after: False: of the model before training alone.
+  """
   return [
-      (e.title, [(turn.context, _heat_maps(turn)) for turn in e.turns])
+      (e.title, [(turn.context, _heat_maps(turn, after)) for turn in e.turns])
       for e in examples]
 
 
@@ -178,15 +198,15 @@ def with_breaks(token: str) -> str:
   return table.visible(token).replace(table.LINE_END, f'{table.LINE_END}\n')
 
 
-def _heat_maps(turn: results.ShownTurn) -> list[HeatMap]:
+def _heat_maps(turn: results.ShownTurn, after: bool) -> list[HeatMap]:
   maps = []
-  for when, phis in (('before', turn.phi_before), ('after', turn.phi_after)):
+  stages = (('before', turn.phi_before), ('after', turn.phi_after))[:1 + after]
+  for when, phis in stages:
     mean = f', mean phi {np.mean(phis):+.2f}' if phis else ''
     tokens = []
-    for token, before, after, phi in zip(
-        turn.tokens, turn.phi_before, turn.phi_after, phis, strict=True):
-      tooltip = (f'"{table.visible(token)}": phi {before:+.2f} before,'
-                 f' {after:+.2f} after training')
+    for i, (token, phi) in enumerate(zip(turn.tokens, phis, strict=True)):
+      both = ', '.join(f'{values[i]:+.2f} {name}' for name, values in stages)
+      tooltip = f'"{table.visible(token)}": phi {both} training'
       tokens.append((with_breaks(token), tooltip, phi))
     maps.append(HeatMap(f'{when} training{mean}', tokens))
   return maps

@@ -182,6 +182,7 @@ class Status:
     step, steps: steps of the round that are done, and all of them.
     written: seconds since 1970 when this was written.
     remaining: seconds that the rest should take; None before the first steps.
+    stopped: seconds since 1970 when a stop ended the run; None while it is at work.
   """
 
   round: int
@@ -190,6 +191,7 @@ class Status:
   steps: int
   written: float
   remaining: float | None
+  stopped: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,6 +242,14 @@ class RunResults:
           'needs one evaluation before training and one after each round')
     if len({frozenset(splits) for splits in self.evaluation}) > 1:
       raise errors.InputError('all evaluations must cover the same splits')
+
+  @property
+  def measured_after(self) -> bool:
+    """Whether a round has ended with a measurement.
+
+    Before that, all that is called `after` repeats the numbers before training.
+    """
+    return self.status is None or self.status.round > 0
 
   def to_json(self) -> str:
     """The content of results.json."""

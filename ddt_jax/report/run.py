@@ -1,10 +1,13 @@
 """A run -> report.md, report.html, plots/*.png and a text to print."""
 
 from collections.abc import Mapping, Sequence
+import dataclasses
 import json
 import os
 import textwrap
 from typing import Any
+
+from etils import epath
 
 from ddt_jax import errors
 from ddt_jax import storage
@@ -30,6 +33,9 @@ _CAPTIONS = {  # file: (heading, caption)
     'phi_histogram': ('phi of the reference solutions',
                       'Tokens of the reference solutions by phi, under the model '
                       'before and after training.'),
+    'phi_before': ('phi of the reference solutions',
+                   'Tokens of the reference solutions by phi, under the model before'
+                   ' training. It is measured again at the end of the round.'),
     'loss': ('Learning curves',
              'Above: negative log-likelihood, comparable between objectives. With '
              'other objectives than sft it may rise while the model learns: they '
@@ -70,21 +76,51 @@ def write(workdir: str | os.PathLike[str]) -> str:
   folder = storage.path(workdir)
   config, found, lines = read(folder)
 
-  command = folder / 'command.txt'  # runs of earlier versions have none
-  facts = run_facts.facts_table(
-      config, found, command.read_text().strip() if command.exists() else '')
+  command = _command(folder)
+  facts = run_facts.facts_table(config, found, command)
   # Pictures first: the pages link to them.
   pictures = plots(found, lines)
   for name, plot in pictures.items():
     storage.publish(folder / 'plots' / f'{name}.png', plot.picture.light)
   storage.publish(folder / 'report.html', page.run(
-      title=f'Report of the run {found.name}', verdict=run_words.verdict(found),
+      title=f'Report of the run {found.name}',
+      verdict=run_words.verdict(found, command),
       warnings=run_words.warnings(found), tables=run_words.tables(found),
       notes=run_words.notes(found), about_phi=run_words.ABOUT_PHI,
       plots=list(pictures.values()), examples=found.examples,
-      problems=found.problems, facts=facts, running=found.status is not None))
-  storage.publish(folder / 'report.md', _markdown(found, pictures, facts))
+      problems=found.problems, facts=facts, running=found.status is not None,
+      after=found.measured_after))
+  storage.publish(
+      folder / 'report.md', _markdown(found, pictures, facts, command))
   return terminal(config, found) + f'\nReport: {folder / "report.html"}\n'
+
+
+def mark_stopped(workdir: str | os.PathLike[str], when: float | None) -> None:
+  """Says on the page of an unfinished run that it was stopped, or is at work.
+
+  The pictures stay as they are: a stop has no time to draw them. Does nothing
+  where there is no such page yet.
+
+  Args:
+    workdir: the run's folder, local or gs://.
+    when: seconds since 1970; None: the run is at work again.
+  """
+  folder = storage.path(workdir)
+  file, html, text = (
+      folder / name for name in ('so_far.json', 'report.html', 'report.md'))
+  if not (file.exists() and html.exists() and text.exists()):
+    return
+  found = results.RunResults.from_json(file.read_text(), file)
+  if found.status is None or found.status.stopped == when:
+    return
+  found = dataclasses.replace(
+      found, status=dataclasses.replace(found.status, stopped=when))
+  verdict = run_words.verdict(found, _command(folder))
+  storage.publish(file, found.to_json())
+  storage.publish(html, page.with_verdict(html.read_text(), verdict))
+  title, _, rest = text.read_text().split('\n\n', 2)  # see `_markdown`
+  storage.publish(
+      text, '\n\n'.join([title, f'**{table.escape(verdict)}**', rest]))
 
 
 def read(
@@ -133,7 +169,8 @@ def plots(
   pictures = {}
   if run_words.comparisons(found):
     pictures['accuracy'] = style.draw(run_plots.accuracy, found)
-  pictures['phi_histogram'] = style.draw(run_plots.phi_histogram, found.corpus)
+  pictures['phi_histogram'] = style.draw(
+      run_plots.phi_histogram, found.corpus, found.measured_after)
   if any(line['kind'] == 'train' for line in lines):
     pictures['loss'] = style.draw(run_plots.loss, lines, found.training)
   if run_pairs.logged(lines):
@@ -143,6 +180,8 @@ def plots(
   captions = _CAPTIONS
   if 'pairs' in pictures:
     captions = captions | {'loss': captions['pairs_loss']}
+  if not found.measured_after:
+    captions = captions | {'phi_histogram': captions['phi_before']}
   return {
       name: page.Plot(*captions[name], picture)
       for name, picture in pictures.items()}
@@ -150,10 +189,10 @@ def plots(
 
 def _markdown(
     found: results.RunResults, pictures: Mapping[str, page.Plot],
-    facts: table.Table,
+    facts: table.Table, command: str,
 ) -> str:
   parts = [f'# Report of the run {table.escape(found.name)}',
-           f'**{table.escape(run_words.verdict(found))}**',
+           f'**{table.escape(run_words.verdict(found, command))}**',
            *(f'Warning: {table.escape(text)}' for text in run_words.warnings(found))]
   for heading, content in run_words.tables(found):
     parts += [f'## {heading}', table.markdown_table(content)]
@@ -162,16 +201,19 @@ def _markdown(
     parts += [f'## {plot.heading}', f'![{plot.caption}](plots/{name}.png)',
               plot.caption]
   if found.examples:
+    chosen = ('whose phi changed most' if found.measured_after
+              else 'with the lowest phi')
     parts += ['## Examples',
-              'The tokens whose phi changed most. report.html shows the whole '
-              'texts, coloured by phi.']
+              f'The tokens {chosen}. report.html shows the whole texts, coloured by'
+              ' phi.']
   for example in found.examples:
     parts.append(f'### {table.escape(example.title)}')
     for turn in example.turns:
       if turn.context:
         parts.append(f'> {table.escape(turn.context)}')
       if turn.tokens:
-        parts.append(table.markdown_table(_most_changed(turn)))
+        parts.append(table.markdown_table(
+            _most_changed(turn) if found.measured_after else _lowest(turn)))
   parts += ['## The run', table.markdown_table(facts)]
   return '\n\n'.join(parts) + '\n'
 
@@ -187,6 +229,21 @@ def _most_changed(turn: results.ShownTurn) -> table.Table:
       ['token', 'phi before (nats)', 'phi after (nats)'],
       [[f'"{table.visible(token)}"', f'{before:+.2f}', f'{after:+.2f}']
        for token, before, after in (rows[i] for i in sorted(changed[:_TOKENS]))])
+
+
+def _lowest(turn: results.ShownTurn) -> table.Table:
+  """The tokens with the lowest phi before training, in the order of the text."""
+  lowest = sorted(range(len(turn.tokens)), key=lambda i: turn.phi_before[i])
+  return table.Table(
+      ['token', 'phi before (nats)'],
+      [[f'"{table.visible(turn.tokens[i])}"', f'{turn.phi_before[i]:+.2f}']
+       for i in sorted(lowest[:_TOKENS])])
+
+
+def _command(folder: epath.Path) -> str:
+  """The command line of the run; '' for one of an earlier version."""
+  file = folder / 'command.txt'
+  return file.read_text().strip() if file.exists() else ''
 
 
 def _read(file) -> str:

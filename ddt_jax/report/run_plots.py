@@ -60,9 +60,17 @@ def loss(
   return fig
 
 
-def phi_histogram(corpus: results.Reference) -> figure.Figure:
-  """Share of the reference solutions' tokens by phi, before and after."""
-  fig = style.make_figure(_phi_moved(corpus), height=3.8)
+def phi_histogram(corpus: results.Reference, after: bool = True) -> figure.Figure:
+  """Share of the reference solutions' tokens by phi, before and after.
+
+  Args:
+    corpus: the reference solutions.
+    after: False while `corpus.after` is not measured: it is not drawn.
+  """
+  fig = style.make_figure(
+      _phi_moved(corpus) if after else
+      'Before training mean phi of the reference solutions is'
+      f' {corpus.before.phi:+.2f} nats', height=3.8)
   axes = fig.subplots()
   axes.set_ylabel('tokens per bin (%, log scale)')
   axes.set_yscale('log')
@@ -71,7 +79,7 @@ def phi_histogram(corpus: results.Reference) -> figure.Figure:
   # The outlines cross, so their labels stand apart, in the lines' colours.
   for name, stats, color, y in (
       ('before', corpus.before, style.BEFORE, 0.93),
-      ('after', corpus.after, style.AFTER, 0.85)):
+      ('after', corpus.after, style.AFTER, 0.85))[:1 + after]:
     counts = np.asarray(stats.histogram.counts)
     filled += counts
     share = 100 * counts / max(counts.sum(), 1)

@@ -39,6 +39,10 @@ _UNITS = (
     ' log-likelihood) and phi: nats per token. Mean phi near 0: the text is'
     ' natural to the model; below 0: it is foreign.')
 
+_NOT_YET = (
+    'All numbers are of the model before training: it is measured again at the end'
+    ' of the round.')
+
 # Heads of the tables, for those who point at them.
 _ACCURACY = {
     'problems': 'that were measured, the same before and after',
@@ -48,7 +52,7 @@ _ACCURACY = {
     'change': 'in percentage points',
 }
 _ANSWERS = {
-    'tokens per answer': 'of greedy answers, before and after training',
+    'tokens per answer': 'of greedy answers; by an arrow: before and after training',
     'hit the length limit': 'greedy answers that did not end'
                             ' (evaluation.max_new_tokens)',
     'not judged by the verifier': 'it abstains rather than guesses; such answers count'
@@ -115,10 +119,17 @@ def headline(found: results.RunResults) -> str:
   return f'Accuracy (pass@1) {_outcomes(greedy)}.'
 
 
-def verdict(found: results.RunResults) -> str:
-  """The effect of training in a sentence or two; claims nothing within noise."""
+def verdict(found: results.RunResults, command: str = '') -> str:
+  """The effect of training in a sentence or two; claims nothing within noise.
+
+  Args:
+    found: the run.
+    command: that resumes it if it was stopped, '' where it is not known.
+  """
   if found.status is not None:
-    return f'{_position(found.status)} {_so_far(found)}'
+    said = f'{_position(found.status)} {_so_far(found)}'
+    stopped = found.status.stopped is not None
+    return f'{said} The command: {command}' if stopped and command else said
   return _outcome(found)
 
 
@@ -134,17 +145,23 @@ def _so_far(found: results.RunResults) -> str:
 
 
 def _position(status: results.Status) -> str:
-  """Says how far a run is and when it should end."""
-  when = time.strftime('%Y-%m-%d %H:%M %Z', time.localtime(status.written))
-  text = (
-      f'Not finished. On {when}: round {status.round + 1} of {status.rounds}, step'
-      f' {status.step:,} of {status.steps:,}.')
+  """Says how far a run is and when it should end, or that it was stopped."""
+  state = (f'round {status.round + 1} of {status.rounds}, step {status.step:,} of'
+           f' {status.steps:,}.')
+  if status.stopped is not None:
+    return (f'Stopped on {_moment(status.stopped)}. The same command resumes. The'
+            f' numbers are of {_moment(status.written)}: {state}')
+  text = f'Not finished. On {_moment(status.written)}: {state}'
   if status.remaining is None:
     return text
-  end = time.strftime(
-      '%Y-%m-%d %H:%M', time.localtime(status.written + status.remaining))
-  return (f'{text} It should end about {end}, after another'
-          f' {table.duration(status.remaining)}.')
+  return (f'{text} It should end about {_moment(status.written + status.remaining)},'
+          f' after another {table.duration(status.remaining)}, if it is still at'
+          ' work.')
+
+
+def _moment(seconds: float) -> str:
+  """Date and time of the place, given seconds since 1970."""
+  return time.strftime('%Y-%m-%d %H:%M %Z', time.localtime(seconds))
 
 
 def _outcome(found: results.RunResults) -> str:
@@ -163,8 +180,9 @@ def _outcome(found: results.RunResults) -> str:
 
 def notes(found: results.RunResults) -> str:
   """Explains the measures and the tables of a run."""
-  text = f'{_MEASURES} {run_rounds.notes(found.rounds)} {_UNITS}'
-  return f'{text} {_DISTANCE}' if found.kl_to_base else text
+  said = [] if found.measured_after else [_NOT_YET]
+  said += [_MEASURES, run_rounds.notes(found.rounds), _UNITS]
+  return ' '.join([*said, _DISTANCE] if found.kl_to_base else said)
 
 
 def warnings(found: results.RunResults) -> list[str]:
@@ -197,15 +215,14 @@ def answers_table(found: results.RunResults) -> table.Table | None:
   """Length and completeness of greedy answers; None without an evaluation."""
   if not found.evaluation:
     return None
-  rows, last = [], found.evaluation[-1]
-  for split, before in found.evaluation[0].items():
-    after = last[split]
-    rows.append([
-        split,
-        f'{before.mean_tokens:.1f} \u2192 {after.mean_tokens:.1f}',
-        f'{before.unfinished:,} \u2192 {after.unfinished:,}',
-        f'{before.abstained:,} \u2192 {after.abstained:,}',
-    ])
+  ends = found.evaluation[:1]
+  if found.measured_after:
+    ends += found.evaluation[-1:]
+  rows = [
+      [split, *(' \u2192 '.join(format(getattr(end[split], count), how) for end in ends)
+                for count, how in (
+                    ('mean_tokens', '.1f'), ('unfinished', ','), ('abstained', ',')))]
+      for split in found.evaluation[0]]
   return table.Table(['split', *_ANSWERS], rows, about=_ANSWERS)
 
 
@@ -218,8 +235,10 @@ def corpus_table(found: results.RunResults) -> table.Table:
               ('mean phi (nats per token)', first.phi, last.phi),
               ('mean token weight', first.weight, last.weight))
           if before is not None]
+  header = ['reference solutions', 'before', 'after', 'change']
+  columns = len(header) if found.measured_after else 2
   return table.Table(
-      ['reference solutions', 'before', 'after', 'change'], rows, about=_CORPUS)
+      header[:columns], [row[:columns] for row in rows], about=_CORPUS)
 
 
 def progress_table(found: results.RunResults) -> table.Table | None:

@@ -1,16 +1,44 @@
 """The report of a run that is not finished."""
 
+from collections.abc import Iterator
+import contextlib
 import math
+import os
 import time
 
 from ddt_jax import processes
 from ddt_jax import report
 from ddt_jax.training import metrics
 from ddt_jax.training.progress import Progress
+from experiments.run import lifecycle
 from experiments.run import measure
 from experiments.run import workdir
 
 _SHARE = 0.02  # of the time, at most, goes into reports
+
+
+@contextlib.contextmanager
+def says_stopped(folder: str | os.PathLike[str]) -> Iterator[None]:
+  """Notes a stop within the block on the page of the run, and that it is at work.
+
+  Args:
+    folder: the run's, local or gs://.
+  """
+  def mark(when):
+    # By one process alone, without a collective: the others may have ended.
+    if processes.is_first():
+      report.mark_stopped(folder, when)
+
+  mark(None)  # an earlier call may have been stopped
+  try:
+    yield
+  except KeyboardInterrupt:
+    mark(time.time())
+    raise
+  except SystemExit as e:
+    if e.code == lifecycle.RESUME:
+      mark(time.time())
+    raise
 
 
 class LiveReport:

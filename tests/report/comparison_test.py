@@ -8,6 +8,7 @@ import pytest
 from ddt_jax import errors
 from ddt_jax import report
 from ddt_jax import storage
+from ddt_jax.report import comparison
 from ddt_jax.training import metrics
 from tests.support import run_folders
 
@@ -65,3 +66,22 @@ def test_runs_without_evaluation_or_of_the_same_name(tmp_path):
   assert 'is highest' not in said and 'Accuracy' not in said.split('NLL')[0] and str(folders[0]) in said
   with pytest.raises(errors.InputError, match='named twice'):
     report.compare([folders[0], folders[0]], storage.path(tmp_path / 'p.html'))
+
+
+@pytest.mark.parametrize('solved, said', [
+    ({'idft': 0.35, 'sft': 0.35},
+     'idft and sft are highest, both with 35.0 % (pass@1).'),
+    ({'idft': 0.35, 'sft': 0.35004, 'dft': 0.05},
+     'idft and sft are highest, both with 35.0 % (pass@1), by more than the noise.'),
+    ({'a': 0.35, 'b': 0.34, 'c': 0.35, 'd': 0.35},
+     'a, c and d are highest, all with 35.0 % (pass@1); within the noise: b.'),
+    ({'a': 0.35, 'b': 0.34}, 'a is highest with 35.0 % (pass@1); within the noise: b.'),
+])
+def test_runs_that_are_equal_as_printed_are_named_together(solved, said):
+  runs = []
+  for name, share in solved.items():
+    found = run_folders.run_results()
+    last = {'target': run_folders.measures(200, 1, share, share)}
+    runs.append(comparison.Run(name, {}, dataclasses.replace(
+        found, evaluation=(last, last, last)), []))
+  assert comparison.verdicts(runs) == [f'target: {said}']

@@ -352,47 +352,6 @@ def test_a_run_that_skipped_most_rewritings_says_what_to_try():
       rounds=(dataclasses.replace(first, hinted=hinted),)))[0]
 
 
-def _unfinished(*, evaluations, remaining=3600.0):
-  found = run_folders.run_results()
-  return dataclasses.replace(
-      found, evaluation=found.evaluation[:evaluations],
-      rounds=found.rounds[:evaluations], status=results.Status(
-          round=evaluations - 1, rounds=2, step=40, steps=126, written=1.7e9,
-          remaining=remaining))
-
-
-@pytest.mark.parametrize('evaluations, said', [
-    (1, 'Before training (pass@1): target 41.0 %'),
-    (2, 'So far: Accuracy (pass@1) stayed within the noise on target')])
-def test_an_unfinished_run_says_how_far_it_is(tmp_path, evaluations, said):
-  found = _unfinished(evaluations=evaluations)
-  folder = run_folders.workdir(tmp_path, found)
-  (folder / 'results.json').rename(folder / 'so_far.json')
-  text = ' '.join(report.write(folder).split())
-  assert f'round {evaluations} of 2, step 40 of 126' in text
-  assert 'It should end about' in text and 'after another 1 h 0 min' in text
-  assert said in text
-  page = (folder / 'report.html').read_text()
-  assert 'http-equiv="refresh"' in page
-  assert results.RunResults.from_json(found.to_json()) == found
-  # Before the first steps nothing is known about the time, and no curve is there.
-  (folder / metrics.FILE).unlink()
-  (folder / 'so_far.json').write_text(
-      _unfinished(evaluations=1, remaining=None).to_json())
-  assert 'should end' not in report.write(folder)
-  # Once it is finished its results win.
-  folder = run_folders.workdir(folder, run_folders.run_results())
-  report.write(folder)
-  assert 'refresh' not in (folder / 'report.html').read_text()
-
-
-def test_a_running_page_without_its_first_round_is_written(tmp_path):
-  found = dataclasses.replace(
-      _unfinished(evaluations=1), rounds=(), evaluation=None)
-  folder = run_folders.workdir(tmp_path, found)
-  assert 'Accuracy is not evaluated' in ' '.join(report.write(folder).split())
-
-
 def test_the_distance_from_the_base_is_shown_where_it_was_measured():
   found = run_folders.run_results()
   heading = 'Distance from the model before training'

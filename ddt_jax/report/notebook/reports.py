@@ -127,5 +127,6 @@ class Run(_Report):
   def _content(self):
     return {
         **super()._content(),
-        'examples': page.before_and_after(self.found.examples[:1]),
+        'examples': page.before_and_after(
+            self.found.examples[:1], self.found.measured_after),
         'page': str(self._page)}
