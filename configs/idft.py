@@ -51,7 +51,7 @@ def data():
       data=dict(
           name='word_problems',  # where path is empty; or reasoning_gym:TASK[,TASK]
           path='',               # your .jsonl or .parquet, or org/name of the hub;
-                                 # several with commas between. See configs/README.md
+                                 # separate several by commas. See configs/README.md
           weights='',            # proportions of several files, e.g. 2,1; '': all
           validation=0.05,       # share of your prompts that is held out
           evaluation=0.05,       # another share, for the measurements
