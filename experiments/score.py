@@ -222,7 +222,7 @@ def self_test(c, folder, s: score_inputs.Inputs) -> bool:
   told = True
   if c.calibration.controls:
     found = {
-        f'weights with {c.calibration.noise:.0%} noise': controls.noisy_weights(
+        f'weights with {100 * c.calibration.noise:.0f} % noise': controls.noisy_weights(
             s.params, texts, samples.prompts, s.dispatch,
             noise=c.calibration.noise, seed=c.seed,
             check_stop=lifecycle.check_stop),

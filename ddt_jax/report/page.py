@@ -138,11 +138,12 @@ def scores(
     plots: Sequence[Plot],
     examples: Mapping[str, Any] | None,
     kinds: Sequence[str] = (),
+    about_phi: str = '',
 ) -> str:
   """The report of scored corpora.
 
   Args:
-    title, verdicts, notes: texts.
+    title, verdicts, notes, about_phi: texts.
     highlights: the first texts of the page.
     tables: with their headings.
     plots: pictures.
@@ -157,7 +158,7 @@ def scores(
       **examples, 'below': BELOW, 'above': ABOVE, 'opacity': OPACITY, 'limit': LIMIT}
   return _environment().get_template('scores.html.j2').render(
       title=title, verdicts=verdicts, highlights=highlights, tables=tables,
-      notes=notes, plots=plots, data=data, kinds=kinds,
+      notes=notes, about_phi=about_phi, plots=plots, data=data, kinds=kinds,
       script=markupsafe.Markup(script), script_digest=digest)
 
 

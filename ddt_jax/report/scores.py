@@ -6,6 +6,7 @@ import textwrap
 
 from ddt_jax import storage
 from ddt_jax.report import page
+from ddt_jax.report import run_words
 from ddt_jax.report import scores_advice
 from ddt_jax.report import scores_examples
 from ddt_jax.report import scores_plots
@@ -56,6 +57,7 @@ def write(
       verdicts=scores_advice.verdicts(summary),
       highlights=scores_examples.highlights(examples, summary.own),
       tables=scores_words.tables(summary), notes=scores_words.NOTES,
+      about_phi=run_words.ABOUT_PHI,
       plots=list(pictures.values()),
       examples=scores_examples.pack(examples) if examples else None,
       kinds=list(scores_examples.KINDS.values())))

@@ -4,9 +4,11 @@ Each sentence gives the figures that it follows from, as the tables print them.
 """
 
 from collections.abc import Mapping
+import shlex
 
 from ddt_jax import objectives
 from ddt_jax import significance
+from ddt_jax.report import table
 from ddt_jax.scoring import calibration
 from ddt_jax.scoring import corpus_summary
 from ddt_jax.scoring import diagnosis
@@ -29,16 +31,26 @@ _BLIND = (
     ' sees neither whether an answer is right nor whether the model would find it')
 
 
+# MODEL becomes the model of the call.
+_GIVEN = '--config.data.path=FILE --config.model.path=MODEL'
+
+
 def _first_available(*names: str) -> str:
-  """The option that selects the first of these objectives that exists."""
+  """The command that trains with the first of these objectives that exists."""
   name = next(name for name in names if name in objectives.WEIGHTS)
-  return f'--config.loss.name={name}'
+  return f'python -m experiments.train --config configs/{name}.py {_GIVEN}'
 
 
 _FEW_TOKENS = _first_available('phi_mask', 'idft')
 _SOME_TOKENS = _first_available('idft')
 _AS_IT_IS = _first_available('sft')
-_REWRITE = 'rewrite it by Hinted Decoding (python -m experiments.curate)'
+_REWRITE = (
+    'rewrite it by Hinted Decoding, in which the model puts each solution into its'
+    f' own words (python -m experiments.curate --config configs/idft.py {_GIVEN})')
+_GAP = 'gap in phi to the model\'s own texts'
+_ABOUT = (
+    ' (The PIT test asks of each response whether the model could have written it. A'
+    ' nat is the unit of natural logarithms.)')
 
 
 def verdicts(summary: corpus_summary.ScoresSummary) -> list[str]:
@@ -49,7 +61,10 @@ def verdicts(summary: corpus_summary.ScoresSummary) -> list[str]:
         'These are scores by this project\'s toy model. Name the model that you will'
         ' train with --config.model.path=DIR: a text that is off-policy for one'
         ' model may be on-policy for another.')
-  return found + [verdict(name, summary) for name in summary.corpora]
+  said = {name: verdict(name, summary) for name in summary.corpora}
+  first = next((name for name, n in summary.corpora.items() if n.responses), None)
+  return found + [
+      text + _ABOUT * (name == first) for name, text in said.items()]
 
 
 def verdict(name: str, summary: corpus_summary.ScoresSummary) -> str:
@@ -59,7 +74,8 @@ def verdict(name: str, summary: corpus_summary.ScoresSummary) -> str:
     return f'{name}: no response could be scored.'
   evidence = (
       f'mean phi {numbers.phi:+.4f} ± {2 * numbers.phi_se:.4f} nats per token; the'
-      f' PIT test rejects {numbers.rejected:.1%} of {numbers.responses:,} responses.')
+      f' PIT test rejects {table.percent(numbers.rejected)} of'
+      f' {numbers.responses:,} responses.')
   if name == summary.own:
     return f'{name} {_of_own(numbers)} {model_name(summary)}: {evidence}'
   found = diagnosis.diagnose(numbers)
@@ -69,9 +85,22 @@ def verdict(name: str, summary: corpus_summary.ScoresSummary) -> str:
                  else _JUDGEMENTS['mild'])
   sentences = [
       f'{name} {judgement} {model_name(summary)}: {evidence}',
-      f'Advice: {advice(found, numbers)}.',
+      *_too_short(numbers),
+      f'Advice: {advice(found, numbers)}.'.replace(
+          '=MODEL', f'={shlex.quote(summary.model)}'),
       *_beside_own(name, summary, found), *_split(numbers)]
   return ' '.join(sentences)
+
+
+def _too_short(numbers: corpus_summary.CorpusSummary) -> list[str]:
+  """Why hardly a response is rejected though mean phi is far from 0."""
+  if numbers.phi >= diagnosis.DISTILLED or numbers.rejected > significance.LEVEL:
+    return []
+  return [
+      f'Responses this short ({numbers.length:.1f} tokens on average) can rarely be'
+      ' told from the model\'s own one by one; the mean over all of them can. So'
+      ' --config.write.keep=accepted keeps nearly all rows: it is no filter for such'
+      ' data.']
 
 
 def model_name(summary: corpus_summary.ScoresSummary) -> str:
@@ -87,9 +116,10 @@ def advice(
 ) -> str:
   """What to do with a corpus, and the figures that say so."""
   low, high = diagnosis.interval(numbers)
-  lowest = {k: '' if x is None else f'{x:.0%}' for k, x in numbers.lowest.items()}
+  lowest = {k: '' if x is None else table.percent(x, 0)
+            for k, x in numbers.lowest.items()}
   cause_5 = (f'the 5 % of the tokens with the lowest phi cause {lowest["5 %"]} of the'
-             ' difference')
+             f' {_GAP}')
   return {
       'undecided': (
           f'score more texts: mean phi may be anything from {low:+.3f} to {high:+.3f}'),
@@ -100,11 +130,12 @@ def advice(
           f' {_BLIND}'),
       'mixed': (
           'look at its sources and at rejected responses first: mean phi is not'
-          f' clearly below 0, yet the test rejects {numbers.rejected:.1%}, so texts'
-          ' above and below 0 offset each other'),
+          f' clearly below 0, yet the test rejects {table.percent(numbers.rejected)}, so'
+          ' texts above and below 0 offset each other'),
       'few_tokens': (
           f'train with {_FEW_TOKENS}{_or_filter(numbers.filters)}: the 1 % of the'
-          f' tokens with the lowest phi cause {lowest["1 %"]} of the difference'),
+          f' tokens with the lowest phi cause {lowest["1 %"]} of the'
+          f' {_GAP}'),
       'mild': (
           f'train on it as it is ({_AS_IT_IS}): rewriting would gain little, since'
           f' rewritten data have a mean phi of about {diagnosis.HINTED:g} in the paper'),
@@ -126,7 +157,8 @@ def _or_filter(parts: Mapping[str, corpus_summary.Filter]) -> str:
   kept = parts[_NO_OUTLIER]
   if not kept.responses:
     return ''
-  return (f', or keep "{filters.ABOUT[_NO_OUTLIER]}" ({kept.responses:.1%} of the'
+  return (f', or keep "{filters.ABOUT[_NO_OUTLIER]}"'
+          f' ({table.percent(kept.responses)} of the'
           f' responses; --config.write.keep={_NO_OUTLIER})')
 
 

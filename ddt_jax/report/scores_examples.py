@@ -169,11 +169,11 @@ def _highlight(words: str, e: ScoredResponse) -> page.Highlight:
       e.tokens[:_MOST], e.log_p, e.entropy, e.top, strict=False)):
     if i in between:
       tokens.append((f'\n{between[i]}\n', 'not scored', 0.0))
-    likeliest = ', '.join(f'"{table.visible(t)}" {p:.1%}' for t, p in top)
+    likeliest = ', '.join(f'"{table.visible(t)}" {table.percent(p)}' for t, p in top)
     tokens.append((
         page.with_breaks(token),
         f'"{table.visible(token)}": phi {log_p + entropy:+.2f}, p'
-        f' {np.exp(log_p):.1%}; likeliest here: {likeliest}', log_p + entropy))
+        f' {table.percent(np.exp(log_p))}; likeliest here: {likeliest}', log_p + entropy))
   if e.length > len(tokens):
     tokens.append((' \u2026', 'the rest is in the list of examples', 0.0))
   prompt = e.prompt if len(e.prompt) <= _PROMPT else f'\u2026{e.prompt[-_PROMPT:]}'

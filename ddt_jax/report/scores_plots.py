@@ -11,6 +11,7 @@ from matplotlib import lines
 import numpy as np
 
 from ddt_jax.report import style
+from ddt_jax.report import table
 from ddt_jax.scoring import corpus_summary
 from ddt_jax.scoring import text_stats
 
@@ -37,7 +38,8 @@ def token_phi(corpora: Corpora) -> figure.Figure:
 def response_phi(corpora: Corpora) -> figure.Figure:
   """Share of the responses by mean phi."""
   width = max(_width(n.response_phi) for n in corpora.values())
-  rejected = ', '.join(f'{name} {n.rejected:.1%}' for name, n in corpora.items())
+  rejected = ', '.join(
+      f'{name} {table.percent(n.rejected)}' for name, n in corpora.items())
   fig = style.make_figure(
       f'Responses rejected by the PIT test: {rejected}', height=3.8)
   axes = fig.subplots()

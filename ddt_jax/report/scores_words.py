@@ -89,8 +89,9 @@ def corpora_table(summary: corpus_summary.ScoresSummary) -> table.Table:
   ], [[
       name, f'{n.responses:,}', f'{n.skipped:,}', f'{n.truncated:,}',
       f'{n.length:.1f}', f'{n.phi:+.4f} ± {2 * n.phi_se:.4f}',
-      f'{n.perplexity:.3f}', f'{n.tail_1:.2%}', f'{n.tail_3:.2%}',
-      f'{n.tail_5:.2%}', f'{n.rejected:.1%}', f'{n.rejected_z:.1%}',
+      f'{n.perplexity:.3f}', table.percent(n.tail_1, 2), table.percent(n.tail_3, 2),
+      table.percent(n.tail_5, 2), table.percent(n.rejected),
+      table.percent(n.rejected_z),
   ] for name, n in summary.corpora.items()], about=_CORPORA)
 
 
@@ -115,7 +116,7 @@ def lowest_table(summary: corpus_summary.ScoresSummary) -> table.Table:
   rows = []
   for name, n in _with_sources(summary):
     shares = [
-        'phi not below 0' if x is None else f'{x:.0%}'
+        'phi not below 0' if x is None else table.percent(x, 0)
         for x in n.lowest.values()
     ]
     fifths = [
@@ -133,7 +134,8 @@ def filters_table(corpus: corpus_summary.CorpusSummary) -> table.Table:
   """Share of a corpus that each filter would keep."""
   return table.Table(
       ['keep', '', 'responses', 'tokens', 'mean phi'],
-      [[name, filters.ABOUT[name], f'{f.responses:.1%}', f'{f.tokens:.1%}',
+      [[name, filters.ABOUT[name], table.percent(f.responses),
+        table.percent(f.tokens),
         # 0 would read as the ideal mean.
         '' if f.phi is None else f'{f.phi:+.4f}']
        for name, f in corpus.filters.items()], words=(0, 1), about=_FILTERS)
@@ -184,7 +186,8 @@ def false_positives_table(
 ) -> table.Table:
   """Share of own samples that each test rejects at 5 %, by length."""
   def percent(share: significance.Interval) -> str:
-    return f'{share.value:.1%} [{share.low:.1%}, {share.high:.1%}]'
+    value, low, high = map(table.percent, share)
+    return f'{value} [{low}, {high}]'
 
   return table.Table(
       ['tokens', 'median summed varentropy', 'variance of z', 'z-test',

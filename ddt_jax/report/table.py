@@ -65,11 +65,12 @@ def escape(text: str) -> str:
 
   Punctuation that either language could interpret becomes a character
   reference. So does what GitHub turns into a mention (@name), an emoji or a
-  link. Names like hd_sft and intervals like [-1.5, 2] are safe and stay readable.
+  link. Names like hd_sft, intervals like [-1.5, 2] and times like 7:58 are safe and
+  stay readable.
 
   Example:
-    >>> escape('<b>\n*x*'), escape('hd_sft [-1.5, 2]')
-    ('&#60;b&#62; &#42;x&#42;', 'hd_sft [-1.5, 2]')
+    >>> escape('<b>\n*x*'), escape('7:58 hd_sft [-1.5, 2]')
+    ('&#60;b&#62; &#42;x&#42;', '7:58 hd_sft [-1.5, 2]')
   """
   # A lone surrogate becomes '?', since UTF-8 cannot hold it. A line end would end
   # the row of a table.
@@ -78,8 +79,18 @@ def escape(text: str) -> str:
   # word; @name; and the colon of :emoji: or https://.
   return re.sub(
       r'(\[[-+\d.]+%?, [-+\d.]+%?\](?![(\[]))|[\\`*\[\]<>#|~$&]'
-      r'|(?<![^\W_])_|_(?![^\W_])|(?<!\w)@|:(?=\S)',
+      r'|(?<![^\W_])_|_(?![^\W_])|(?<!\w)@|(?<!\d):(?=\S)|:(?=[^\s\d])',
       lambda m: m[1] or f'&#{ord(m[0])};', text)
+
+
+def percent(share: float, digits: int = 1) -> str:
+  """A share in [0, 1] in percent.
+
+  Example:
+    >>> percent(0.7114), percent(0.5, 0)
+    ('71.1 %', '50 %')
+  """
+  return f'{100 * share:.{digits}f} %'
 
 
 def duration(seconds: float) -> str:

@@ -8,7 +8,6 @@ import hypothesis
 from hypothesis import strategies as st
 import pytest
 
-from ddt_jax import objectives
 from ddt_jax.report import scores_advice
 from ddt_jax.report import scores_words
 from ddt_jax.scoring import calibration
@@ -37,14 +36,16 @@ def summary(own=None, auroc=None, model='smollm2', **numbers):
     (ON_POLICY, 'sees neither whether an answer is right'),
     ({'phi': -0.07, 'rejected': 0.04}, 'mine is mildly off-policy for smollm2'),
     ({'lowest': {'1 %': 0.9, '5 %': 1.1}, 'tail_5': 0.005},
-     'the 1 % of the tokens with the lowest phi cause 90% of the difference'),
-    ({'lowest': {'1 %': 0.3, '5 %': 0.7}}, '--config.loss.name=idft'),
+     'the 1 % of the tokens with the lowest phi cause 90 % of the gap in phi'),
+    ({'lowest': {'1 %': 0.3, '5 %': 0.7}},
+     'or try python -m experiments.train --config configs/idft.py'
+     ' --config.data.path=FILE --config.model.path=smollm2, which'),
     ({}, 'mine is off-policy for smollm2'),
     ({}, 'rewrite it by Hinted Decoding'),
     # Not "spread": 60 % of the difference comes from 5 % of the tokens.
     ({'phi': -1.29, 'lowest': {'1 %': 0.3, '5 %': 0.6}},
      'token weights leave little to train on; the 5 % of the tokens with the lowest'
-     ' phi cause 60% of the difference'),
+     ' phi cause 60 % of the gap in phi to the model\'s own texts'),
     ({'phi': 0.2, 'lowest': {'1 %': None, '5 %': None}},
      'mine is more deterministic than smollm2'),
     ({'phi': -0.001, 'rejected': 0.3, 'lowest': {'1 %': None, '5 %': None}},
@@ -84,6 +85,20 @@ def test_what_phi_does_not_see_is_said_beside_own_samples():
   alike = scores_advice.verdict('mine', summary(
       **ON_POLICY, perplexity=11.0, own={'perplexity': 11.8}, auroc={'phi': 0.52}))
   assert 'But' not in alike
+
+
+def test_short_responses_far_from_0_that_are_accepted_are_explained():
+  text = scores_advice.verdict('mine', summary(
+      phi=-0.55, phi_se=0.01, rejected=0.0, length=8.25))
+  assert 'Responses this short (8.2 tokens on average) can rarely be told' in text
+  assert 'keep=accepted keeps nearly all rows: it is no filter' in text
+  for numbers in ({'rejected': 0.6}, ON_POLICY):
+    assert 'this short' not in scores_advice.verdict('mine', summary(**numbers))
+
+
+def test_words_are_explained_once_where_they_come_first():
+  said = scores_advice.verdicts(summary(own={'phi': 0.0}))
+  assert [s.count('The PIT test asks of each response') for s in said] == [1, 0]
 
 
 def test_split_conversations_are_counted():
@@ -159,7 +174,7 @@ def test_no_sentence_contradicts_a_number_on_the_page(mine, own, auroc):
   assert f'mean phi {row["mean phi"]} nats' in text
   assert f'rejects {row["rejected"]} of {row["responses"]} responses' in text
   for share, cause in re.findall(
-      r'the (\d %) of the tokens with the lowest phi cause (\S+) of', text):
+      r'the (\d %) of the tokens with the lowest phi cause (\S+ %) of', text):
     assert tokens['mine'][f'lowest {share}'] == cause
   # The judgement.
   if 'mine is on-policy for' in text:
@@ -187,7 +202,7 @@ def test_no_sentence_contradicts_a_number_on_the_page(mine, own, auroc):
   if 'offset each other' in text:
     assert 'phi not below 0' in tokens['mine'].values()
   if kept := re.search(
-      r'or keep "(.*?)" \((\S+) of the responses; --config.write.keep=(\S+)\)', text):
+      r'or keep "(.*?)" \((\S+ %) of the responses; --config.write.keep=(\S+)\)', text):
     shown = page['Filters for mine'][kept[3]]
     assert (shown[''], shown['responses']) == (kept[1], kept[2])
     assert mine['filters']['no_token_below_-5'].responses > 0
@@ -229,8 +244,8 @@ def test_every_diagnosis_has_advice_that_names_only_what_exists(kind):
              for name in ('idft', 'score')]
   for name in re.findall(r'--config\.([\w.]+\w)', advice):
     assert any(has(config, name) for config in configs), name
-  for name in re.findall(r'loss\.name=(\w+)', advice):
-    assert name in objectives.WEIGHTS, name
+  for name in re.findall(r'configs/(\w+)\.py', advice):
+    assert importlib.util.find_spec(f'configs.{name}'), name
   for command in re.findall(r'python -m ([\w.]+\w)', advice):
     assert importlib.util.find_spec(command), command
 

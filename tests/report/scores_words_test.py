@@ -62,7 +62,7 @@ def test_the_self_test_in_a_table():
   share = significance.Interval(0.05, 0.04, 0.0625)
   found = scores_words.false_positives_table([
       calibration.FalsePositives(16, 2.5, 1.0, share, share)])
-  assert '5.0% [4.0%, 6.2%]' in table.aligned(found)
+  assert '5.0 % [4.0 %, 6.2 %]' in table.aligned(found)
 
 
 def test_a_control_that_cannot_tell_is_too_weak_and_not_failed():

@@ -22,14 +22,14 @@ def test_markdown_has_one_cell_a_column():
 
 
 def test_what_markdown_would_interpret_is_escaped():
-  for text in ('<b>', '**x**', '[a](b)', '`c`', '@name', ':tada:', 'http://x',
+  for text in ('<b>', '**x**', '[a](b)', '`c`', '@name', ':tada:', ':100:', 'http://x',
                '# h', 'a|b', '$x$', '~~s~~', '\\n', '&amp;'):
     escaped = table.escape(text)
     assert not set('<>*[]`@#|$~\\') & set(escaped.replace('&#', ''))
     assert '://' not in escaped and ':tada' not in escaped
   for text in ('_x_', 'a _b', 'a_ b', '__c__', '[1, 2](a)', '[1, 2][a]', '[1]'):
     assert not set('_[]') & set(table.escape(text)), text
-  for text in ('a@b: c', 'hd_sft', 'a_b_1', '88.0 [83.8%, -91.2%]'):
+  for text in ('a@b: c', 'hd_sft', 'a_b_1', '07:58:29', '88.0 [83.8%, -91.2%]'):
     assert table.escape(text) == text
   assert table.escape('one\n two') == 'one two'
 
