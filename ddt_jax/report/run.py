@@ -110,7 +110,10 @@ def mark_stopped(workdir: str | os.PathLike[str], when: float | None) -> None:
       folder / name for name in ('so_far.json', 'report.html', 'report.md'))
   if not (file.exists() and html.exists() and text.exists()):
     return
-  found = results.RunResults.from_json(file.read_text(), file)
+  try:
+    found = results.RunResults.from_json(file.read_text(), file)
+  except errors.InputError:  # of an earlier version: the run writes it anew
+    return
   if found.status is None or found.status.stopped == when:
     return
   found = dataclasses.replace(

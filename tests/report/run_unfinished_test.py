@@ -2,6 +2,7 @@
 
 import dataclasses
 import html
+import json
 
 import pytest
 
@@ -115,6 +116,18 @@ def test_a_stop_is_noted_on_the_page_without_drawing_it_anew(tmp_path, monkeypat
   # The page that is made anew says it too.
   report.mark_stopped(folder, 1.7e9 + 60)
   assert 'Stopped on' in report.write(folder)
+
+
+def test_the_page_of_an_earlier_version_does_not_hinder_a_run(tmp_path):
+  folder = run_folders.workdir(tmp_path, _unfinished(evaluations=1))
+  (folder / 'results.json').rename(folder / 'so_far.json')
+  report.write(folder)
+  old = json.loads((folder / 'so_far.json').read_text())
+  del old['status']['stopped']
+  (folder / 'so_far.json').write_text(json.dumps(old))
+  report.mark_stopped(folder, None)
+  report.mark_stopped(folder, 1.7e9)
+  assert 'Stopped' not in (folder / 'report.html').read_text()
 
 
 def test_a_run_without_a_measured_round_has_no_after_beside_other_runs(tmp_path):
