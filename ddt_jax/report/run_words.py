@@ -35,7 +35,8 @@ _DISTANCE = (
     ' texts that the latter drew. On a new task it predicts forgetting.')
 
 _UNITS = (
-    'not judged: responses, not problems, on which the verifier abstained. NLL (negative'
+    'not judged: responses, not problems, on which the verifier abstained. NLL'
+    ' (negative'
     ' log-likelihood) and phi: nats per token. Mean phi near 0: the text is'
     ' natural to the model; below 0: it is foreign.')
 
