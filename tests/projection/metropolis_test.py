@@ -164,11 +164,11 @@ CHAINS = 20_000
 SWEEPS = 64  # by the kernel's powers, the start is forgotten up to the test's noise
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name, beta, options', [
-    pytest.param('no double', 1.0, {}, marks=pytest.mark.slow),
-    *(pytest.param(*some, marks=pytest.mark.long) for some in [
-        ('a sum', 0.0, dict(restarts=0.0)), ('some words', 3.0, {}),
-        ('a sum', 1.0, dict(temperature=0.7, top_p=0.9, restarts=1.0))])])
+    ('no double', 1.0, {}), ('a sum', 0.0, dict(restarts=0.0)),
+    ('some words', 3.0, {}),
+    ('a sum', 1.0, dict(temperature=0.7, top_p=0.9, restarts=1.0))])
 def test_the_ends_of_twenty_thousand_chains_are_pi_from_three_starts(
     name, beta, options):
   is_right = kernel_test.PREDICATES[name]
