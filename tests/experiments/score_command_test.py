@@ -96,7 +96,8 @@ def test_two_corpora_side_by_side_and_a_second_call_resumes(tmp_path):
     ('own', {'model.path': str(embedded.STUDENT)}, 'name a file'),
     ('nobody/nothing', {}, "'nobody/nothing' is no file, and as a data set of the"),
 ])
-def test_what_is_wrong_is_said_in_words(tmp_path, paths, options, said):
+def test_what_is_wrong_is_said_in_words(tmp_path, monkeypatch, paths, options, said):
+  monkeypatch.setenv('HF_HUB_OFFLINE', '1')  # no retries of the hub, half a minute
   data = write(tmp_path / 'mine.jsonl')
   done = call(tmp_path / 'run', paths.format(data=data), **options)
   assert done.returncode == 2
