@@ -9,6 +9,8 @@ IDFT gives natural tokens (phi > 0) a weight near 1, so it also sharpens what th
 model does anyway. The last two change one thing about that each.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -46,12 +48,16 @@ def idft(
 
   Source: arXiv:2602.12222, section on In-Distribution Finetuning.
   """
-  gamma = jax.lax.stop_gradient(idft_exponent(
-      stats.phi, beta=beta, gamma_min=gamma_min, gamma_max=gamma_max,
-      curriculum=curriculum,
-  ))
+  return _power(
+      stats.log_p, stats.phi, beta=beta, gamma_min=gamma_min, gamma_max=gamma_max,
+      curriculum=curriculum)
+
+
+def _power(log_p: jax.Array, phi: jax.Array, **options: Any) -> jax.Array:
+  """p^gamma, gamma a constant; `options` of `idft_exponent`."""
+  gamma = jax.lax.stop_gradient(idft_exponent(phi, **options))
   # From log p: p itself underflows to 0, and 0^gamma has no useful gradient.
-  return jnp.exp(gamma * stats.log_p)
+  return jnp.exp(gamma * log_p)
 
 
 def idft_exponent(
@@ -234,7 +240,6 @@ def idft_z(
   Source: this project.
   """
   z, _ = ddt.z_test(stats.phi, stats.varentropy)
-  gamma = jax.lax.stop_gradient(idft_exponent(
-      z, beta=beta, gamma_min=gamma_min, gamma_max=gamma_max,
-      curriculum=curriculum))
-  return jnp.exp(gamma * stats.log_p)
+  return _power(
+      stats.log_p, z, beta=beta, gamma_min=gamma_min, gamma_max=gamma_max,
+      curriculum=curriculum)

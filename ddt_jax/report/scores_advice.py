@@ -31,14 +31,14 @@ _BLIND = (
     ' sees neither whether an answer is right nor whether the model would find it')
 
 
-# MODEL becomes the model of the call.
-_GIVEN = '--config.data.path=FILE --config.model.path=MODEL'
+# MODEL becomes the model of the call; the toy model needs no preset.
+_GIVEN = ':real --config.data.path=FILE --config.model.path=MODEL'
 
 
 def _first_available(*names: str) -> str:
   """The command that trains with the first of these objectives that exists."""
   name = next(name for name in names if name in objectives.WEIGHTS)
-  return f'python -m experiments.train --config configs/{name}.py {_GIVEN}'
+  return f'python -m experiments.train --config configs/{name}.py{_GIVEN}'
 
 
 _FEW_TOKENS = _first_available('phi_mask', 'idft')
@@ -46,7 +46,7 @@ _SOME_TOKENS = _first_available('idft')
 _AS_IT_IS = _first_available('sft')
 _REWRITE = (
     'rewrite it by Hinted Decoding, in which the model puts each solution into its'
-    f' own words (python -m experiments.curate --config configs/idft.py {_GIVEN})')
+    f' own words (python -m experiments.curate --config configs/idft.py{_GIVEN})')
 _GAP = 'gap in phi to the model\'s own texts'
 _ABOUT = (
     ' (The PIT test asks of each response whether the model could have written it. A'
@@ -83,11 +83,12 @@ def verdict(name: str, summary: corpus_summary.ScoresSummary) -> str:
   if judgement is None:
     judgement = ('is off-policy for' if diagnosis.is_far(numbers)
                  else _JUDGEMENTS['mild'])
+  said = advice(found, numbers).replace('=MODEL', f'={shlex.quote(summary.model)}')
+  if summary.model == EMBEDDED:
+    said = said.replace('.py:real ', '.py ')
   sentences = [
       f'{name} {judgement} {model_name(summary)}: {evidence}',
-      *_too_short(numbers),
-      f'Advice: {advice(found, numbers)}.'.replace(
-          '=MODEL', f'={shlex.quote(summary.model)}'),
+      *_too_short(numbers), f'Advice: {said}.',
       *_beside_own(name, summary, found), *_split(numbers)]
   return ' '.join(sentences)
 

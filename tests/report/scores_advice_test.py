@@ -38,7 +38,7 @@ def summary(own=None, auroc=None, model='smollm2', **numbers):
     ({'lowest': {'1 %': 0.9, '5 %': 1.1}, 'tail_5': 0.005},
      'the 1 % of the tokens with the lowest phi cause 90 % of the gap in phi'),
     ({'lowest': {'1 %': 0.3, '5 %': 0.7}},
-     'or try python -m experiments.train --config configs/idft.py'
+     'or try python -m experiments.train --config configs/idft.py:real'
      ' --config.data.path=FILE --config.model.path=smollm2, which'),
     ({}, 'mine is off-policy for smollm2'),
     ({}, 'rewrite it by Hinted Decoding'),
