@@ -68,9 +68,9 @@ setuptools.setup(
         # To execute the notebooks of colab/.
         'notebooks': ['ipykernel>=6', 'nbclient>=0.10', 'nbformat>=5.10'],
         # torch exactly: golden numbers were made with it.
-        'parity': ['peft>=0.17', 'torch==2.13.0'],
+        'parity': ['peft>=0.17', 'torch==2.13.0', 'trl>=1.0'],
         # An exported model in another tool, in .ci/long. Needs [parity], too.
-        'handover': ['accelerate>=1.4', 'lm_eval[hf]==0.4.13', 'trl>=1.0'],
+        'handover': ['accelerate>=1.4', 'lm_eval[hf]==0.4.13'],
         # A contender in experiments/bench/head.py, which does without it too.
         'bench': ['tokamax>=0.0.12'],
     },

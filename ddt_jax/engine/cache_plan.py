@@ -53,7 +53,7 @@ class Plan(NamedTuple):
     return (
         f'{self.slots} slots and {self.queue} queued requests, prompts of up to'
         f' {" + ".join(map(str, self.widths))} and {self.ring} new tokens:'
-        f' {self.bytes / 1e9:.2f} GB of keys and values on each device'
+        f' {self.bytes / 2**30:.2f} GiB of keys and values on each device'
     )
 
 
@@ -118,9 +118,9 @@ def plan(
         (n for n in range(wanted.slots, 0, -row_devices)
          if sized(n).bytes <= free), 0)
     raise errors.InputError(
-        f'{wanted}; {free / 1e9:.2f} GB are free, enough for {fits} slots; set'
+        f'{wanted}; {free / 2**30:.2f} GiB are free, enough for {fits} slots; set'
         f' decoding.slots={fits}' if fits else
-        f'{wanted}; {free / 1e9:.2f} GB are free, not enough for one slot a'
+        f'{wanted}; {free / 2**30:.2f} GiB are free, not enough for one slot a'
         ' device; lower max_new_tokens or use more devices'
     )
   return wanted

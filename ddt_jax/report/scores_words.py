@@ -72,7 +72,7 @@ def tables(
   found = [('Corpora', corpora_table(summary))]
   if summary.auroc:
     found.append(('AUROC: own samples against each corpus', auroc_table(summary)))
-  found.append(('Which tokens cause the difference', lowest_table(summary)))
+  found.append(('Where phi is low', lowest_table(summary)))
   for name, corpus in summary.corpora.items():
     if name != summary.own and corpus.responses:
       found.append((f'Filters for {name}', filters_table(corpus)))

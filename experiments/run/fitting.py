@@ -191,7 +191,8 @@ def describe(
         f'memory    {part}: about {sum(need.values()) / 2**30:.2f}{of} GiB a device ('
         + ', '.join(f'{k} {v / 2**30:.2f}' for k, v in need.items()) + ')')
   if limit is None:
-    notes = [*notes, 'this device does not say how much memory it has: not checked']
+    notes = [*notes, 'these devices do not report their memory: whether the run fits'
+             ' is not checked']
   return '\n'.join([*lines, *(f'note      {line}' for line in notes)])
 
 

@@ -141,8 +141,8 @@ def memory(
       x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(params))
   free = cache_plan.free_bytes()
   said = (
-      f'scoring takes {needed / 1e9:.2f} GB beside {own / 1e9:.2f} GB of parameters'
-      f' on each device; {free / 1e9:.2f} GB are free. It is for'
+      f'scoring takes {needed / 2**30:.2f} GiB beside {own / 2**30:.2f} GiB of parameters'
+      f' on each device; {free / 2**30:.2f} GiB are free. It is for'
       f' {rows * time // devices:,} tokens in one forward, see'
       ' --config.batch.tokens; a longer text takes more')
   if needed > free:

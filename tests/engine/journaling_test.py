@@ -146,7 +146,7 @@ def test_the_bar_moves_by_response_and_names_tokens(monkeypatch, capsys):
   # Before the cache is allocated, and once.
   plain(journaling.Journal(bar=bar, title='again'))
   said = capsys.readouterr().out
-  assert 'sample: 3 slots and' in said and 'GB of keys and values' in said
+  assert 'sample: 3 slots and' in said and 'GiB of keys and values' in said
   assert 'again' not in said
 
 

@@ -72,7 +72,7 @@ def test_curate_ends_the_same_after_kills_in_the_middle_of_its_blocks(tmp_path):
   assert cut.read_text() == whole.read_text()
   assert texts(shards) == texts(tmp_path / 'whole.jsonl.shards')
   assert not list(shards.rglob('partial'))
-  assert 'GB of keys and values' in done.stdout or not done.stdout
+  assert 'GiB of keys and values' in done.stdout or not done.stdout
   rewritten, = (shards / 'rewrite').glob('0*.jsonl')
   rows = [json.loads(line) for line in rewritten.read_text().split('\n')[2:-1]]
   assert rows and all(row['analysis'].startswith('# Analyze') for row in rows)

@@ -168,7 +168,7 @@ def cells(found):
 def test_no_sentence_contradicts_a_number_on_the_page(mine, own, auroc):
   found = summary(own=own, auroc=auroc, **mine)
   text, page = scores_advice.verdict('mine', found), cells(found)
-  row, tokens = page['Corpora']['mine'], page['Which tokens cause the difference']
+  row, tokens = page['Corpora']['mine'], page['Where phi is low']
   phi, rejected = number(row['mean phi'].split(' ±')[0]), number(row['rejected'])
   # The evidence is the table's.
   assert f'mean phi {row["mean phi"]} nats' in text

@@ -24,14 +24,14 @@ def test_tables_have_a_cell_for_each_column():
   found = dict(scores_words.tables(summary()))
   assert list(found) == [
       'Corpora', 'AUROC: own samples against each corpus',
-      'Which tokens cause the difference', 'Filters for mine', 'Rows left out']
+      'Where phi is low', 'Filters for mine', 'Rows left out']
   for content in found.values():
     assert content.rows
     assert {len(row) for row in content.rows} == {len(content.header)}
     assert max(content.words) < len(content.header)
   assert found['AUROC: own samples against each corpus'].rows == [
       ['mine', '0.750', '0.500', 'phi']]
-  assert [row[0] for row in found['Which tokens cause the difference'].rows] == [
+  assert [row[0] for row in found['Where phi is low'].rows] == [
       'own', 'mine', 'mine: web']
 
 
