@@ -4,7 +4,7 @@ python -m experiments.train --config configs/opsd.py --workdir DIR \
     [--config.distill.skip=8] [--config.distill.most_entropy=1]
 
 The teacher is the model before training. The authors draw at
---config.curate.temperature=1.1. Source: arXiv:2601.18734.
+--config.curate.temperature=1.1. Source: arXiv:2601.18734. Analyses: see sdft.py.
 """
 
 from configs import idft
@@ -14,6 +14,7 @@ def get_config(preset=''):
   c = idft.get_config(preset)
   c.name, c.loss.name = 'opsd', 'distill'
   c.distill.kind, c.distill.clip = 'jsd', 0.05
-  c.hint.analysis = 'none'
+  if preset:
+    c.hint.analysis = 'none'
   c.train.pack = False  # own responses are not packed
   return c

@@ -119,7 +119,7 @@ def test_what_a_method_changes_is_in_its_config(full):
   assert of('idft_curriculum').curriculum.warmup_ratio == 0.2
   assert of('sft_kl').reference.kl_weight == 0.1
   assert of('sdft_frozen').reference.kind == 'frozen'
-  assert of('sdft').hint.analysis == 'none' and of('sdft').loss.name == 'distill'
+  assert of('sdft').hint.analysis == 'model' and of('sdft').loss.name == 'distill'
   assert of('dpo').loss.name == 'dpo'
 
 
