@@ -31,7 +31,7 @@ def get_config(preset=''):
   c.more_seeds = 5      # of the main methods, at the chosen rate and its neighbours
   c.rates = RATES       # of methods without rates of their own
   c.main = (
-      'sft', 'sft_kl', 'idft', 'rft', 'hd_sft', 'hd_idft', 'sdft',
+      'sft', 'sft_kl', 'idft', 'idft_gamma1', 'rft', 'hd_sft', 'hd_idft', 'sdft',
       'dpo')            # methods that run first, at all their rates
   c.corpora = corpora() | hands() | strengths()
   c.methods = methods() | variants() | phase() | ablations()
@@ -192,7 +192,7 @@ def smollm2(c):
   c.name = 'study-smollm2'
   c.problems, c.seeds, c.more_seeds = 128, 2, 2
   c.rates = (1e-5, 3e-5, 1e-4)
-  keep(c, ('sft', 'sft_kl', 'idft', 'rft', 'hd_sft'))
+  keep(c, ('sft', 'sft_kl', 'idft', 'idft_gamma1', 'rft', 'hd_sft'))
   c.run = run('smollm2')
   c.run.train.batch, c.run.train.epochs = 8, 2
   c.run.evaluation.problems, c.run.evaluation.samples = 32, 4
