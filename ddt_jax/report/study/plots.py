@@ -13,6 +13,8 @@ from ddt_jax.report.study import finished
 # apart in black and white, too, and each curve carries its name.
 _MARKERS = 'osD^vP*X<>hp8d'
 _COLORS = 6  # of the palette
+_NEAR = 5  # points of accuracy up to which the scale of losses is linear
+_LOST = (-5, -2, 0, 2, 5, 10, 20, 50, 100)  # its ticks
 
 
 def look(methods: Sequence[str], method: str) -> dict[str, str]:
@@ -66,14 +68,15 @@ def name_beside(
   """Writes names beside the axes, one below the other, each with a line to its point.
 
   Args:
-    axes: whose limits are final but for these points.
+    axes: with all that is to be drawn in it.
     points: name -> its point.
     colors: name -> of the text.
   """
-  low, high = axes.get_ylim()
+  axes.autoscale_view()  # or the transform below would be of older limits
+  to_axes = axes.transData + axes.transAxes.inverted()
   names = sorted(points, key=lambda name: points[name][1])
   # Names at the heights of their points would overlap: they are pushed apart.
-  at = [(points[name][1] - low) / (high - low) for name in names]
+  at = [float(to_axes.transform(points[name])[1]) for name in names]
   gap = 0.055
   for i in range(1, len(at)):
     at[i] = max(at[i], at[i - 1] + gap)
@@ -90,7 +93,7 @@ def name_beside(
 
 def panels(
     title: str, found: finished.Results, groups: Mapping[str, Sequence[str]],
-    x: Callable, y: Callable, words: tuple[str, str]
+    x: Callable, y: Callable, words: tuple[str, str], scales: tuple[str, str]
 ) -> figure.Figure:
   """`curves` for each group of methods, side by side on the same scales.
 
@@ -100,6 +103,7 @@ def panels(
     groups: heading -> methods.
     x, y: see `curves`.
     words: names and units of both axes.
+    scales: of both axes, see `_rescale`.
   """
   groups = {heading: [m for m in some if m in found.methods]
             for heading, some in groups.items()}
@@ -114,6 +118,8 @@ def panels(
     axes.set_title(heading, fontsize=10, loc='left')
     named.append((axes, curves(axes, found, methods, x, y, every)))
     axes.set_xlabel(words[0], fontsize=9)
+  for axes in fig.axes:
+    _rescale(axes, *scales)
   for axes, ends in named:  # once the shared limits hold all curves
     name_beside(axes, ends, {m: look(every, m)['color'] for m in ends})
   fig.axes[0].set_ylabel(words[1])
@@ -129,34 +135,30 @@ def frontier(
       ' rates', found, groups, lambda c: _negative(found.gain(c, finished.RETAINED)),
       lambda c: found.gain(c, finished.TARGET),
       ('lost on retained tasks (points of pass@1)',
-       'gained on the target (points of pass@1)'))
+       'gained on the target (points of pass@1)'), ('lost', 'linear'))
 
 
 def drift(
     found: finished.Results, groups: Mapping[str, Sequence[str]]
 ) -> figure.Figure:
   """Retained loss against the KL to the untouched model on its own samples."""
-  fig = panels(
+  return panels(
       'Forgetting against the distance from the untouched model', found, groups,
       lambda c: _kl(c, finished.RETAINED),
       lambda c: _negative(found.gain(c, finished.RETAINED)),
       ('KL to the untouched model on retained tasks (nats per token)',
-       'lost on retained tasks (points of pass@1)'))
-  _log_scale(fig)
-  return fig
+       'lost on retained tasks (points of pass@1)'), ('log', 'lost'))
 
 
 def costs(
     found: finished.Results, groups: Mapping[str, Sequence[str]]
 ) -> figure.Figure:
   """Target gain against the floating-point operations that it took."""
-  fig = panels(
+  return panels(
       'Gain on the target against the work it took', found, groups,
-      lambda c: c.cost.flops, lambda c: found.gain(c, finished.TARGET),
-      ('floating-point operations, corpus and training',
-       'gained on the target (points of pass@1)'))
-  _log_scale(fig)
-  return fig
+      lambda c: c.cost.flops / 1e12, lambda c: found.gain(c, finished.TARGET),
+      ('10^12 floating-point operations, corpus and training',
+       'gained on the target (points of pass@1)'), ('linear', 'linear'))
 
 
 def phi(
@@ -171,24 +173,35 @@ def phi(
       'phi of the training data during training, first seed, chosen rates', 3.8)
   axes = fig.subplots()
   axes.axhline(0, color=style.ink(), lw=0.6)
+  ends = {}
   for method, (steps, values) in lines.items():
     looks = look(list(lines), method)
     axes.plot(steps, values, lw=1.5, ms=4, markevery=max(len(steps) // 6, 1), **looks)
-    axes.annotate(
-        method, (steps[-1], values[-1]), (5, 0), textcoords='offset points',
-        fontsize=8, color=looks['color'], va='center')
-  axes.margins(x=0.15)
+    ends[method] = steps[-1], values[-1]
+  axes.margins(x=0.02)
+  name_beside(axes, ends, {m: look(list(lines), m)['color'] for m in ends})
   axes.set_xlabel('training step')
   axes.set_ylabel('mean phi (nats per token)')
   return fig
 
 
-def _log_scale(fig: figure.Figure) -> None:
-  """A logarithmic x axis; 0.01, not 10^-2, as mathematics is not parsed."""
-  for axes in fig.axes:
-    axes.set_xscale('log')
-    axes.xaxis.set_major_formatter('{x:g}')
-    axes.xaxis.set_minor_formatter('')
+def _rescale(axes: mpl_axes.Axes, x: str, y: str) -> None:
+  """Scales both axes: 'linear', 'log', or 'lost' for points that a method loses."""
+  for axis, kind, rescale in (
+      (axes.xaxis, x, axes.set_xscale), (axes.yaxis, y, axes.set_yscale)):
+    if kind == 'linear':
+      continue
+    if kind == 'log':
+      rescale('log')
+    else:  # wide near 0, where the models are that one would use
+      rescale('symlog', linthresh=_NEAR, linscale=1.5)
+    axes.autoscale(axis=axis.axis_name)
+    if kind == 'lost':
+      low, high = axis.get_view_interval()
+      axis.set_ticks([point for point in _LOST if low <= point <= high])
+    # 0.01, not 10^-2: mathematics is not parsed.
+    axis.set_major_formatter('{x:g}')
+    axis.set_minor_formatter('')
 
 
 def _negative(value: float | None) -> float | None:
