@@ -31,8 +31,8 @@ def get_config(preset=''):
   c.more_seeds = 5      # of the main methods, at the chosen rate and its neighbours
   c.rates = RATES       # of methods without rates of their own
   c.main = (
-      'sft', 'sft_kl', 'idft', 'idft_gamma1', 'rft', 'hd_sft', 'hd_idft', 'sdft',
-      'dpo')            # methods that run first, at all their rates
+      'sft', 'sft_kl', 'idft', 'idft_gamma1', 'rft', 'hd_sft', 'hd_idft',
+      'hd_idft_gamma1', 'sdft', 'dpo')  # they run first, at all their rates
   c.corpora = corpora() | hands() | strengths()
   c.methods = methods() | variants() | phase() | ablations()
   c.phase = PHASE       # (SFT, IDFT) on the same corpus: the phase diagram
@@ -97,6 +97,8 @@ def methods():
       rft=dict(config='sft', corpus='own'),
       hd_sft=dict(config='sft', corpus='hinted'),
       hd_idft=dict(config='idft', corpus='hinted'),
+      hd_idft_gamma1=dict(
+          config='idft', corpus='hinted', set=dict(loss=dict(gamma_max=1.0))),
       projected_sft=dict(config='sft', corpus='projected'),
       sdft=dict(config='sdft', corpus=''),
       sdft_frozen=dict(
