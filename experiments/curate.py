@@ -44,6 +44,9 @@ def execute(c, out: str) -> curate.Corpus | pair_corpus.PairCorpus:
   c = c.copy_and_resolve_references()  # the caller's config stays as it is
   c.rounds = 1  # of all problems
   out = storage.path(out)
+  with lifecycle.explained_errors(errors.InputError):
+    if out.suffix.lower() not in ('.jsonl', '.parquet'):
+      raise errors.InputError(f'--out={out}: its name must end in .jsonl or .parquet')
   folder = out.parent / f'{out.name}.shards'
   with workdir.owned(c, folder, inputs.make_untrained) as s:
     with lifecycle.explained_errors(
@@ -51,7 +54,8 @@ def execute(c, out: str) -> curate.Corpus | pair_corpus.PairCorpus:
     ):
       corpus = curation.corpus_of_round(c, s, 0, s.params, folder, step=0)
     processes.from_first(tables.write, out, rows(corpus))
-  print(f'{out}: {described(corpus.summary)}')
+  asked = bool(c.curate.samples) or c.hint.enabled
+  print(f'{out}: {described(corpus.summary, asked)}')
   held = [len(s.corpus.validation), len(s.corpus.evaluation.get('evaluation', ()))]
   if c.data.path and any(held):
     print(f'not in the file: problems held out for validation ({held[0]}) and'
@@ -71,8 +75,13 @@ def rows(corpus: curate.Corpus | pair_corpus.PairCorpus) -> list[dict[str, Any]]
       for row in zip(corpus.responses, corpus.problems, strict=True)]
 
 
-def described(summary: counts.RoundSummary) -> str:
-  """Says how many problems gave a response, or pairs."""
+def described(summary: counts.RoundSummary, asked: bool = True) -> str:
+  """Says how many problems gave a response, or pairs.
+
+  Args:
+    summary: of the round.
+    asked: whether the config asks the model for answers or rewritings.
+  """
   if summary.pairs:
     long = summary.dropped['too long']
     return f'{summary.pairs}' + (f'; {long} pairs left out as too long' if long else '')
@@ -86,11 +95,11 @@ def described(summary: counts.RoundSummary) -> str:
       f' hinting, {projected}{solved["reference"]} given as references')
   if long := summary.dropped.get('too long'):
     said += f'; {long} texts left out as longer than data.max_tokens'
-  tried = summary.own.responses + summary.hinted.responses + summary.hinted.skipped
-  if tried and not solved['own'] + solved['hinted'] + solved.get('projected', 0):
-    said += (
-        '\nwarning: nothing in it is by the model. No answer of its own and no'
-        ' rewriting was both right and complete')
+  if asked and examples and not solved['own'] + solved['hinted'] + solved.get('projected', 0):
+    tried = summary.own.responses + summary.hinted.responses + summary.hinted.skipped
+    said += '\nwarning: nothing in it is by the model. ' + (
+        'No answer of its own and no rewriting was both right and complete' if tried
+        else 'No problem has an answer to verify, so nothing was sampled or rewritten')
   return said
 
 

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 import dataclasses
 import json
 import os
+import pathlib
 import sys
 from typing import Any
 
@@ -29,6 +30,7 @@ from ddt_jax import processes
 from ddt_jax import storage
 from ddt_jax.data import chat
 from ddt_jax.report import scores
+from ddt_jax.report import scores_advice
 from ddt_jax.report import scores_examples
 from ddt_jax.report import scores_words
 from ddt_jax.report import table
@@ -98,9 +100,11 @@ def main():
 
 
 def default_workdir(c) -> str:
-  """runs/<config.name>/<names of the inputs>."""
+  """runs/<config.name>/<names of the inputs>, with the model's name but the toy's."""
   stems = '+'.join(map(score_inputs.stem, score_inputs.input_names(c)))
-  return f'runs/{c.name}/{stems or "calibration"}'
+  model = pathlib.Path(c.model.path).name
+  by = '' if c.model.path == scores_advice.EMBEDDED else f'-by-{model}'
+  return f'runs/{c.name}/{stems or "calibration"}{by}'
 
 
 # Scores ------------------------------------------------------------------------
@@ -149,7 +153,8 @@ def summarise(
       lambda: typed_json.plain(corpus_summary.summarise(
           corpora, model=c.model.path, parameters=parameters,
           temperature=c.temperature, source=c.data.source,
-          own=score_inputs.OWN if score_inputs.OWN in corpora else '')))
+          own=score_inputs.OWN if score_inputs.OWN in corpora else '',
+          options=score_inputs.columns_given(c))))
   workdir.Workdir(folder).publish('summary', json.dumps(numbers, indent=1))
   return typed_json.parse(numbers, corpus_summary.ScoresSummary)
 

@@ -1,5 +1,6 @@
 """Every block of experiments/RECIPES.md and of the README's entry does what it says."""
 
+import dataclasses
 import json
 import os
 import re
@@ -343,6 +344,16 @@ def test_trl_trains_with_the_lines_as_they_stand(tmp_path, monkeypatch):
   assert not (batch['labels'][:, 0] != -100).any()
   assert scope['trainer'].train().training_loss > 0
   exec(block('trl-idft', 'python'), scope)
-  trainer = scope['IDFTTrainer'](
-      str(embedded.STUDENT), train_dataset=scope['corpus'], args=scope['trainer'].args)
-  assert 0 < trainer.train().training_loss
+
+  def loss_of_a_step(rows, accumulated):
+    options = dict(
+        per_device_train_batch_size=rows, gradient_accumulation_steps=accumulated)
+    trainer = scope['IDFTTrainer'](
+        str(embedded.STUDENT), train_dataset=scope['corpus'],
+        args=dataclasses.replace(scope['trainer'].args, max_steps=1, **options))
+    return trainer.train().training_loss
+
+  # A batch in one piece and in two has the same loss.
+  whole = loss_of_a_step(4, 1)
+  assert whole > 0
+  np.testing.assert_allclose(loss_of_a_step(2, 2), whole, rtol=1e-4)

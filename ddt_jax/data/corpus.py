@@ -115,7 +115,7 @@ def from_file(
   mark = _marker([p for file in files for p in file.problems], marker, question)
   if mark != marker:
     notes.append(f'answers follow {mark}, which is data.marker from now on')
-  if note := _unasked([p for p in problems if p.answer], mark, question):
+  if note := _form_of_answers(problems, mark, question):
     notes.append(note)
 
   def asked(some):
@@ -243,23 +243,46 @@ def _marker(problems, marker: str, question: str) -> str:
   return marker
 
 
-def _unasked(
-    answerable: Sequence[records.Problem], marker: str, question: str
+def _form_of_answers(
+    problems: Sequence[records.Problem], marker: str, question: str
 ) -> str:
-  """Says that the model cannot know the marker of answers; '' where it can."""
+  """A warning where prompts and solutions differ about the marker; '' without one."""
+  answerable = [p for p in problems if p.answer]
   word = marker.strip(r'\{ ')
+  if not answerable:
+    return (
+        f'warning: no row has an answer to verify, so nothing is rewritten, yet each'
+        f' prompt asks for "{marker}"; --config.data.question=\'{{problem}}\' leaves'
+        ' prompts as they are') if word in question else ''
   written = sum(marker in p.solution for p in answerable)
+  if 2 * written >= len(answerable):
+    return ''
+  have = f'{written} of {len(answerable)} solutions have it'
+  if word in question:
+    return _other_form(answerable, marker, have)
   prompts = [turn['content'] for p in answerable for turn in p.conversation[:-1]]
-  if (word in question or 2 * written >= len(answerable)
-      or any(word in x for x in prompts if isinstance(x, str))):
+  if any(word in x for x in prompts if isinstance(x, str)):
     return ''
   ask = "--config.data.question='{problem} Put the final answer in \\boxed{}.'"
   if marker != verify.BOX:
     ask += f" --config.data.marker='{verify.BOX}'"
   return (
       f'warning: no prompt asks for "{marker}", which answers are read after, and'
-      f' {written} of {len(answerable)} solutions have it: answers of the model may'
-      f' count as wrong. To ask for it: {ask}')
+      f' {have}: answers of the model may count as wrong. To ask for it: {ask}')
+
+
+def _other_form(
+    answerable: Sequence[records.Problem], marker: str, have: str
+) -> str:
+  """A warning that solutions give their answers in another form than is asked for."""
+  said = (
+      f'warning: prompts ask for "{marker}" and {have}. A rewriting that copies'
+      ' their form counts as wrong, and solutions taken as they are teach it.')
+  if 2 * sum(bool(rows.after_hashes(p.solution)) for p in answerable) > len(answerable):
+    return (
+        f"{said} To keep theirs: --config.data.marker='{rows.HASHES}'"
+        f" --config.data.question='{{problem}} End with {rows.HASHES} and the answer.'")
+  return f'{said} --config.curate.fallback=drop takes none as it is'
 
 
 def _facts(files: Sequence[readers.File]) -> list[str]:

@@ -97,7 +97,8 @@ def world(
   if left_out:
     notes.append(f'{left_out} problems are left out: their answers cannot follow'
                  f' data.marker={marker!r}')
-  if marker.strip(r'\{ ') not in question:
+  # A word such as "is" stands in answers that nobody asked for it.
+  if marker.strip(r'\{ ') not in question and not marker.strip().isalpha():
     notes.append(f'no prompt asks for "{marker}", which answers are read after; ask'
                  ' for it with --config.data.question=')
   return corpus.Corpus(

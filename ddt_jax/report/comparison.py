@@ -20,6 +20,7 @@ from ddt_jax.report import style
 from ddt_jax.report import table
 
 _WIDTH = 100  # columns of the terminal
+_TIES = 0.02  # share of problems
 NOTES = (
     'Accuracy: share of problems solved by the greedy answer (pass@1) or mean over'
     ' k sampled answers (avg@k), in %. [low, high]: 95 % interval over the problems.'
@@ -114,6 +115,9 @@ def verdicts(runs: Sequence[Run]) -> list[str]:
         if (last := _last(r.found)) and split in last}
     if len(shares) < 2:
       continue
+    if apart := _began_apart(runs, split):
+      said.append(apart)
+      continue
     shown = {name: f'{100 * share.value:.1f}' for name, share in shares.items()}
     top = max(shares.values(), key=lambda share: share.value)
     # As printed: runs that differ by less than the digits shown are equal.
@@ -126,6 +130,23 @@ def verdicts(runs: Sequence[Run]) -> list[str]:
         + (f'; within the noise: {", ".join(near)}.' if near else
            ', by more than the noise.' if rest else '.'))
   return said
+
+
+def _began_apart(runs: Sequence[Run], split: str) -> str:
+  """Says why a split is not compared: other models or problems; '' if it can be."""
+  first = {
+      r.name: r.found.evaluation[0][split] for r in runs
+      if r.found.evaluation and split in r.found.evaluation[0]}
+  values = [x.pass_at_1.value for x in first.values()]
+  # The same model on the same problems differs by ties between devices at most.
+  if len({x.problems for x in first.values()}) == 1 and (
+      max(values) - min(values) <= _TIES):
+    return ''
+  before = ', '.join(
+      f'{100 * x.pass_at_1.value:.1f} % of {x.problems:,} ({name})'
+      for name, x in first.items())
+  return (f'{split}: not compared. The runs began with other models or have other'
+          f' problems: before training {before}.')
 
 
 def _highest(names: Sequence[str]) -> str:

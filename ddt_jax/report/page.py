@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import hashlib
 import pathlib
 import re
+import textwrap
 from typing import Any, NamedTuple
 
 import jinja2
@@ -43,6 +44,22 @@ class Plot(NamedTuple):
   picture: style.Picture
 
 
+class Verdict(NamedTuple):
+  """What a page says first.
+
+  Attributes:
+    text: sentences.
+    commands: to follow its advice.
+  """
+
+  text: str
+  commands: Sequence[str] = ()
+
+  def in_terminal(self, width: int) -> str:
+    """The sentences in lines of so many columns; a command stays in one line."""
+    return '\n  '.join([textwrap.fill(self.text, width), *self.commands])
+
+
 class Highlight(NamedTuple):
   """One of the first texts of a page, with what it answers."""
 
@@ -55,11 +72,12 @@ class HeatMap(NamedTuple):
 
   Attributes:
     heading: text above.
-    tokens: (token as shown, text of its tooltip, phi in nats).
+    tokens: (token as shown, text of its tooltip, phi in nats; None of a text
+      that is not scored).
   """
 
   heading: str
-  tokens: list[tuple[str, str, float]]
+  tokens: list[tuple[str, str, float | None]]
 
 
 def run(
@@ -131,7 +149,7 @@ def comparison(
 def scores(
     *,
     title: str,
-    verdicts: Sequence[str],
+    verdicts: Sequence[Verdict],
     highlights: Sequence[Highlight],
     tables: Sequence[tuple[str, table.Table]],
     notes: str,
@@ -143,7 +161,8 @@ def scores(
   """The report of scored corpora.
 
   Args:
-    title, verdicts, notes, about_phi: texts.
+    title, notes, about_phi: texts.
+    verdicts: on the corpora.
     highlights: the first texts of the page.
     tables: with their headings.
     plots: pictures.

@@ -54,6 +54,12 @@ def loss(
               (0.5, 'validation: references', style.VALIDATION)]
   for x, name, color in labels[:1 + bool(validation)]:
     top.text(x, 0.91, name, color=color, transform=top.transAxes, ha='right')
+  # The model is measured where a round ends; the next one has other data.
+  ends = [line['step'] for line in lines if line['kind'] == 'evaluation']
+  for step in ends:
+    if train[0]['step'] < step < train[-1]['step']:
+      for axes in (top, bottom, *more):
+        axes.axvline(step, color=style.ink(), lw=0.8, ls=':')
   last = [bottom, *more][-1]
   last.set_xlabel('training step')
   last.xaxis.get_major_locator().set_params(integer=True)

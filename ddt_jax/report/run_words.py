@@ -40,6 +40,8 @@ _UNITS = (
     ' log-likelihood) and phi: nats per token. Mean phi near 0: the text is'
     ' natural to the model; below 0: it is foreign.')
 
+_LARGE = 10  # points; a change within the noise that reads like one
+
 _NOT_YET = (
     'All numbers are of the model before training: it is measured again at the end'
     ' of the round.')
@@ -282,11 +284,13 @@ def tables(
 def _outcomes(compared: Sequence[Comparison]) -> str:
   """'rose on target (+9.0 points); fell on retained (-4.0 points)'."""
   parts = []
-  for outcome, words in (('rose', 'rose'), ('fell', 'fell'),
-                         ('within noise', 'stayed within the noise')):
-    splits = [f'{c.split} ({c.points:+.1f} points)' for c in compared
-              if c.outcome == outcome]
-    if splits:
+  for words, chosen in (
+      ('rose', lambda c: c.outcome == 'rose'), ('fell', lambda c: c.outcome == 'fell'),
+      ('stayed within the noise',
+       lambda c: c.outcome == 'within noise' and abs(c.points) < _LARGE),
+      ('has too few problems to tell a change',
+       lambda c: c.outcome == 'within noise' and abs(c.points) >= _LARGE)):
+    if splits := [f'{c.split} ({c.points:+.1f} points)' for c in compared if chosen(c)]:
       parts.append(f'{words} on {" and ".join(splits)}')
   return '; '.join(parts)
 

@@ -78,9 +78,7 @@ def plots(summary: corpus_summary.ScoresSummary) -> dict[str, page.Plot]:
 
 def terminal(summary: corpus_summary.ScoresSummary) -> str:
   """The result as plain text."""
-  blocks = [
-      textwrap.fill(text, _WIDTH) for text in scores_advice.verdicts(summary)
-  ]
+  blocks = [said.in_terminal(_WIDTH) for said in scores_advice.verdicts(summary)]
   for heading, content in scores_words.tables(summary):
     blocks.append(f'{heading}\n\n{table.aligned(content)}')
   blocks.append(textwrap.fill(scores_words.NOTES, _WIDTH))

@@ -6,8 +6,8 @@ Each sentence gives the figures that it follows from, as the tables print them.
 from collections.abc import Mapping
 import shlex
 
-from ddt_jax import objectives
 from ddt_jax import significance
+from ddt_jax.report import page
 from ddt_jax.report import table
 from ddt_jax.scoring import calibration
 from ddt_jax.scoring import corpus_summary
@@ -31,66 +31,84 @@ _BLIND = (
     ' sees neither whether an answer is right nor whether the model would find it')
 
 
-# MODEL becomes the model of the call; the toy model needs no preset.
+# FILE and MODEL become those of the call; the toy model needs no preset.
 _GIVEN = ':real --config.data.path=FILE --config.model.path=MODEL'
 
 
-def _first_available(*names: str) -> str:
-  """The command that trains with the first of these objectives that exists."""
-  name = next(name for name in names if name in objectives.WEIGHTS)
+def _train(name: str) -> str:
+  """The command that trains with the config of this name."""
   return f'python -m experiments.train --config configs/{name}.py{_GIVEN}'
 
 
-_FEW_TOKENS = _first_available('phi_mask', 'idft')
-_SOME_TOKENS = _first_available('idft')
-_AS_IT_IS = _first_available('sft')
-_REWRITE = (
-    'rewrite it by Hinted Decoding, in which the model puts each solution into its'
-    f' own words (python -m experiments.curate --config configs/idft.py{_GIVEN})')
+_REWRITE = f'python -m experiments.curate --config configs/idft.py{_GIVEN}'
+_COMMANDS = {  # what the advice on a diagnosis comes to
+    'on_policy': (_train('sft'),),
+    'deterministic': (_train('sft'),),
+    'mild': (_train('sft'),),
+    'few_tokens': (_train('phi_mask'),),
+    'some_tokens': (_REWRITE, _train('idft')),
+    'far': (_REWRITE,),
+    'spread': (_REWRITE,),
+}
+_HINTED = (
+    'rewrite it by Hinted Decoding, in which the model puts each solution that has an'
+    ' answer to verify into its own words')
 _GAP = 'gap in phi to the model\'s own texts'
 _ABOUT = (
     ' (The PIT test asks of each response whether the model could have written it. A'
     ' nat is the unit of natural logarithms.)')
 
 
-def verdicts(summary: corpus_summary.ScoresSummary) -> list[str]:
+def verdicts(summary: corpus_summary.ScoresSummary) -> list[page.Verdict]:
   """A verdict on each corpus, and a note where the model is the toy student."""
   found = []
   if summary.model == EMBEDDED and set(summary.corpora) - {summary.own}:
-    found.append(
+    found.append(page.Verdict(
         'These are scores by this project\'s toy model. Name the model that you will'
         ' train with --config.model.path=DIR: a text that is off-policy for one'
-        ' model may be on-policy for another.')
-  said = {name: verdict(name, summary) for name in summary.corpora}
+        ' model may be on-policy for another.'))
+  by_corpus = {name: verdict(name, summary) for name in summary.corpora}
   first = next((name for name, n in summary.corpora.items() if n.responses), None)
   return found + [
-      text + _ABOUT * (name == first) for name, text in said.items()]
+      said._replace(text=said.text + _ABOUT * (name == first))
+      for name, said in by_corpus.items()]
 
 
-def verdict(name: str, summary: corpus_summary.ScoresSummary) -> str:
-  """How far off-policy a corpus is for the model, the evidence, and what to do."""
+def verdict(name: str, summary: corpus_summary.ScoresSummary) -> page.Verdict:
+  """The verdict on a corpus."""
   numbers = summary.corpora[name]
   if not numbers.responses:
-    return f'{name}: no response could be scored.'
+    return page.Verdict(f'{name}: no response could be scored.')
   evidence = (
       f'mean phi {numbers.phi:+.4f} ± {2 * numbers.phi_se:.4f} nats per token; the'
       f' PIT test rejects {table.percent(numbers.rejected)} of'
       f' {numbers.responses:,} responses.')
   if name == summary.own:
-    return f'{name} {_of_own(numbers)} {model_name(summary)}: {evidence}'
+    return page.Verdict(f'{name} {_of_own(numbers)} {model_name(summary)}: {evidence}')
   found = diagnosis.diagnose(numbers)
   judgement = _JUDGEMENTS.get(found)
   if judgement is None:
     judgement = ('is off-policy for' if diagnosis.is_far(numbers)
                  else _JUDGEMENTS['mild'])
-  said = advice(found, numbers).replace('=MODEL', f'={shlex.quote(summary.model)}')
-  if summary.model == EMBEDDED:
-    said = said.replace('.py:real ', '.py ')
   sentences = [
       f'{name} {judgement} {model_name(summary)}: {evidence}',
-      *_too_short(numbers), f'Advice: {said}.',
+      *_too_short(numbers), f'Advice: {advice(found, numbers)}.',
       *_beside_own(name, summary, found), *_split(numbers)]
-  return ' '.join(sentences)
+  return page.Verdict(' '.join(sentences), commands(found, name, summary))
+
+
+def commands(
+    found: diagnosis.Diagnosis, name: str, summary: corpus_summary.ScoresSummary
+) -> list[str]:
+  """What to type to follow the advice on a corpus."""
+  file = shlex.join([summary.files.get(name, name), *summary.options])
+  typed = [
+      command.replace('=FILE', f'={file}').replace(
+          '=MODEL', f'={shlex.quote(summary.model)}')
+      for command in _COMMANDS.get(found, ())]
+  if summary.model == EMBEDDED:
+    typed = [command.replace('.py:real ', '.py ') for command in typed]
+  return typed
 
 
 def _too_short(numbers: corpus_summary.CorpusSummary) -> list[str]:
@@ -124,9 +142,9 @@ def advice(
   return {
       'undecided': (
           f'score more texts: mean phi may be anything from {low:+.3f} to {high:+.3f}'),
-      'on_policy': f'train on it as it is ({_AS_IT_IS}). {_BLIND}',
+      'on_policy': f'train on it as it is. {_BLIND}',
       'deterministic': (
-          f'train on it as it is ({_AS_IT_IS}), but with care: mean phi is above 0, as'
+          'train on it as it is, but with care: mean phi is above 0, as'
           ' of texts sampled at a low temperature, so training narrows the model.'
           f' {_BLIND}'),
       'mixed': (
@@ -134,22 +152,22 @@ def advice(
           f' clearly below 0, yet the test rejects {table.percent(numbers.rejected)}, so'
           ' texts above and below 0 offset each other'),
       'few_tokens': (
-          f'train with {_FEW_TOKENS}{_or_filter(numbers.filters)}: the 1 % of the'
+          f'train with phi_mask{_or_filter(numbers.filters)}: the 1 % of the'
           f' tokens with the lowest phi cause {lowest["1 %"]} of the'
           f' {_GAP}'),
       'mild': (
-          f'train on it as it is ({_AS_IT_IS}): rewriting would gain little, since'
+          'train on it as it is: rewriting would gain little, since'
           f' rewritten data have a mean phi of about {diagnosis.HINTED:g} in the paper'),
       'far': (
-          f'{_REWRITE}: with a mean phi of {numbers.phi:+.4f} token weights leave'
+          f'{_HINTED}: with a mean phi of {numbers.phi:+.4f} token weights leave'
           f' little to train on; {cause_5}'),
       'some_tokens': (
-          f'{_REWRITE}, or try {_SOME_TOKENS}, which gives unlikely tokens less weight:'
+          f'{_HINTED}. Or try IDFT, which gives unlikely tokens less weight:'
           f' {cause_5}. Less weight is also less learning: on the embedded world sft'
           ' learned more (experiments/README.md, "Does it help?"), so compare both by'
           ' accuracy'),
       'spread': (
-          f'{_REWRITE}: {cause_5}, so re-weighting tokens helps less than rewriting'),
+          f'{_HINTED}: {cause_5}, so re-weighting tokens helps less than rewriting'),
   }[found]
 
 

@@ -168,14 +168,14 @@ def _highlight(words: str, e: ScoredResponse) -> page.Highlight:
   for i, (token, log_p, entropy, top) in enumerate(zip(
       e.tokens[:_MOST], e.log_p, e.entropy, e.top, strict=False)):
     if i in between:
-      tokens.append((f'\n{between[i]}\n', 'not scored', 0.0))
+      tokens.append((f'\n{between[i]}\n', 'not scored', None))
     likeliest = ', '.join(f'"{table.visible(t)}" {table.percent(p)}' for t, p in top)
     tokens.append((
         page.with_breaks(token),
         f'"{table.visible(token)}": phi {log_p + entropy:+.2f}, p'
         f' {table.percent(np.exp(log_p))}; likeliest here: {likeliest}', log_p + entropy))
   if e.length > len(tokens):
-    tokens.append((' \u2026', 'the rest is in the list of examples', 0.0))
+    tokens.append((' \u2026', 'the rest is in the list of examples', None))
   prompt = e.prompt if len(e.prompt) <= _PROMPT else f'\u2026{e.prompt[-_PROMPT:]}'
   return page.Highlight(prompt, page.HeatMap(
       f'{words}: {e.phi:+.3f} nats ({e.corpus}, row {e.line})', tokens))

@@ -118,6 +118,8 @@ class ScoresSummary:
     own: name of the corpus of own samples, '' without one.
     corpora: by name.
     auroc: corpus -> score -> AUROC of own samples against it.
+    files: corpus -> its file, as the user named it.
+    options: by which the files are read, as they are typed.
   """
 
   model: str
@@ -126,24 +128,29 @@ class ScoresSummary:
   own: str
   corpora: dict[str, CorpusSummary]
   auroc: dict[str, dict[str, float]]
+  files: dict[str, str] = dataclasses.field(default_factory=dict)
+  options: tuple[str, ...] = ()
 
 
 def summarise(
     corpora: Mapping[str, scored_corpus.ScoredCorpus], *, model: str,
-    parameters: int, temperature: float, own: str = '', source: str = ''
+    parameters: int, temperature: float, own: str = '', source: str = '',
+    options: Sequence[str] = (),
 ) -> ScoresSummary:
   """Numbers of all corpora.
 
   Args:
     corpora: by name, scored and ranked.
-    model, parameters, temperature, own: see `ScoresSummary`.
+    model, parameters, temperature, own, options: see `ScoresSummary`.
     source: column of the rows that names their source, '' for none.
   """
   return ScoresSummary(
       model=model, parameters=parameters, temperature=temperature, own=own,
       corpora={
           name: describe(corpus, source) for name, corpus in corpora.items()},
-      auroc=compare(corpora, own) if own else {})
+      auroc=compare(corpora, own) if own else {},
+      files={name: corpus.source.name for name, corpus in corpora.items()
+             if name != own}, options=tuple(options))
 
 
 def describe(

@@ -116,7 +116,8 @@ def check_options(c, mesh: jax.sharding.Mesh) -> None:
       continue
     if not least <= value <= most:  # NaN is in no range
       raise errors.InputError(
-          f'{name}={value}: at least {least}, at most {most:g}')
+          f'{name}={value}: at least {least},'
+          f' at most {most if isinstance(most, int) else format(most, "g")}')
   if not c.name or '\0' in c.name:
     raise errors.InputError(f'name={c.name!r} cannot name a folder')
   verify.check_kind(c.data.kind)

@@ -254,8 +254,11 @@ def like_the_student(c) -> list[str]:
     name = 'real'
   fields = _flat(idft.get_config().to_dict())
   preset = _flat(idft.get_config(name).to_dict())
-  same = [f'{k}={fields[k]}' for k, v in preset.items()
-          if v != fields[k] and checks.get(c, k) == fields[k]]
+  differ = [k for k, v in preset.items() if v != fields[k]]
+  same = [f'{k}={fields[k]}' for k in differ if checks.get(c, k) == fields[k]]
+  # With a preset, what is like the student's was set so by hand.
+  if 2 * len(same) < len(differ):
+    return []
   return [
       f'as for the embedded student: {", ".join(same)}; --config FILE:{name} has'
       ' values for this model'] if same else []

@@ -90,6 +90,10 @@ def model_folder(path: str, option: str = 'model.path') -> str:
     return str(SHIPPED[path]())
   folder = pathlib.Path(path).expanduser()
   if path and folder.is_dir():
+    if (folder / 'metrics.jsonl').exists() and (folder / 'model').is_dir():
+      raise errors.InputError(
+          f"{option}={path} is a run's folder; its model is in"
+          f' --config.{option}={folder / "model"}')
     return str(folder)
   if not path:
     raise errors.InputError(

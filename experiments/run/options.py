@@ -81,7 +81,10 @@ def define_config(default: str) -> None:
   file, _, argument = (given[1] if given else default).partition(':')
   if not pathlib.Path(file).is_file():
     beside = map(str, pathlib.Path(file).parent.glob('*.py'))
-    _fail(f'--config={file}: there is no such file{errors.did_you_mean(file, beside)}')
+    ours = pathlib.Path('configs', file)
+    near = f'; did you mean {ours}?' if ours.is_file() else errors.did_you_mean(
+        file, beside)
+    _fail(f'--config={file}: there is no such file{near}')
   get_config = runpy.run_path(file)['get_config']
   if argument and not inspect.signature(get_config).parameters:
     _fail(f'--config={file}:{argument}: this config has no presets')

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from configs import score
 from ddt_jax import errors
 from ddt_jax import model
 from ddt_jax import processes
@@ -65,6 +66,13 @@ def input_names(c) -> list[str]:
   """Paths of the inputs, as the user gave them."""
   names = (c.data.paths or c.data.path).split(',')
   return [name.strip() for name in names if name.strip()]
+
+
+def columns_given(c) -> list[str]:
+  """The options that name columns, where they are not the usual ones."""
+  usual = score.get_config().data.columns
+  return [f'--config.data.columns.{name}={column}'
+          for name, column in c.data.columns.items() if column != usual[name]]
 
 
 def make(c) -> Inputs:

@@ -135,8 +135,8 @@ def keep_config(folder: Any, c: Any) -> None:
           f'  config.{k}: {old.get(k)!r} -> {now.get(k)!r}' for k in changed
       )
       raise errors.InputError(
-          f'{folder} holds a run with another config. Choose another'
-          f' --workdir, or take these back to resume it:\n{listed}'
+          f'{folder} holds a run with another config. Choose another --workdir'
+          f' (curate: --out), or take these back to resume it:\n{listed}'
       )
   storage.publish(file, json.dumps(new, indent=2))
   storage.publish(folder / COMMAND, _command() + '\n')

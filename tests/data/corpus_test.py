@@ -191,6 +191,25 @@ def test_a_marker_that_no_prompt_asks_for_is_said(tmp_path, rows, options, warne
     assert ("--config.data.marker='\\boxed{'" in said) == ('marker' in options)
 
 
+@pytest.mark.parametrize('row, said', [
+    (dict(solution='It is 7.', answer='7'), 'fallback=drop takes none'),
+    (dict(solution='3 + 4 = 7\n#### 7'),
+     "--config.data.marker='####' --config.data.question='{problem} End with"),
+    (dict(solution='Hello.'), "no row has an answer to verify, so nothing is"),
+    (dict(solution='It is \\boxed{7}.'), ''),
+])
+def test_solutions_in_another_form_than_prompts_ask_for_are_said(tmp_path, row, said):
+  path = write(tmp_path / 'x.jsonl', [
+      {'problem': f'{i} or 7?'} | row for i in range(20)])
+  text = from_file(path, question='{problem} Box: \\boxed{}.').description
+  assert said in text and ('warning: ' in text) == bool(said)
+  # As advised.
+  if '####' in said:
+    text = from_file(
+        path, marker='####', question='{problem} End with #### and the answer.')
+    assert 'warning' not in text.description
+
+
 def test_rows_left_out_are_named(tmp_path):
   path = write(tmp_path / 'x.jsonl', [*sums(), *[{'problem': 1}] * 25])
   found = from_file(path, bad_rows='skip')

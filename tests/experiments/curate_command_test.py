@@ -20,16 +20,24 @@ def summary(own, *, solved, too_long=0):
           k: counts.SourceStats(n, 0.0, 1.0) for k, n in solved.items()})
 
 
-@pytest.mark.parametrize('own, solved, too_long, parts', [
-    (TRIED, dict(own=5, reference=3), 0, (False, False)),
-    (TRIED, dict(own=5, reference=2), 1, (False, True)),
-    (TRIED, dict(reference=8), 0, (True, False)),
-    (NONE, dict(reference=8), 0, (False, False)),  # nobody asked the model
+@pytest.mark.parametrize('own, solved, too_long, asked, parts', [
+    (TRIED, dict(own=5, reference=3), 0, True, (False, False, False)),
+    (TRIED, dict(own=5, reference=2), 1, True, (False, False, True)),
+    (TRIED, dict(reference=8), 0, True, (True, False, False)),
+    (NONE, dict(reference=8), 0, True, (True, True, False)),
+    (NONE, dict(reference=8), 0, False, (False, False, False)),
 ])
-def test_what_the_model_did_not_write_is_said(own, solved, too_long, parts):
-  said = curate.described(summary(own, solved=solved, too_long=too_long))
+def test_what_the_model_did_not_write_is_said(own, solved, too_long, asked, parts):
+  said = curate.described(summary(own, solved=solved, too_long=too_long), asked)
   assert ('nothing in it is by the model' in said,
+          'No problem has an answer to verify' in said,
           '1 texts left out' in said) == parts
+
+
+def test_a_file_of_another_kind_is_refused_before_any_work(capsys):
+  with pytest.raises(SystemExit):
+    curate.execute(idft.get_config(), 'corpus.csv')
+  assert '--out=corpus.csv: its name must end in .jsonl' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('shares, said', [

@@ -53,6 +53,14 @@ def test_what_is_neither_folder_nor_id_is_refused(path, monkeypatch):
   assert repr(path) in str(error.value)
 
 
+def test_the_folder_of_a_run_is_told_from_its_model(tmp_path):
+  (tmp_path / 'model').mkdir()
+  (tmp_path / 'metrics.jsonl').touch()
+  with pytest.raises(errors.InputError, match=f'model.path={tmp_path}/model'):
+    model_files.model_folder(str(tmp_path))
+  assert model_files.model_folder(str(tmp_path / 'model'))
+
+
 def test_without_a_network_an_id_is_refused_in_words(monkeypatch):
   def download(name, *, allow_patterns):
     raise huggingface_hub.errors.LocalEntryNotFoundError(

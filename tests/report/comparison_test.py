@@ -78,10 +78,23 @@ def test_runs_without_evaluation_or_of_the_same_name(tmp_path):
     ({'a': 0.35, 'b': 0.34}, 'a is highest with 35.0 % (pass@1); within the noise: b.'),
 ])
 def test_runs_that_are_equal_as_printed_are_named_together(solved, said):
-  runs = []
-  for name, share in solved.items():
-    found = run_folders.run_results()
-    last = {'target': run_folders.measures(200, 1, share, share)}
-    runs.append(comparison.Run(name, {}, dataclasses.replace(
-        found, evaluation=(last, last, last)), []))
+  runs = [one_split(name, 0.3, share) for name, share in solved.items()]
   assert comparison.verdicts(runs) == [f'target: {said}']
+
+
+def one_split(name, before, after, problems=200):
+  first, last = (
+      {'target': run_folders.measures(problems, 1, x, x)} for x in (before, after))
+  return comparison.Run(name, {}, dataclasses.replace(
+      run_folders.run_results(), evaluation=(first, first, last)), [])
+
+
+@pytest.mark.parametrize('other, said', [
+    (dict(before=0.6), 'before training 30.0 % of 200 (a), 60.0 % of 200 (b).'),
+    (dict(before=0.3, problems=5), 'before training 30.0 % of 200 (a), 30.0 % of 5 (b).'),
+    (dict(before=0.305), '')])
+def test_runs_that_began_with_other_models_or_problems_are_not_compared(other, said):
+  text, = comparison.verdicts([
+      one_split('a', 0.3, 0.9), one_split('b', after=0.5, **other)])
+  assert ('not compared' in text) == bool(said) and said in text
+  assert ('a is highest' in text) == (not said)

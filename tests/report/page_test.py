@@ -57,7 +57,7 @@ def run_page(text='', facts=CELLS):
 
 def scores_page(text=''):
   return page.scores(
-      title=text, verdicts=[text], tables=[(text, CELLS)], notes=text,
+      title=text, verdicts=[page.Verdict(text, [text])], tables=[(text, CELLS)], notes=text,
       highlights=[page.Highlight(text, page.HeatMap(text, [(text, text, -1.0)]))],
       plots=[PLOT._replace(caption=text)],
       examples={'examples': [{'prompt': text}], 'vocabulary': [text]}, kinds=[text])

@@ -31,6 +31,10 @@ def summary(own=None, auroc=None, model='smollm2', **numbers):
       auroc={'mine': auroc} if auroc else {})
 
 
+def said_of(name, found):
+  return scores_advice.verdict(name, found).text
+
+
 @pytest.mark.parametrize('numbers, said', [
     (ON_POLICY, 'mine is on-policy for smollm2 (135M parameters)'),
     (ON_POLICY, 'sees neither whether an answer is right'),
@@ -38,8 +42,7 @@ def summary(own=None, auroc=None, model='smollm2', **numbers):
     ({'lowest': {'1 %': 0.9, '5 %': 1.1}, 'tail_5': 0.005},
      'the 1 % of the tokens with the lowest phi cause 90 % of the gap in phi'),
     ({'lowest': {'1 %': 0.3, '5 %': 0.7}},
-     'or try python -m experiments.train --config configs/idft.py:real'
-     ' --config.data.path=FILE --config.model.path=smollm2, which'),
+     'Or try IDFT, which gives unlikely tokens less weight'),
     ({}, 'mine is off-policy for smollm2'),
     ({}, 'rewrite it by Hinted Decoding'),
     # Not "spread": 60 % of the difference comes from 5 % of the tokens.
@@ -54,61 +57,62 @@ def summary(own=None, auroc=None, model='smollm2', **numbers):
      'mine has too few tokens to tell'),
 ], ids=str)
 def test_verdicts(numbers, said):
-  text = scores_advice.verdict('mine', summary(**numbers))
+  text = said_of('mine', summary(**numbers))
   assert said in text and 'the PIT test rejects' in text
 
 
 def test_the_toy_model_is_called_a_toy():
   found = scores_advice.verdicts(summary(model='embedded'))
-  assert 'toy model' in found[0] and '--config.model.path=DIR' in found[0]
-  assert "embedded (this project's toy model, 135M parameters)" in found[1]
+  assert 'toy model' in found[0].text
+  assert '--config.model.path=DIR' in found[0].text
+  assert "embedded (this project's toy model, 135M parameters)" in found[1].text
   assert len(scores_advice.verdicts(summary())) == 1
 
 
 def test_own_samples_get_no_advice_to_train_on_them():
   found = summary(own={'phi': 0.001, 'phi_se': 0.001, 'rejected': 0.0})
-  text = scores_advice.verdict('own', found)
+  text = said_of('own', found)
   assert 'own is on-policy, as own samples must be, for smollm2' in text
   assert 'Advice' not in text
-  wrong = scores_advice.verdict(
+  wrong = said_of(
       'own', summary(own={'phi': -0.1, 'phi_se': 0.001, 'rejected': 0.0}))
   assert 'do not trust these scores' in wrong and 'calibrate=True' in wrong
 
 
 def test_what_phi_does_not_see_is_said_beside_own_samples():
   # From a trial: texts of perplexity 3.7 that the model never writes.
-  text = scores_advice.verdict('mine', summary(
+  text = said_of('mine', summary(
       **ON_POLICY, perplexity=3.7, own={'perplexity': 11.8},
       auroc={'phi': 0.52, 'perplexity': 0.135}))
   assert 'its perplexity is 3.700 and that of own samples 11.800' in text
   assert 'perplexity separates it from own samples (AUROC 0.135)' in text
-  alike = scores_advice.verdict('mine', summary(
+  alike = said_of('mine', summary(
       **ON_POLICY, perplexity=11.0, own={'perplexity': 11.8}, auroc={'phi': 0.52}))
   assert 'But' not in alike
 
 
 def test_short_responses_far_from_0_that_are_accepted_are_explained():
-  text = scores_advice.verdict('mine', summary(
+  text = said_of('mine', summary(
       phi=-0.55, phi_se=0.01, rejected=0.0, length=8.25))
   assert 'Responses this short (8.2 tokens on average) can rarely be told' in text
   assert 'keep=accepted keeps nearly all rows: it is no filter' in text
   for numbers in ({'rejected': 0.6}, ON_POLICY):
-    assert 'this short' not in scores_advice.verdict('mine', summary(**numbers))
+    assert 'this short' not in said_of('mine', summary(**numbers))
 
 
 def test_words_are_explained_once_where_they_come_first():
   said = scores_advice.verdicts(summary(own={'phi': 0.0}))
-  assert [s.count('The PIT test asks of each response') for s in said] == [1, 0]
+  assert [x.text.count('The PIT test asks of each response') for x in said] == [1, 0]
 
 
 def test_split_conversations_are_counted():
-  text = scores_advice.verdict('mine', summary(
+  text = said_of('mine', summary(
       rows=100, split=3, responses=104, skipped=2))
   assert '3 conversations are split by turns, which adds 6 responses' in text
 
 
 def test_an_empty_corpus_has_a_verdict():
-  text = scores_advice.verdict('mine', summary(responses=0))
+  text = said_of('mine', summary(responses=0))
   assert text == 'mine: no response could be scored.'
 
 
@@ -167,7 +171,7 @@ def cells(found):
     st.sampled_from(['phi', 'z', 'perplexity']), shares, min_size=1))
 def test_no_sentence_contradicts_a_number_on_the_page(mine, own, auroc):
   found = summary(own=own, auroc=auroc, **mine)
-  text, page = scores_advice.verdict('mine', found), cells(found)
+  text, page = said_of('mine', found), cells(found)
   row, tokens = page['Corpora']['mine'], page['Where phi is low']
   phi, rejected = number(row['mean phi'].split(' ±')[0]), number(row['rejected'])
   # The evidence is the table's.
@@ -220,7 +224,7 @@ def test_no_sentence_contradicts_a_number_on_the_page(mine, own, auroc):
   if 'too few tokens' not in text:  # it gives the ends of an interval
     assert numbers_in(text) - in_tables <= CONSTANTS
   # Own samples are judged by the same figures.
-  beside = scores_advice.verdict('own', found)
+  beside = said_of('own', found)
   assert numbers_in(beside) - in_tables <= CONSTANTS
   if 'as own samples must be' in beside:
     of_own = page['Corpora']['own']
@@ -239,20 +243,35 @@ def has(config, name):
 
 @pytest.mark.parametrize('kind', diagnosis.Diagnosis.__args__)
 def test_every_diagnosis_has_advice_that_names_only_what_exists(kind):
-  advice = scores_advice.advice(kind, summary().corpora['mine'])
+  found = summary()
+  text = '\n'.join([
+      scores_advice.advice(kind, found.corpora['mine']),
+      *scores_advice.commands(kind, 'mine', found)])
   configs = [importlib.import_module(f'configs.{name}').get_config()
              for name in ('idft', 'score')]
-  for name in re.findall(r'--config\.([\w.]+\w)', advice):
+  for name in re.findall(r'--config\.([\w.]+\w)', text):
     assert any(has(config, name) for config in configs), name
-  for name in re.findall(r'configs/(\w+)\.py', advice):
+  for name in re.findall(r'configs/(\w+)\.py', text):
     assert importlib.util.find_spec(f'configs.{name}'), name
-  for command in re.findall(r'python -m ([\w.]+\w)', advice):
+  for command in re.findall(r'python -m ([\w.]+\w)', text):
     assert importlib.util.find_spec(command), command
 
 
 def test_the_test_of_advice_finds_what_is_missing():
   config = importlib.import_module('configs.idft').get_config()
   assert has(config, 'loss.name') and not has(config, 'loss.nom')
-  with pytest.raises(StopIteration):
-    scores_advice._first_available('no such objective')
 
+
+def test_commands_can_be_typed_as_they_stand():
+  found = dataclasses.replace(summary(), files={'mine': 'my data/mine.jsonl'},
+                              options=('--config.data.columns.problem=a b',))
+  verdict = scores_advice.verdict('mine', found)
+  assert verdict.commands[0] == (
+      'python -m experiments.curate --config configs/idft.py:real'
+      " --config.data.path='my data/mine.jsonl' '--config.data.columns.problem=a b'"
+      ' --config.model.path=smollm2')
+  text = verdict.in_terminal(60)
+  assert f'\n  {verdict.commands[0]}' in text
+  # The toy model needs no preset.
+  toy = scores_advice.verdict('mine', dataclasses.replace(found, model='embedded'))
+  assert 'configs/idft.py --config.data.path' in toy.commands[0]

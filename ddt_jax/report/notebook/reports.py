@@ -2,7 +2,6 @@
 
 import collections
 import os
-import textwrap
 from typing import Any
 
 import numpy as np
@@ -35,13 +34,13 @@ class _Report(cell.Cell):
     verdicts, tables, plots: the content; tables with their headings.
   """
 
-  verdicts: list[str]
+  verdicts: list[page.Verdict]
   tables: list[tuple[str, table.Table]]
   plots: list[page.Plot]
 
   def text(self) -> str:
     return '\n\n'.join([
-        *(textwrap.fill(verdict, _WIDTH) for verdict in self.verdicts),
+        *(said.in_terminal(_WIDTH) for said in self.verdicts),
         *(f'{heading}\n\n{table.aligned(content)}'
           for heading, content in self.tables)])
 
@@ -91,7 +90,7 @@ class Curated(_Report):
         f'{found.solved.get(source, 0):,} {words}'
         for source, words in _SOURCES.items()
         if source != 'projected' or found.solved.get(source))
-    self.verdicts = [f'{found.problems:,} problems: {counts}.']
+    self.verdicts = [page.Verdict(f'{found.problems:,} problems: {counts}.')]
     rows = [
         [words, f'{stats.examples:,}',
          *(('', '') if stats.phi is None else (
@@ -120,7 +119,7 @@ class Run(_Report):
     """Reads the folder, local or gs://."""
     self._page = storage.path(folder) / 'report.html'
     self.config, self.found, lines = run.read(folder)
-    self.verdicts = [run_words.verdict(self.found)]
+    self.verdicts = [page.Verdict(run_words.verdict(self.found))]
     self.tables = run_words.tables(self.found, details=False)
     self.plots = list(run.plots(self.found, lines).values())
 
