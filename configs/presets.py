@@ -40,6 +40,7 @@ def smollm2(c: ml_collections.ConfigDict) -> None:
   c.curate.fallback = 'drop'
   c.hint.template = 'solution_first'
   c.hint.analysis = 'none'
+  c.loss.gamma_max = 2.0     # as for real models
   c.optim.lr = 3e-5
   c.train.batch = 8
   c.train.epochs = 3
@@ -71,6 +72,7 @@ def real(c: ml_collections.ConfigDict) -> None:
   c.curate.max_new_tokens = 2048
   c.hint.template = 'worked_example'
   c.hint.max_analysis_tokens = 2048
+  c.loss.gamma_max = 2.0     # the paper's, but for 1.5B parameters, where it is 1
   c.optim.lr = -1.0          # the paper's for the data: 6e-5, 8e-6 or 1e-6
   c.train.pack = True
   # Rows of 4,096 tokens: as many as some 256 solutions of 500 tokens, the authors'

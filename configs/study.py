@@ -19,6 +19,7 @@ PAIR_RATES = (1e-5, 3e-5, 1e-4, 3e-4)
 
 # Hands besides the bookkeeper's, who writes the corpus `given`.
 HANDS = ('own', 'mixed', 'visited', 'shared', 'stranger')
+OFFICIAL = 2.0  # gamma_max of the official code; configs/idft.py has 1
 STRENGTHS = (0, 1, 6)  # of the hint, beside its default of 3
 PHASE = (('sft', 'idft'), *((f'sft_{h}', f'idft_{h}') for h in HANDS))
 
@@ -34,7 +35,7 @@ def get_config(preset=''):
       'sft', 'sft_kl', 'idft', 'idft_gamma1', 'rft', 'hd_sft', 'hd_idft',
       'hd_idft_gamma1', 'sdft', 'dpo')  # they run first, at all their rates
   c.corpora = corpora() | hands() | strengths()
-  c.methods = methods() | variants() | phase() | ablations()
+  c.methods = bounded(methods() | variants() | phase() | ablations())
   c.phase = PHASE       # (SFT, IDFT) on the same corpus: the phase diagram
   c.run = run()
   if preset == 'quick':
@@ -50,6 +51,7 @@ def run(preset=''):
   """What all cells share: fields of configs/idft.py."""
   c = idft.get_config(preset)
   c.rounds = 1
+  c.loss.gamma_max = OFFICIAL
   c.curate.problems = 'epochs'
   c.evaluation.problems, c.evaluation.samples = 128, 16  # pass@k for k up to 16
   c.validation.every = c.validation.accuracy_every = 10**6  # at the end alone
@@ -71,7 +73,10 @@ def corpora():
       own=dict(curate=dict(samples=4, fallback='drop'), hint=dict(enabled=False)),
       # Every reference rewritten by Hinted Decoding; wrong ones are left out.
       hinted=dict(curate=none),
-      # The same, then moved by chains towards the model's own right answers.
+      # Both, as in configs/idft.py: own right answers, else a rewriting, else the
+      # reference.
+      curated=dict(curate=dict(fallback='reference')),
+      # Rewritten references, moved by chains towards the model's own right answers.
       projected=dict(curate=none | dict(project=dict(sweeps=4, chains=1))),
       # Right against wrong answers of the model's own.
       pairs=dict(
@@ -99,6 +104,9 @@ def methods():
       hd_idft=dict(config='idft', corpus='hinted'),
       hd_idft_gamma1=dict(
           config='idft', corpus='hinted', set=dict(loss=dict(gamma_max=1.0))),
+      curated_sft=dict(config='sft', corpus='curated'),
+      curated_idft_gamma1=dict(
+          config='idft', corpus='curated', set=dict(loss=dict(gamma_max=1.0))),
       projected_sft=dict(config='sft', corpus='projected'),
       sdft=dict(config='sdft', corpus=''),
       sdft_frozen=dict(
@@ -122,6 +130,15 @@ def variants():
       idft_kl=dict(reference=dict(kl_weight=0.1)))
   return {name: dict(config='idft', corpus='given', set=sections)
           for name, sections in changes.items()}
+
+
+def bounded(some):
+  """The methods with the official bound of IDFT's exponent, where they have none."""
+  def changed(sections):
+    return sections | dict(loss=dict(gamma_max=OFFICIAL) | sections.get('loss', {}))
+
+  return {name: method | dict(set=changed(method.get('set', {})))
+          for name, method in some.items()}
 
 
 def strengths():

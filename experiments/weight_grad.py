@@ -33,6 +33,7 @@ def config(kind: str, epochs: int, problems: int) -> Any:
   """So many reference solutions in one round, with this gradient of the weight."""
   c = reference.get_config()
   c.name, c.loss.weight_grad = f'weight_grad_{kind}', kind
+  c.loss.gamma_max = 2.0  # the official code's
   c.rounds, c.train.epochs = 1, epochs
   c.curate.per_round = problems
   c.optim.lr, c.optim.schedule = 1e-3, 'constant'

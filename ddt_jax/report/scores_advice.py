@@ -163,8 +163,7 @@ def advice(
           f' little to train on; {cause_5}'),
       'some_tokens': (
           f'{_HINTED}. Or try IDFT, which gives unlikely tokens less weight:'
-          f' {cause_5}. Less weight is also less learning: on the embedded world sft'
-          ' learned more (experiments/README.md, "Does it help?"), so compare both by'
+          f' {cause_5}. Less weight is also less learning, so compare both by'
           ' accuracy'),
       'spread': (
           f'{_HINTED}: {cause_5}, so re-weighting tokens helps less than rewriting'),
