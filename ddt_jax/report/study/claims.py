@@ -29,18 +29,28 @@ class Claim(NamedTuple):
 
 
 _T, _R = finished.TARGET, finished.RETAINED
+
+
+def _of_idft(suffix: str, bound: str) -> list[Claim]:
+  """The claims about IDFT, by the bound of its exponent: the authors have both."""
+  of, idft, hinted = f' ({bound})', f'idft{suffix}', f'hd_idft{suffix}'
+  return [
+      Claim(f'IDFT{of} learns more than SFT on given solutions', 'sft', idft, _T),
+      Claim(f'IDFT{of} forgets less than SFT on given solutions', 'sft', idft, _R),
+      Claim(f'IDFT{of} learns more than DFT on given solutions', 'dft', idft, _T),
+      Claim(f'IDFT{of} learns as much as SFT on hinted data', 'hd_sft', hinted, _T, 2.0),
+      Claim(f'HD + IDFT{of} learns more than DPO', 'dpo', hinted, _T),
+      Claim(f'HD + IDFT{of} generalises better than DPO', 'dpo', hinted,
+            finished.HARDER),
+      Claim(f'HD + IDFT{of} forgets as little as DPO', 'dpo', hinted, _R, 2.0)]
+
+
 CLAIMS = (
-    Claim('IDFT learns more than SFT on given solutions', 'sft', 'idft', _T),
-    Claim('IDFT forgets less than SFT on given solutions', 'sft', 'idft', _R),
-    Claim('IDFT learns more than DFT on given solutions', 'dft', 'idft', _T),
+    *_of_idft('', 'gamma_max 2'), *_of_idft('_gamma1', 'gamma_max 1'),
     Claim('DFT learns more than SFT on given solutions', 'sft', 'dft', _T),
     Claim('EAFT learns as much as SFT on given solutions', 'sft', 'eaft', _T, 2.0),
     Claim('SFT on hinted data learns more than on given ones', 'sft', 'hd_sft', _T),
     Claim('SFT on hinted data forgets less than on given ones', 'sft', 'hd_sft', _R),
-    Claim('IDFT learns as much as SFT on hinted data', 'hd_sft', 'hd_idft', _T, 2.0),
-    Claim('HD + IDFT learns more than DPO', 'dpo', 'hd_idft', _T),
-    Claim('HD + IDFT generalises better than DPO', 'dpo', 'hd_idft', finished.HARDER),
-    Claim('HD + IDFT forgets as little as DPO', 'dpo', 'hd_idft', _R, 2.0),
 )
 
 
