@@ -41,7 +41,7 @@ _CAPTIONS = {  # file: (heading, caption)
              'other objectives than sft it may rise while the model learns, in '
              'training too: they give unnatural tokens little weight. Below: the '
              'training loss of this objective. Dotted: a round ends; the next one '
-             'has other data. Thin: each logged step; thick: the mean of some.'),
+             'has other data. Thin: each logged step; thick: running mean.'),
     'pairs_loss': ('Learning curves',
                    'Above: negative log-likelihood, in training of the right '
                    'answers of the pairs, in validation of the references held '
